@@ -1,0 +1,15 @@
+//! switchmaster: one fixed port that always leads to the current Redis/Valkey master.
+
+// --- bytes ---------------------------------------------------------------------------------------
+pub mod listener;
+pub mod session;
+pub mod worker;
+// --- facts ---------------------------------------------------------------------------------------
+pub mod sentinel;
+pub mod topology;
+// --- operators -----------------------------------------------------------------------------------
+pub mod config;
+pub mod demo;
+// --- under all -----------------------------------------------------------------------------------
+pub mod net;
+pub mod telemetry;

@@ -1,0 +1,26 @@
+//! Binds, accepts, refuses who is not allowed, deals to a worker.
+
+use ipnet::IpNet;
+
+use crate::net::addr::ListenAddr;
+
+/// The part of a `[[proxy]]` entry that concerns accepting.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: Vec<ListenAddr>,
+    /// Who may connect to a TCP listener, beside this host itself on a loopback listener; empty on loopback = everyone local.
+    pub allow_from: Vec<IpNet>,
+    /// Most sessions at once, 0 = as many as the descriptor limit allows.
+    pub max_connections: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: vec![ListenAddr::Tcp(([127, 0, 0, 1], 6379).into())],
+            allow_from: Vec::new(),
+            max_connections: 0,
+        }
+    }
+}

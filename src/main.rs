@@ -1,0 +1,2 @@
+//! See `switchmaster --help`.
+fn main() {}

@@ -1,0 +1,5 @@
+//! What every room may use of the network: addresses, clock, waiting times, streams, socket options.
+
+pub mod addr;
+pub mod backoff;
+pub mod clock;

@@ -1,0 +1,43 @@
+//! What a Sentinel is to us.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use crate::net::addr::SentinelAddr;
+
+/// A login. `Debug` shows no secret.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    /// ACL user; `None` logs in as the default user.
+    pub username: Option<String>,
+    /// Password; `None` sends no login.
+    pub password: Option<SecretString>,
+}
+
+/// The `[sentinel]` section.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The Sentinels the operator named.
+    pub addresses: Vec<SentinelAddr>,
+    /// How to log in at a Sentinel.
+    pub credentials: Credentials,
+    /// Also follow Sentinels that others report.
+    pub discover: bool,
+    /// Longest wait for a TCP connection to a Sentinel.
+    pub connect_timeout: Duration,
+    /// How often each Sentinel is asked, behind its events.
+    pub poll_interval: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            addresses: Vec::new(),
+            credentials: Credentials::default(),
+            discover: true,
+            connect_timeout: Duration::from_millis(300),
+            poll_interval: Duration::from_secs(1),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What we believe of the world, and since when. The meeting point of the two flows.
+//!
+//! ```text
+//! sentinel --Observation--> steward (decide, pure) --State--> publish --> sessions read it
+//!                                                            Reader::doubt() ("ask again") <--
+//! ```
+
+pub mod publish;
+pub mod rules;
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::net::addr::{HostPort, NodeAddr};
+use crate::net::clock::Moment;
+
+/// Sentinel's config-epoch: which failover made this master. Adopted by Sentinels only when it grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u64);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One period with one verified master; counts up by one at each swap. 0 is the time before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub u64);
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The address of a master that was decided on. Only `topology` makes one, so nothing is dialled
+/// for clients that was not decided.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MasterAddr(HostPort);
+
+impl MasterAddr {
+    /// Called where a decision is made, nowhere else.
+    pub(in crate::topology) fn decided(addr: NodeAddr) -> Self {
+        Self(addr.0)
+    }
+
+    /// Where to dial.
+    pub const fn host_port(&self) -> &HostPort {
+        &self.0
+    }
+
+    /// For tests of rooms that are handed a decision.
+    #[cfg(test)]
+    pub(crate) fn for_test(addr: std::net::SocketAddr) -> Self {
+        Self(HostPort::from(addr))
+    }
+}
+
+impl fmt::Display for MasterAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Why clients wait although a master is known (or was).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HoldCause {
+    /// Sentinel named another master, which is being verified; the old one is fenced.
+    Switching,
+    /// The master's control connection is gone and a redial failed: it crashed or is unreachable.
+    MasterUnreachable,
+    /// The master itself says it is a replica.
+    MasterSaysReplica,
+    /// This process stood still for a while; what it believes must be confirmed first.
+    Resumed,
+}
+
+impl fmt::Display for HoldCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Switching => "switching",
+            Self::MasterUnreachable => "master_unreachable",
+            Self::MasterSaysReplica => "master_says_replica",
+            Self::Resumed => "resumed",
+        })
+    }
+}
+
+/// May client bytes flow? A level, not an event: whoever looks late sees the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// No master was ever verified.
+    NoMaster,
+    /// A master is known, but no byte may be written to it now.
+    Held {
+        /// Why.
+        cause: HoldCause,
+        /// Since when.
+        since: Moment,
+    },
+    /// The master is verified and open.
+    Serving,
+}
+
+/// Everything the data plane knows, swapped as one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Counts swaps.
+    pub generation: Generation,
+    /// May bytes flow.
+    pub phase: Phase,
+    /// The master of this generation; `None` exactly in generation 0.
+    pub master: Option<MasterAddr>,
+    /// How long a client waits for a verified master at the most, as of now (`hold_max`, resolved).
+    pub hold_max: Duration,
+}
+
+impl State {
+    /// The state before anything is known.
+    pub const fn initial(hold_max: Duration) -> Self {
+        Self {
+            generation: Generation(0),
+            phase: Phase::NoMaster,
+            master: None,
+            hold_max,
+        }
+    }
+
+    /// The fence word of this state, see [`publish::Gate`].
+    pub(crate) const fn word(&self) -> u64 {
+        (self.generation.0 << 1) | matches!(self.phase, Phase::Serving) as u64
+    }
+}

@@ -1,0 +1,304 @@
+//! The one swap between the two flows: `channel() -> (Publisher, Reader, subscriptions)`.
+//!
+//! The publisher writes a [`State`] and one atomic word; readers load them. One wake-up goes to each
+//! *worker* (not to each session); a worker walks its own sessions and acknowledges the generation once
+//! none of them holds an upstream socket of an older one.
+//!
+//! A [`Reader`] cannot publish, and a [`Publisher`] cannot be cloned: there is one source of truth.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
+use super::{Generation, Phase, State};
+use crate::net::clock::{Moment, now};
+
+/// The fence, checked before every upstream write: two loads and a clock reading.
+///
+/// The word is `generation * 2 + open`. `valid_until` is extended by the control task as it turns; a process
+/// that stood still (SIGSTOP, a suspended machine) finds it in the past and writes nothing until the
+/// control task has confirmed what it believes.
+#[derive(Debug)]
+pub struct Gate {
+    word: AtomicU64,
+    valid_until: AtomicU64,
+}
+
+/// What a session must hold to write to the upstream of one generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass(u64);
+
+/// What the fence says of a [`Pass`] at this instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// Write.
+    Open,
+    /// Not now: held, or the word is older than its validity. The worker is woken when that changes.
+    Held,
+    /// Never again: the generation has passed.
+    Passed,
+}
+
+impl Gate {
+    /// May a session with this pass write now?
+    #[inline]
+    pub fn leave(&self, pass: Pass) -> Leave {
+        let word = self.word.load(Ordering::Acquire);
+        if word == pass.0 {
+            if now().as_nanos() < self.valid_until.load(Ordering::Relaxed) {
+                Leave::Open
+            } else {
+                Leave::Held
+            }
+        } else if word >> 1 == pass.0 >> 1 {
+            Leave::Held
+        } else {
+            Leave::Passed
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: ArcSwap<State>,
+    gate: Gate,
+    doubt: Notify,
+    acked: Notify,
+    wakes: Vec<Wake>,
+}
+
+/// One worker's bell, and what it has acknowledged.
+#[derive(Debug)]
+struct Wake {
+    bell: Notify,
+    acked: AtomicU64,
+    cut: AtomicU64,
+}
+
+/// The writing end; lives in the control task.
+#[derive(Debug)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+}
+
+/// The reading end; sessions and workers hold it.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    shared: Arc<Shared>,
+}
+
+/// One worker's subscription: woken once for each change.
+#[derive(Debug)]
+pub struct Subscription {
+    shared: Arc<Shared>,
+    worker: usize,
+}
+
+/// Makes the meeting point of one proxy entry for so many workers.
+pub fn channel(initial: State, workers: usize) -> (Publisher, Reader, Vec<Subscription>) {
+    let shared = Arc::new(Shared {
+        gate: Gate {
+            word: AtomicU64::new(initial.word()),
+            valid_until: AtomicU64::new(0),
+        },
+        state: ArcSwap::from_pointee(initial),
+        doubt: Notify::new(),
+        acked: Notify::new(),
+        wakes: (0..workers)
+            .map(|_| Wake {
+                bell: Notify::new(),
+                acked: AtomicU64::new(0),
+                cut: AtomicU64::new(0),
+            })
+            .collect(),
+    });
+    let subscriptions = (0..workers)
+        .map(|worker| Subscription {
+            shared: Arc::clone(&shared),
+            worker,
+        })
+        .collect();
+    (
+        Publisher {
+            shared: Arc::clone(&shared),
+        },
+        Reader { shared },
+        subscriptions,
+    )
+}
+
+impl Publisher {
+    /// Swaps the state and rings every worker's bell.
+    pub fn publish(&mut self, state: State) {
+        let gate = &self.shared.gate;
+        let word = state.word();
+        let open = matches!(state.phase, Phase::Serving);
+        // Closing comes before the state is seen, opening after it: no session can hold a newer state
+        // and find the fence of an older one open.
+        if !open {
+            gate.word.store(word, Ordering::Release);
+        }
+        self.shared.state.store(Arc::new(state));
+        if open {
+            gate.word.store(word, Ordering::Release);
+        }
+        self.ring();
+    }
+
+    /// Lets the fence word count until `until`. Workers that found it expired are woken.
+    pub fn extend(&mut self, until: Moment) {
+        let before = self
+            .shared
+            .gate
+            .valid_until
+            .swap(until.as_nanos(), Ordering::AcqRel);
+        if before <= now().as_nanos() {
+            self.ring();
+        }
+    }
+
+    /// What is published now.
+    pub fn state(&self) -> Arc<State> {
+        self.shared.state.load_full()
+    }
+
+    /// Waits until a session doubts the master, see [`Reader::doubt`].
+    pub async fn doubted(&self) {
+        self.shared.doubt.notified().await;
+    }
+
+    /// Waits until every worker has acknowledged this generation; gives the number of sessions they cut
+    /// since the last call. Cancel-safe; the caller brings the deadline.
+    pub async fn acknowledged(&self, generation: Generation) -> u64 {
+        loop {
+            let changed = self.shared.acked.notified();
+            if self.is_acknowledged(generation) {
+                return self
+                    .shared
+                    .wakes
+                    .iter()
+                    .map(|w| w.cut.swap(0, Ordering::AcqRel))
+                    .sum();
+            }
+            changed.await;
+        }
+    }
+
+    /// True when no worker holds an upstream socket older than this generation.
+    pub fn is_acknowledged(&self, generation: Generation) -> bool {
+        self.shared
+            .wakes
+            .iter()
+            .all(|w| w.acked.load(Ordering::Acquire) >= generation.0)
+    }
+
+    fn ring(&self) {
+        for wake in &self.shared.wakes {
+            wake.bell.notify_one();
+        }
+    }
+}
+
+impl Reader {
+    /// What is published now.
+    pub fn state(&self) -> Arc<State> {
+        self.shared.state.load_full()
+    }
+
+    /// The pass for the upstream of this state.
+    pub const fn pass(state: &State) -> Pass {
+        Pass((state.generation.0 << 1) | 1)
+    }
+
+    /// The fence.
+    #[inline]
+    pub fn gate(&self) -> &Gate {
+        &self.shared.gate
+    }
+
+    /// "Something is wrong with the master: ask again." Carries no data, never blocks, and many doubts
+    /// before the next question are one.
+    pub fn doubt(&self) {
+        self.shared.doubt.notify_one();
+    }
+}
+
+impl Subscription {
+    /// Waits for the next change; a change since the last call counts.
+    pub async fn changed(&self) {
+        self.shared.wakes[self.worker].bell.notified().await;
+    }
+
+    /// What is published now.
+    pub fn state(&self) -> Arc<State> {
+        self.shared.state.load_full()
+    }
+
+    /// Says: none of this worker's sessions holds an upstream socket older than `generation`; `cut` of them
+    /// were closed for it since the last acknowledgement.
+    pub fn acknowledge(&self, generation: Generation, cut: u64) {
+        let wake = &self.shared.wakes[self.worker];
+        wake.cut.fetch_add(cut, Ordering::AcqRel);
+        wake.acked.fetch_max(generation.0, Ordering::AcqRel);
+        self.shared.acked.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::topology::{HoldCause, MasterAddr};
+
+    fn serving(generation: u64) -> State {
+        State {
+            generation: Generation(generation),
+            phase: Phase::Serving,
+            master: Some(MasterAddr::for_test(([127, 0, 0, 1], 1).into())),
+            hold_max: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn a_pass_is_good_for_its_own_generation_while_open_and_valid() {
+        let (mut publisher, reader, _subs) = channel(State::initial(Duration::ZERO), 1);
+        let first = serving(1);
+        let pass = Reader::pass(&first);
+        assert_eq!(reader.gate().leave(pass), Leave::Passed);
+        publisher.publish(first.clone());
+        assert_eq!(reader.gate().leave(pass), Leave::Held, "never extended");
+        publisher.extend(now() + Duration::from_secs(60));
+        assert_eq!(reader.gate().leave(pass), Leave::Open);
+        let held = Phase::Held {
+            cause: HoldCause::Switching,
+            since: now(),
+        };
+        publisher.publish(State {
+            phase: held,
+            ..first.clone()
+        });
+        assert_eq!(reader.gate().leave(pass), Leave::Held);
+        publisher.publish(first);
+        assert_eq!(reader.gate().leave(pass), Leave::Open);
+        publisher.publish(serving(2));
+        assert_eq!(reader.gate().leave(pass), Leave::Passed);
+        publisher.extend(now() - Duration::from_nanos(1));
+        assert_eq!(reader.gate().leave(Reader::pass(&serving(2))), Leave::Held);
+    }
+
+    #[tokio::test]
+    async fn acknowledged_only_after_the_last_worker() {
+        let (mut publisher, _reader, subs) = channel(State::initial(Duration::ZERO), 2);
+        publisher.publish(serving(1));
+        for sub in &subs {
+            sub.changed().await;
+        }
+        subs[0].acknowledge(Generation(1), 3);
+        assert!(!publisher.is_acknowledged(Generation(1)));
+        subs[1].acknowledge(Generation(1), 4);
+        assert_eq!(publisher.acknowledged(Generation(1)).await, 7);
+    }
+}

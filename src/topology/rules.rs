@@ -1,0 +1,63 @@
+//! The operator's choices that bear on who is master and how long clients wait for one.
+
+use std::time::Duration;
+
+/// Shortest and longest `hold_max = "auto"` (failover.md: down-after + 10 s, at most 60 s).
+const AUTO_HOLD_MARGIN: Duration = Duration::from_secs(10);
+const AUTO_HOLD_LIMIT: Duration = Duration::from_secs(60);
+/// Sentinel's own default of `down-after-milliseconds`, assumed until a Sentinel has said otherwise.
+const DEFAULT_DOWN_AFTER: Duration = Duration::from_secs(30);
+
+/// How many Sentinels must name a new master before it is believed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Agree {
+    /// One Sentinel with the highest config-epoch: all others will adopt it.
+    #[default]
+    Any,
+    /// A strict majority of the known Sentinels.
+    Majority,
+}
+
+/// What a node has to prove before clients are sent to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// ROLE = master; a node that refuses to answer ROLE without a login is accepted when a strict
+    /// majority of Sentinels (at least two) names it.
+    #[default]
+    Auto,
+    /// ROLE = master, always.
+    Role,
+}
+
+/// How long clients wait for a verified master.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HoldMax {
+    /// The largest `down-after-milliseconds` any Sentinel reports plus 10 s, at most 60 s.
+    #[default]
+    Auto,
+    /// So long; zero closes instead of waiting.
+    Fixed(Duration),
+}
+
+impl HoldMax {
+    /// The limit in force, given the largest down-after seen.
+    pub fn resolve(self, down_after: Option<Duration>) -> Duration {
+        match self {
+            Self::Auto => {
+                (down_after.unwrap_or(DEFAULT_DOWN_AFTER) + AUTO_HOLD_MARGIN).min(AUTO_HOLD_LIMIT)
+            }
+            Self::Fixed(d) => d,
+        }
+    }
+}
+
+/// The `[failover]` section as far as it concerns decisions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// See [`Agree`].
+    pub agree: Agree,
+    /// See [`Verify`].
+    pub verify: Verify,
+    /// See [`HoldMax`].
+    pub hold_max: HoldMax,
+}
