@@ -5,6 +5,7 @@ pub mod listener;
 pub mod session;
 pub mod worker;
 // --- facts ---------------------------------------------------------------------------------------
+pub mod control;
 pub mod sentinel;
 pub mod topology;
 // --- operators -----------------------------------------------------------------------------------

@@ -29,3 +29,8 @@ impl Default for Config {
         }
     }
 }
+
+/// Lines dropped so far.
+pub fn dropped_lines() -> usize {
+    0
+}

@@ -1,10 +1,22 @@
-//! What a Sentinel is to us.
+//! What a Sentinel is to us: somebody who publishes hints and answers questions. Sentinels are asked here and
+//! believed in `topology`; this room never decides who is master.
+//!
+//! ```text
+//! Sentinel --events--> watcher --asks--> Sentinel --answer--> watcher --Observation--> control
+//! ```
+
+pub mod client;
+pub mod discovery;
+pub mod event;
+mod metered;
+pub mod watcher;
 
 use std::time::Duration;
 
 use secrecy::SecretString;
 
 use crate::net::addr::SentinelAddr;
+use crate::topology::observation::RunId;
 
 /// A login. `Debug` shows no secret.
 #[derive(Clone, Debug, Default)]
@@ -40,4 +52,13 @@ impl Default for Config {
             poll_interval: Duration::from_secs(1),
         }
     }
+}
+
+/// Another Sentinel, as one reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Where it is.
+    pub addr: SentinelAddr,
+    /// Its run id.
+    pub run_id: Option<RunId>,
 }

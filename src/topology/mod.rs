@@ -5,6 +5,8 @@
 //!                                                            Reader::doubt() ("ask again") <--
 //! ```
 
+pub mod decide;
+pub mod observation;
 pub mod publish;
 pub mod rules;
 
@@ -74,6 +76,18 @@ pub enum HoldCause {
     MasterSaysReplica,
     /// This process stood still for a while; what it believes must be confirmed first.
     Resumed,
+}
+
+impl HoldCause {
+    /// For people.
+    pub const fn in_words(self) -> &'static str {
+        match self {
+            Self::Switching => "the Sentinels name another master, which is being verified",
+            Self::MasterUnreachable => "the master cannot be reached",
+            Self::MasterSaysReplica => "the master says it is a replica",
+            Self::Resumed => "this process stood still, and the master must be confirmed",
+        }
+    }
 }
 
 impl fmt::Display for HoldCause {

@@ -1,0 +1,158 @@
+//! The standing control connection to the master in force: ROLE every 5 s and on doubt, and its loss noticed at once.
+//!
+//! One session's lost upstream says little (QUIT, CLIENT KILL, Redis' own timeouts); the loss of this connection *and* a
+//! failed redial say that the master is gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::time::sleep;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+
+use super::Answer;
+use crate::net::addr::HostPort;
+use crate::net::backoff::Backoff;
+use crate::sentinel::client::{ClientError, Dial, RoleLink};
+use crate::topology::MasterAddr;
+use crate::topology::observation::RoleReport;
+
+/// How often a quiet master is asked.
+const ROLE_EVERY: Duration = Duration::from_secs(5);
+/// Doubts within this time share a question.
+const COALESCE: Duration = Duration::from_millis(20);
+/// Redial waits.
+const REDIAL_FLOOR: Duration = Duration::from_millis(50);
+const REDIAL_CAP: Duration = Duration::from_millis(500);
+
+/// Ends with its value.
+#[derive(Debug)]
+pub(super) struct MasterLink {
+    check: Arc<Notify>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl MasterLink {
+    /// Watches `addr`; `proven` is the connection over which it was verified.
+    pub(super) fn start(
+        addr: MasterAddr,
+        proven: Option<RoleLink>,
+        dial: Dial,
+        answers: mpsc::Sender<Answer>,
+        check: Arc<Notify>,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let task = watch(addr, proven, dial, answers, Arc::clone(&check));
+        Self {
+            check,
+            _task: AbortOnDropHandle::new(tasks.spawn(task)),
+        }
+    }
+
+    /// Asks now.
+    pub(super) fn check(&self) {
+        self.check.notify_one();
+    }
+}
+
+async fn watch(
+    addr: MasterAddr,
+    mut link: Option<RoleLink>,
+    dial: Dial,
+    answers: mpsc::Sender<Answer>,
+    check: Arc<Notify>,
+) {
+    let mut backoff = Backoff::new(REDIAL_FLOOR, REDIAL_CAP);
+    loop {
+        if let Some(open) = link.take() {
+            converse(&addr, open, &answers, &check).await;
+        }
+        // The immediate redial; what it says is the answer.
+        let Dialled {
+            report,
+            link: opened,
+            reached,
+        } = ask(addr.host_port(), &dial).await;
+        let answer = if reached {
+            Answer::Said(addr.clone(), report)
+        } else {
+            Answer::Gone(addr.clone(), report.to_string())
+        };
+        if answers.send(answer).await.is_err() {
+            return;
+        }
+        if opened.is_some() {
+            backoff.reset();
+        } else {
+            sleep(backoff.next(fastrand::f64())).await;
+        }
+        link = opened;
+    }
+}
+
+/// Asks until the connection is lost. A node that is merely slow to answer (a long script, a stopped process) keeps
+/// its connection: that alone is a doubt, no loss.
+async fn converse(
+    addr: &MasterAddr,
+    mut link: RoleLink,
+    answers: &mpsc::Sender<Answer>,
+    check: &Notify,
+) {
+    loop {
+        tokio::select! {
+            () = link.closed() => return,
+            () = check.notified() => {}
+            () = sleep(ROLE_EVERY) => {}
+        }
+        let report = link.role().await;
+        if link.is_closed()
+            || answers
+                .send(Answer::Said(addr.clone(), report))
+                .await
+                .is_err()
+        {
+            return;
+        }
+        sleep(COALESCE).await;
+    }
+}
+
+/// What came of a dial.
+#[derive(Debug)]
+pub(super) struct Dialled {
+    /// What the node said.
+    pub(super) report: RoleReport,
+    /// The connection, when it is good for further questions.
+    pub(super) link: Option<RoleLink>,
+    /// False when nobody took the connection.
+    pub(super) reached: bool,
+}
+
+/// Dials, logs in and asks for the role.
+pub(super) async fn ask(addr: &HostPort, dial: &Dial) -> Dialled {
+    match RoleLink::open(addr, dial).await {
+        Ok(mut link) => {
+            let report = link.role().await;
+            let link = (!link.is_closed()).then_some(link);
+            Dialled {
+                report,
+                reached: link.is_some(),
+                link,
+            }
+        }
+        Err(ClientError::Auth(why) | ClientError::NoPermission(why)) => Dialled {
+            report: RoleReport::Refused(why),
+            link: None,
+            reached: true,
+        },
+        Err(e) => {
+            // A node that is loading or out of client slots refuses the login and is there all the same.
+            let reached = matches!(e, ClientError::Protocol(_));
+            Dialled {
+                report: RoleReport::Failed(e.to_string()),
+                link: None,
+                reached,
+            }
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! One control task a proxy entry: observations in, decide, verify, publish. The only publisher.
+//!
+//! This is the hands of [`steward::Steward`], which does the thinking: it dials, waits and logs what the steward asks
+//! for, and tells it what came of it. It never waits for anything but its inputs.
+//!
+//! ```text
+//! watchers --Observation--> control task --State--> topology::publish --> workers
+//! sessions --doubt--------->   |   ^
+//!                  Probe/Watch v   | RoleReport
+//!                          master's ROLE (never more than one dial at a time, and one standing connection)
+//! ```
+
+mod link;
+pub mod steward;
+mod tales;
+
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::link::{Dialled, MasterLink};
+use self::steward::{Action, Steward, Swap, Tale, VALIDITY};
+use crate::net::addr::HostPort;
+use crate::net::clock::now;
+use crate::sentinel::Credentials;
+use crate::sentinel::client::{Dial, RoleLink};
+use crate::sentinel::discovery::Asker;
+use crate::topology::observation::{Observation, RoleReport};
+use crate::topology::publish::Publisher;
+use crate::topology::rules::Rules;
+use crate::topology::{MasterAddr, State};
+
+/// Observations waiting to be looked at; senders wait beyond it.
+pub const MAX_OBSERVATIONS: usize = 256;
+/// Answers of the control connection waiting to be looked at.
+const MAX_ANSWERS: usize = 16;
+/// Longest wait for the workers to let go of the old master before the switch is reported without them.
+const FENCE_LIMIT: Duration = Duration::from_secs(3);
+
+/// What a control task is given.
+#[derive(Debug)]
+pub struct Entry {
+    /// The proxy entry's name.
+    pub name: Arc<str>,
+    /// The name Sentinel knows the master by.
+    pub master: String,
+    /// The operator's choices.
+    pub rules: Rules,
+    /// Login for ROLE.
+    pub probe: Credentials,
+    /// Longest wait for a TCP connection to a data node.
+    pub connect_timeout: Duration,
+    /// Our own listeners, which can never be the master.
+    pub own: Vec<HostPort>,
+    /// What the watchers see.
+    pub observations: mpsc::Receiver<Observation>,
+    /// Asks all watchers to ask.
+    pub asker: Asker,
+    /// Where the outcome goes.
+    pub publisher: Publisher,
+}
+
+/// Runs one control task until `end`.
+pub async fn run(entry: Entry, tasks: TaskTracker, end: CancellationToken) {
+    let steward = Steward::new(now(), entry.rules, entry.own.clone());
+    let (answers_to, answers) = mpsc::channel(MAX_ANSWERS);
+    let dial = Dial {
+        connect_timeout: entry.connect_timeout,
+        credentials: entry.probe.clone(),
+        tasks: tasks.clone(),
+    };
+    let task = Control {
+        entry,
+        steward,
+        dial,
+        tasks,
+        answers_to,
+        probe: None,
+        verified: None,
+        link: None,
+        pending_switch: None,
+        dropped_lines: 0,
+    };
+    tokio::select! {
+        () = end.cancelled() => {}
+        () = task.run(answers) => {}
+    }
+}
+
+/// What the control connection has to say.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Said(MasterAddr, RoleReport),
+    Gone(MasterAddr, String),
+}
+
+type ProbeTask = Pin<Box<dyn Future<Output = (MasterAddr, RoleReport, Option<RoleLink>)> + Send>>;
+
+struct Control {
+    entry: Entry,
+    steward: Steward,
+    dial: Dial,
+    tasks: TaskTracker,
+    answers_to: mpsc::Sender<Answer>,
+    /// The one verification dial.
+    probe: Option<ProbeTask>,
+    /// The connection over which the last candidate proved itself; becomes its control connection.
+    verified: Option<(MasterAddr, RoleLink)>,
+    link: Option<MasterLink>,
+    pending_switch: Option<PendingSwitch>,
+    dropped_lines: usize,
+}
+
+/// A swap that is in force but not reported, because a worker may still hold an old socket.
+struct PendingSwitch {
+    swap: Swap,
+    published: Instant,
+}
+
+enum Input {
+    Observation(Option<Observation>),
+    Probed((MasterAddr, RoleReport, Option<RoleLink>)),
+    Answer(Answer),
+    Doubt,
+    Acknowledged(u64),
+    FenceLate,
+    Turn,
+}
+
+impl Control {
+    async fn run(mut self, mut answers: mpsc::Receiver<Answer>) {
+        self.act();
+        loop {
+            let input = self.next_input(&mut answers).await;
+            // Each input is first a turn: nothing that comes after a standstill may be acted on before the standstill
+            // is noticed.
+            self.steward.turn(now());
+            match input {
+                Input::Observation(Some(observation)) => self.steward.observe(now(), observation),
+                // The watchers are gone: the program is ending.
+                Input::Observation(None) => return,
+                Input::Probed((addr, report, link)) => {
+                    self.probe = None;
+                    self.verified = link.map(|link| (addr.clone(), link));
+                    self.steward.probed(now(), &addr, report);
+                }
+                Input::Answer(Answer::Said(addr, report)) => {
+                    self.steward.master_said(now(), &addr, &report);
+                }
+                Input::Answer(Answer::Gone(addr, why)) => {
+                    tales::master_gone(&self.entry, &addr, &why);
+                    self.steward.master_gone(now(), &addr);
+                }
+                Input::Doubt => self.steward.doubt(),
+                Input::Acknowledged(cut) => self.report_switch(Some(cut)),
+                Input::FenceLate => self.report_switch(None),
+                Input::Turn => {}
+            }
+            self.act();
+            self.entry.publisher.extend(now() + VALIDITY);
+        }
+    }
+
+    async fn next_input(&mut self, answers: &mut mpsc::Receiver<Answer>) -> Input {
+        let wait = self.steward.next_turn().since(now());
+        let Self {
+            entry,
+            probe,
+            pending_switch,
+            ..
+        } = self;
+        let probing = async {
+            match probe {
+                Some(task) => task.as_mut().await,
+                None => pending().await,
+            }
+        };
+        let publisher = &entry.publisher;
+        let fencing = async {
+            match pending_switch {
+                Some(p) => {
+                    tokio::select! {
+                        cut = publisher.acknowledged(p.swap.generation) => Input::Acknowledged(cut),
+                        () = sleep_until(p.published + FENCE_LIMIT) => Input::FenceLate,
+                    }
+                }
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = sleep_until(Instant::now() + wait) => Input::Turn,
+            input = fencing => input,
+            probed = probing => Input::Probed(probed),
+            Some(answer) = answers.recv() => Input::Answer(answer),
+            observation = entry.observations.recv() => Input::Observation(observation),
+            () = publisher.doubted() => Input::Doubt,
+        }
+    }
+
+    fn act(&mut self) {
+        while let Some(action) = self.steward.next_action() {
+            match action {
+                Action::Publish(state) => self.publish(state),
+                Action::AskAll => self.entry.asker.ask_all(),
+                Action::CheckMaster => {
+                    if let Some(link) = &self.link {
+                        link.check();
+                    }
+                }
+                Action::Probe(addr) => self.probe = Some(Box::pin(probe(addr, self.dial.clone()))),
+                Action::StopProbe => self.probe = None,
+                Action::Watch(addr) => self.watch(addr),
+                Action::Tell(Tale::Switched(swap)) => {
+                    // Two swaps in a row: the first is reported as it is, its sockets go with the second's.
+                    self.report_switch(None);
+                    self.pending_switch = Some(PendingSwitch {
+                        swap,
+                        published: Instant::now(),
+                    });
+                }
+                Action::Tell(tale) => tales::tell(&self.entry, &tale),
+            }
+        }
+        self.note_dropped_lines();
+    }
+
+    fn publish(&mut self, state: State) {
+        self.entry.publisher.publish(state);
+    }
+
+    fn watch(&mut self, addr: MasterAddr) {
+        let proven = self
+            .verified
+            .take()
+            .filter(|(of, _)| *of == addr)
+            .map(|(_, link)| link);
+        let check = Arc::new(Notify::new());
+        self.link = Some(MasterLink::start(
+            addr,
+            proven,
+            self.dial.clone(),
+            self.answers_to.clone(),
+            check,
+            &self.tasks,
+        ));
+    }
+
+    /// `None`: not every worker has acknowledged.
+    fn report_switch(&mut self, cut: Option<u64>) {
+        if let Some(PendingSwitch { swap, published }) = self.pending_switch.take() {
+            tales::switched(&self.entry, &swap, published.elapsed(), cut);
+        }
+    }
+
+    fn note_dropped_lines(&mut self) {
+        let dropped = crate::telemetry::dropped_lines();
+        if dropped > self.dropped_lines {
+            tales::lines_dropped(dropped - self.dropped_lines);
+            self.dropped_lines = dropped;
+        }
+    }
+}
+
+/// Dials a candidate and asks for its role.
+async fn probe(addr: MasterAddr, dial: Dial) -> (MasterAddr, RoleReport, Option<RoleLink>) {
+    let Dialled { report, link, .. } = link::ask(addr.host_port(), &dial).await;
+    (addr, report, link)
+}

@@ -1,0 +1,603 @@
+//! What the control task thinks, without its hands: (state, input, now) -> actions. Pure.
+//!
+//! Inputs are observations of Sentinels, answers to ROLE, the state of the standing control connection, doubts
+//! of sessions, and turns of the clock. Outputs are [`Action`]s, taken in order with [`Steward::next_action`] after each
+//! input. Nothing here waits, dials or logs, so a test (or a simulation) can be the whole world.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::net::addr::HostPort;
+use crate::net::clock::Moment;
+use crate::topology::decide::{Beliefs, Candidate, Census, Verdict, Why};
+use crate::topology::observation::{Hint, Observation, RoleReport, Said};
+use crate::topology::rules::{Rules, Verify};
+use crate::topology::{Epoch, Generation, HoldCause, MasterAddr, Phase, State};
+
+/// How often the clock is looked at.
+pub const TURN: Duration = Duration::from_millis(100);
+/// The published word counts this long after a turn. A longer gap between turns means that this process stood still
+/// (SIGSTOP, a suspended machine), and what it believes must be confirmed before another byte is written.
+pub const VALIDITY: Duration = Duration::from_millis(500);
+/// Longest wait for the other Sentinels after the first has answered, at start and after standing still: the first to
+/// answer may be the one that was cut off from the others.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Waits between tries to verify a candidate; the last repeats.
+const VERIFY_AGAIN: [Duration; 4] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(250),
+];
+/// A candidate of one voter that fails this long is set aside where a majority names another.
+const SET_ASIDE_AFTER: Duration = Duration::from_secs(3);
+/// How often a master that said it is a replica is asked again.
+const REPLICA_AGAIN: Duration = Duration::from_millis(250);
+/// How often it is said that there is still no master.
+const WAITING_EVERY: Duration = Duration::from_secs(10);
+/// Before this, waiting for the first master is ordinary start-up.
+const WAITING_FIRST: Duration = Duration::from_secs(1);
+
+/// What the shell is to do. In order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Ask every Sentinel now.
+    AskAll,
+    /// Ask the master for its role now, over the control connection.
+    CheckMaster,
+    /// Dial this address and ask for its role; drop any earlier dial. Answer with [`Steward::probed`].
+    Probe(MasterAddr),
+    /// Drop the dial under way.
+    StopProbe,
+    /// Publish this.
+    Publish(State),
+    /// Keep the control connection to this master from now on.
+    Watch(MasterAddr),
+    /// Tell people.
+    Tell(Tale),
+}
+
+/// What people are told, one log line each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tale {
+    /// The first verified master.
+    Ready(Swap),
+    /// Another master. To be told when every worker has let go of the old one.
+    Switched(Swap),
+    /// An event of a failover.
+    FailoverSeen {
+        /// The Sentinel that published it.
+        sentinel: String,
+        /// The event.
+        hint: Hint,
+    },
+    /// A new address is being verified.
+    Candidate(Candidate),
+    /// It did not pass; told once for each reason.
+    RoleRejected {
+        /// The address.
+        addr: MasterAddr,
+        /// What it said.
+        report: RoleReport,
+    },
+    /// It passed although it hides its role: `verify = "auto"`.
+    Unverified(MasterAddr),
+    /// Clients wait.
+    HoldBegin(HoldCause),
+    /// They go on.
+    HoldEnd {
+        /// Why they waited.
+        cause: HoldCause,
+        /// For how long.
+        lasted: Duration,
+        /// With another master, or the same.
+        switched: bool,
+    },
+    /// No Sentinel has answered for a while; the last verified master stays.
+    SentinelsLost,
+    /// At least one answers again.
+    SentinelsBack,
+    /// The Sentinels name several masters at one epoch.
+    Ambiguous(bool),
+    /// A lone Sentinel's candidate cannot be verified and is not counted.
+    SetAside(MasterAddr),
+    /// This process stood still so long.
+    StoodStill(Duration),
+    /// There is no verified master, and why.
+    Waiting(Census),
+}
+
+/// One swap, with what it took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swap {
+    /// The master before.
+    pub from: Option<MasterAddr>,
+    /// The master now.
+    pub to: MasterAddr,
+    /// The generation now.
+    pub generation: Generation,
+    /// Its config-epoch.
+    pub epoch: Epoch,
+    /// What set it off.
+    pub trigger: &'static str,
+    /// From that to the decision (and the fence).
+    pub detect: Duration,
+    /// From the decision to the verified role.
+    pub verify: Duration,
+}
+
+#[derive(Debug)]
+struct Adopted {
+    addr: MasterAddr,
+    epoch: Epoch,
+}
+
+#[derive(Debug)]
+struct Trial {
+    candidate: Candidate,
+    decided_at: Moment,
+    tries: usize,
+    /// `None` while a dial is under way.
+    next: Option<Moment>,
+    told: Option<&'static str>,
+}
+
+/// Reasons to withhold client bytes although a master is known. Any of them holds.
+#[derive(Debug, Default)]
+struct Holds {
+    switching: bool,
+    says_replica: bool,
+    unreachable: bool,
+    resumed: bool,
+}
+
+impl Holds {
+    const fn cause(&self) -> Option<HoldCause> {
+        if self.resumed {
+            Some(HoldCause::Resumed)
+        } else if self.switching {
+            Some(HoldCause::Switching)
+        } else if self.says_replica {
+            Some(HoldCause::MasterSaysReplica)
+        } else if self.unreachable {
+            Some(HoldCause::MasterUnreachable)
+        } else {
+            None
+        }
+    }
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Steward {
+    rules: Rules,
+    beliefs: Beliefs,
+    master: Option<Adopted>,
+    generation: Generation,
+    holds: Holds,
+    held: Option<(HoldCause, Moment)>,
+    trial: Option<Trial>,
+    /// Waiting for the Sentinels to answer once, since when, and when the first did.
+    settling: Option<(Moment, Option<Moment>)>,
+    last_turn: Moment,
+    next_role: Option<Moment>,
+    next_waiting: Moment,
+    lost: bool,
+    ambiguous: bool,
+    published: State,
+    /// A level, not an event: only the latest is ever published, and before anything else that was decided with it.
+    unpublished: bool,
+    actions: VecDeque<Action>,
+}
+
+impl Steward {
+    /// Begins to listen. `own` are the addresses of our listeners.
+    pub fn new(now: Moment, rules: Rules, own: Vec<HostPort>) -> Self {
+        Self {
+            rules,
+            beliefs: Beliefs::new(rules.agree, own),
+            master: None,
+            generation: Generation(0),
+            holds: Holds::default(),
+            held: None,
+            trial: None,
+            settling: Some((now, None)),
+            last_turn: now,
+            next_role: None,
+            next_waiting: now + WAITING_FIRST,
+            lost: false,
+            ambiguous: false,
+            published: State::initial(rules.hold_max.resolve(None)),
+            unpublished: false,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// The state before the first action.
+    pub const fn state(&self) -> &State {
+        &self.published
+    }
+
+    /// The beliefs, for display.
+    pub const fn beliefs(&self) -> &Beliefs {
+        &self.beliefs
+    }
+
+    /// The next thing to do; ask until there is none after each input.
+    pub fn next_action(&mut self) -> Option<Action> {
+        if std::mem::take(&mut self.unpublished) {
+            return Some(Action::Publish(self.published.clone()));
+        }
+        self.actions.pop_front()
+    }
+
+    /// When [`Self::turn`] wants to be called at the latest.
+    pub fn next_turn(&self) -> Moment {
+        let tick = self.last_turn + TURN;
+        self.trial
+            .as_ref()
+            .and_then(|t| t.next)
+            .map_or(tick, |next| next.min(tick))
+    }
+
+    /// A Sentinel was heard, or heard of.
+    pub fn observe(&mut self, now: Moment, observation: Observation) {
+        if let Said::Hint(hint) = observation.said
+            && matches!(
+                hint,
+                Hint::SelectedSlave | Hint::SwitchMaster | Hint::ObjectivelyDown
+            )
+        {
+            let sentinel = observation.sentinel.to_string();
+            self.tell(Tale::FailoverSeen { sentinel, hint });
+        }
+        let heard = matches!(observation.said, Said::View { view: Ok(_), .. });
+        self.beliefs.observe(now, observation);
+        if let Some((_, first)) = &mut self.settling
+            && heard
+        {
+            first.get_or_insert(now);
+        }
+        self.reconsider(now);
+    }
+
+    /// A candidate was asked for its role.
+    pub fn probed(&mut self, now: Moment, addr: &MasterAddr, report: RoleReport) {
+        let Some(trial) = self.trial.as_mut().filter(|t| t.candidate.addr == *addr) else {
+            return;
+        };
+        let hidden = matches!(report, RoleReport::Refused(_))
+            && self.rules.verify == Verify::Auto
+            && trial.candidate.has_majority();
+        if report == RoleReport::Master || hidden {
+            if hidden {
+                let addr = addr.clone();
+                self.tell(Tale::Unverified(addr));
+            }
+            self.adopt(now);
+            return;
+        }
+        trial.next = Some(now + VERIFY_AGAIN[trial.tries.min(VERIFY_AGAIN.len() - 1)]);
+        trial.tries += 1;
+        let failing = now.since(trial.decided_at);
+        if trial.told != Some(report.label()) {
+            trial.told = Some(report.label());
+            self.tell(Tale::RoleRejected {
+                addr: addr.clone(),
+                report,
+            });
+        }
+        if failing >= SET_ASIDE_AFTER && self.beliefs.set_aside(now, addr) {
+            self.tell(Tale::SetAside(addr.clone()));
+            self.reconsider(now);
+        }
+        self.settle_publication(now);
+    }
+
+    /// The control connection had an answer to ROLE.
+    pub fn master_said(&mut self, now: Moment, addr: &MasterAddr, report: &RoleReport) {
+        if !self.is_master(addr) {
+            return;
+        }
+        match report {
+            RoleReport::Master => {
+                self.holds.says_replica = false;
+                self.holds.unreachable = false;
+                self.next_role = None;
+            }
+            RoleReport::Replica | RoleReport::NotADataNode => {
+                if !self.holds.says_replica {
+                    self.actions.push_back(Action::AskAll);
+                }
+                self.holds.says_replica = true;
+                self.holds.unreachable = false;
+                self.next_role = Some(now + REPLICA_AGAIN);
+            }
+            // It is there. Slow scripts, loading or a changed password never end a generation by themselves.
+            RoleReport::Loading | RoleReport::Refused(_) => {
+                self.holds.unreachable = false;
+                self.actions.push_back(Action::AskAll);
+            }
+            RoleReport::Failed(_) => self.actions.push_back(Action::AskAll),
+        }
+        self.reconsider(now);
+    }
+
+    /// The control connection is gone and an immediate redial failed.
+    pub fn master_gone(&mut self, now: Moment, addr: &MasterAddr) {
+        if self.is_master(addr) {
+            self.holds.unreachable = true;
+            self.actions.push_back(Action::AskAll);
+            self.reconsider(now);
+        }
+    }
+
+    /// A session lost its upstream, or could not dial.
+    pub fn doubt(&mut self) {
+        self.actions.push_back(Action::AskAll);
+        if self.master.is_some() {
+            self.actions.push_back(Action::CheckMaster);
+        }
+    }
+
+    /// Time has passed.
+    pub fn turn(&mut self, now: Moment) {
+        let gap = now.since(self.last_turn);
+        self.last_turn = now;
+        if gap > VALIDITY {
+            self.stood_still(now, gap);
+        }
+        if self.next_role.is_some_and(|at| now >= at) {
+            self.next_role = Some(now + REPLICA_AGAIN);
+            self.actions.push_back(Action::CheckMaster);
+        }
+        self.reconsider(now);
+        self.try_again(now);
+        self.tell_waiting(now);
+    }
+
+    fn stood_still(&mut self, now: Moment, gap: Duration) {
+        self.beliefs.distrust_until(now);
+        self.settling = Some((now, None));
+        self.holds.resumed = self.master.is_some();
+        if self.trial.take().is_some() {
+            self.actions.push_back(Action::StopProbe);
+        }
+        self.tell(Tale::StoodStill(gap));
+        self.actions.push_back(Action::AskAll);
+    }
+
+    /// Decides anew and acts on the verdict.
+    fn reconsider(&mut self, now: Moment) {
+        if !self.is_settled(now) {
+            self.settle_publication(now);
+            return;
+        }
+        let current = self.master.as_ref().map(|m| m.addr.clone());
+        let verdict = self.beliefs.decide(now, current.as_ref());
+        self.note_health(&verdict);
+        match verdict {
+            Verdict::Verify(candidate) => {
+                self.holds.switching = self.master.is_some();
+                self.begin_trial(now, candidate);
+            }
+            Verdict::Keep(Why::Confirmed(epoch)) => self.confirm(now, epoch),
+            Verdict::Keep(Why::NoFreshView) => {
+                // All monitoring is gone. A master in force stays so, but after standing still it has to say so itself.
+                if self.holds.resumed {
+                    self.try_current(now, self.master.as_ref().map_or(Epoch(0), |m| m.epoch));
+                }
+            }
+            Verdict::Keep(Why::BelowFloor | Why::Ambiguous | Why::AwaitMajority) => {
+                // Nobody is named: a candidate of before is not named any longer.
+                if self
+                    .trial
+                    .as_ref()
+                    .is_some_and(|t| !self.is_master(&t.candidate.addr))
+                {
+                    self.trial = None;
+                    self.actions.push_back(Action::StopProbe);
+                }
+                if self.holds.resumed {
+                    self.try_current(now, self.master.as_ref().map_or(Epoch(0), |m| m.epoch));
+                }
+            }
+        }
+        self.settle_publication(now);
+    }
+
+    /// The Sentinels name the master in force.
+    fn confirm(&mut self, now: Moment, epoch: Epoch) {
+        if self.holds.switching || self.holds.resumed {
+            self.try_current(now, epoch);
+            return;
+        }
+        if self.trial.take().is_some() {
+            self.actions.push_back(Action::StopProbe);
+        }
+        if let Some(master) = &mut self.master {
+            master.epoch = master.epoch.max(epoch);
+        }
+        self.beliefs.adopt(epoch);
+    }
+
+    /// Verifies the master in force before it is resumed.
+    fn try_current(&mut self, now: Moment, epoch: Epoch) {
+        if let Some(master) = &self.master {
+            let candidate = self.beliefs.candidate_again(now, &master.addr, epoch);
+            self.begin_trial(now, candidate);
+        }
+    }
+
+    fn begin_trial(&mut self, now: Moment, candidate: Candidate) {
+        if let Some(trial) = self
+            .trial
+            .as_mut()
+            .filter(|t| t.candidate.addr == candidate.addr)
+        {
+            // More voices for the same address: the majority may be what was missing.
+            let gained = candidate.has_majority() && !trial.candidate.has_majority();
+            trial.candidate = candidate;
+            if gained && trial.next.is_some() {
+                trial.next = Some(now);
+            }
+            return;
+        }
+        self.tell(Tale::Candidate(candidate.clone()));
+        self.actions
+            .push_back(Action::Probe(candidate.addr.clone()));
+        self.trial = Some(Trial {
+            candidate,
+            decided_at: now,
+            tries: 0,
+            next: None,
+            told: None,
+        });
+    }
+
+    fn try_again(&mut self, now: Moment) {
+        if let Some(trial) = &mut self.trial
+            && trial.next.is_some_and(|next| now >= next)
+        {
+            trial.next = None;
+            let addr = trial.candidate.addr.clone();
+            self.actions.push_back(Action::Probe(addr));
+        }
+    }
+
+    /// The candidate is verified.
+    fn adopt(&mut self, now: Moment) {
+        let Some(Trial {
+            candidate,
+            decided_at,
+            ..
+        }) = self.trial.take()
+        else {
+            return;
+        };
+        let from = self.master.as_ref().map(|m| m.addr.clone());
+        self.beliefs.adopt(candidate.epoch);
+        self.holds = Holds::default();
+        self.next_role = None;
+        let same = from.as_ref() == Some(&candidate.addr);
+        self.master = Some(Adopted {
+            addr: candidate.addr.clone(),
+            epoch: candidate.epoch,
+        });
+        if !same {
+            self.generation = Generation(self.generation.0 + 1);
+        }
+        self.settle_publication(now);
+        if same {
+            return;
+        }
+        self.actions
+            .push_back(Action::Watch(candidate.addr.clone()));
+        let swap = Swap {
+            to: candidate.addr,
+            generation: self.generation,
+            epoch: candidate.epoch,
+            trigger: candidate.asked.label(),
+            detect: decided_at.since(candidate.since),
+            verify: now.since(decided_at),
+            from,
+        };
+        let tale = if swap.from.is_some() {
+            Tale::Switched(swap)
+        } else {
+            Tale::Ready(swap)
+        };
+        self.tell(tale);
+    }
+
+    /// Publishes what follows from the holds, if it differs from what is published.
+    fn settle_publication(&mut self, now: Moment) {
+        let cause = self.holds.cause().filter(|_| self.master.is_some());
+        let ended = self.held.filter(|(old, _)| cause != Some(*old));
+        if let Some((old, since)) = ended {
+            self.held = None;
+            if cause.is_none() {
+                let switched = self.generation != self.published.generation;
+                self.tell(Tale::HoldEnd {
+                    cause: old,
+                    lasted: now.since(since),
+                    switched,
+                });
+            }
+        }
+        if let Some(cause) = cause
+            && self.held.is_none()
+        {
+            // A hold that only changes its cause goes on: its limit counts from its beginning.
+            let since = ended.map_or(now, |(_, since)| since);
+            self.held = Some((cause, since));
+            if ended.is_none() {
+                self.tell(Tale::HoldBegin(cause));
+            }
+        }
+        let phase = match (&self.master, self.held) {
+            (None, _) => Phase::NoMaster,
+            (Some(_), Some((cause, since))) => Phase::Held { cause, since },
+            (Some(_), None) => Phase::Serving,
+        };
+        let state = State {
+            generation: self.generation,
+            phase,
+            master: self.master.as_ref().map(|m| m.addr.clone()),
+            hold_max: self.rules.hold_max.resolve(self.beliefs.down_after()),
+        };
+        if state != self.published {
+            self.published = state;
+            self.unpublished = true;
+        }
+    }
+
+    fn is_settled(&mut self, now: Moment) -> bool {
+        let Some((since, first)) = self.settling else {
+            return true;
+        };
+        let waited = first.map_or_else(
+            || self.master.is_some() && now.since(since) >= SETTLE,
+            |first| now.since(first) >= SETTLE || self.beliefs.is_settled(now),
+        );
+        if waited {
+            self.settling = None;
+        }
+        waited
+    }
+
+    fn is_master(&self, addr: &MasterAddr) -> bool {
+        self.master.as_ref().is_some_and(|m| m.addr == *addr)
+    }
+
+    fn note_health(&mut self, verdict: &Verdict) {
+        let lost = matches!(verdict, Verdict::Keep(Why::NoFreshView)) && self.master.is_some();
+        if lost != self.lost {
+            self.lost = lost;
+            self.tell(if lost {
+                Tale::SentinelsLost
+            } else {
+                Tale::SentinelsBack
+            });
+        }
+        let ambiguous = matches!(verdict, Verdict::Keep(Why::Ambiguous));
+        if ambiguous != self.ambiguous {
+            self.ambiguous = ambiguous;
+            self.tell(Tale::Ambiguous(ambiguous));
+        }
+    }
+
+    fn tell_waiting(&mut self, now: Moment) {
+        if self.published.phase == Phase::Serving {
+            self.next_waiting = now + WAITING_FIRST;
+        } else if now >= self.next_waiting {
+            self.next_waiting = now + WAITING_EVERY;
+            let census = self.beliefs.census(now, None);
+            self.tell(Tale::Waiting(census));
+        }
+    }
+
+    fn tell(&mut self, tale: Tale) {
+        self.actions.push_back(Action::Tell(tale));
+    }
+}

@@ -1,0 +1,199 @@
+//! What the control task tells people: one line each, in the words of the field. The names of events and fields are
+//! public interface.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::Entry;
+use super::steward::{Swap, Tale};
+use crate::topology::MasterAddr;
+use crate::topology::decide::{Candidate, Census};
+use crate::topology::observation::RoleReport;
+
+/// Tells what can be told at once.
+pub(super) fn tell(entry: &Entry, tale: &Tale) {
+    let proxy = &*entry.name;
+    match tale {
+        Tale::Ready(swap) => ready(entry, swap),
+        // Told by `switched` when the workers have acknowledged.
+        Tale::Switched(_) => {}
+        Tale::FailoverSeen { sentinel, hint } => {
+            let hint = hint.as_str();
+            info!(event = "failover_seen", proxy, master_name = %entry.master, %sentinel, hint, "Sentinel announces {hint}");
+        }
+        Tale::Candidate(candidate) => tell_candidate(entry, candidate),
+        Tale::RoleRejected { addr, report } => rejected(entry, addr, report),
+        Tale::Unverified(addr) => warn!(
+            event = "master_unverified", proxy, addr = %addr,
+            "the master does not tell its role without a login; it is trusted because most Sentinels name it. Set \
+             proxy.probe.password_file (a user with +role is enough) to have it verified, or failover.verify = \
+             \"role\" to refuse such a node"
+        ),
+        Tale::HoldBegin(cause) => {
+            info!(event = "hold_begin", proxy, cause = %cause, "clients wait: {}", cause.in_words());
+        }
+        Tale::HoldEnd {
+            cause,
+            lasted,
+            switched,
+        } => {
+            let outcome = if *switched { "switched" } else { "resumed" };
+            let held_ms = millis(*lasted);
+            info!(event = "hold_end", proxy, cause = %cause, outcome, held_ms, "clients go on");
+        }
+        Tale::SentinelsLost => warn!(
+            event = "sentinels_lost",
+            proxy,
+            degraded = true,
+            "no Sentinel has answered for 3 s; the last verified master keeps serving, but a failover would go unnoticed"
+        ),
+        Tale::SentinelsBack => {
+            info!(
+                event = "sentinels_back",
+                proxy,
+                degraded = false,
+                "Sentinels answer again"
+            );
+        }
+        Tale::Ambiguous(true) => warn!(
+            event = "ambiguous",
+            proxy,
+            "the Sentinels name different masters at the same config-epoch and no majority agrees; nothing is changed. \
+             Compare: redis-cli -p 26379 SENTINEL MASTER {}",
+            entry.master
+        ),
+        Tale::Ambiguous(false) => {
+            info!(event = "ambiguous_end", proxy, "the Sentinels agree again");
+        }
+        Tale::SetAside(addr) => warn!(
+            event = "sentinel_disagrees", proxy, addr = %addr,
+            "one Sentinel alone names a master that cannot be verified; it is not counted while most name another"
+        ),
+        Tale::StoodStill(gap) => {
+            let gap_ms = millis(*gap);
+            warn!(
+                event = "stood_still",
+                proxy,
+                gap_ms,
+                "this process stood still; nothing is forwarded until the master is confirmed"
+            );
+        }
+        Tale::Waiting(census) => waiting(entry, *census),
+    }
+}
+
+/// A switch is in force and every worker has let go of the old master (`cut` sessions), or has not in time (`None`).
+pub(super) fn switched(entry: &Entry, swap: &Swap, fence: Duration, cut: Option<u64>) {
+    let proxy = &*entry.name;
+    let from = swap
+        .from
+        .as_ref()
+        .map_or_else(|| "none".to_owned(), MasterAddr::to_string);
+    let Swap {
+        to,
+        generation,
+        epoch,
+        trigger,
+        detect,
+        verify,
+        ..
+    } = swap;
+    let (detect_ms, verify_ms, fence_ms) = (millis(*detect), millis(*verify), millis(fence));
+    let (generation, epoch) = (generation.0, epoch.0);
+    if let Some(cut) = cut {
+        info!(
+            event = "switched", proxy, from, to = %to, generation, epoch, trigger, detect_ms, verify_ms, fence_ms, cut,
+            "switched to the new master"
+        );
+    } else {
+        warn!(
+            event = "switched_unfenced", proxy, from, to = %to, generation, epoch, trigger, detect_ms, verify_ms, fence_ms,
+            "switched to the new master, but not every worker has confirmed that it let go of the old one"
+        );
+    }
+}
+
+/// The control connection is lost and a redial failed.
+pub(super) fn master_gone(entry: &Entry, addr: &MasterAddr, why: &str) {
+    let proxy = &*entry.name;
+    tracing::debug!(event = "master_gone", proxy, addr = %addr, "the master cannot be reached: {why}");
+}
+
+/// Log lines were lost because whoever reads them is too slow.
+pub(super) fn lines_dropped(count: usize) {
+    warn!(
+        event = "log_lines_dropped",
+        count, "log lines were dropped: the reader of stderr is too slow"
+    );
+}
+
+fn ready(entry: &Entry, swap: &Swap) {
+    let proxy = &*entry.name;
+    let Swap {
+        to,
+        generation,
+        epoch,
+        verify,
+        ..
+    } = swap;
+    let verify_ms = millis(*verify);
+    info!(
+        event = "ready", proxy, master_name = %entry.master, master = %to, generation = generation.0, epoch = epoch.0, verify_ms,
+        "serving: {to} is the master by Sentinel and by its own ROLE"
+    );
+}
+
+fn tell_candidate(entry: &Entry, candidate: &Candidate) {
+    let proxy = &*entry.name;
+    let Candidate {
+        addr,
+        epoch,
+        support,
+        voters,
+        asked,
+        ..
+    } = candidate;
+    let (epoch, trigger) = (epoch.0, asked.label());
+    info!(
+        event = "master_candidate", proxy, addr = %addr, epoch, support, voters, trigger,
+        "{support} of {voters} Sentinels name {addr} at epoch {epoch}; asking for its role"
+    );
+}
+
+fn rejected(entry: &Entry, addr: &MasterAddr, report: &RoleReport) {
+    let proxy = &*entry.name;
+    let reason = report.label();
+    let remedy = match report {
+        RoleReport::Refused(_) => {
+            "; set proxy.probe.password_file (and username), or failover.verify = \"auto\" to trust a majority of Sentinels"
+        }
+        _ => "",
+    };
+    warn!(event = "role_rejected", proxy, addr = %addr, reason, "not accepted as master yet: {report}{remedy}");
+}
+
+fn waiting(entry: &Entry, census: Census) {
+    let proxy = &*entry.name;
+    let Census {
+        voters,
+        fresh,
+        ignorant,
+        ..
+    } = census;
+    let master = &entry.master;
+    let what = if ignorant > 0 && fresh == 0 {
+        format!(
+            "{ignorant} of {voters} Sentinels know no master named \"{master}\": check the name (SENTINEL MASTERS lists them)"
+        )
+    } else if fresh == 0 {
+        format!("0 of {voters} Sentinels answer: check their addresses and that they run")
+    } else {
+        format!("{fresh} of {voters} Sentinels answer, but no master of theirs is verified yet")
+    };
+    warn!(event = "waiting", proxy, master_name = %master, sentinels = voters, answering = fresh, "no verified master: clients wait. {what}");
+}
+
+fn millis(d: Duration) -> f64 {
+    (d.as_secs_f64() * 1e6).round() / 1e3
+}

@@ -1,0 +1,594 @@
+//! One conversation with a Sentinel, or with a claimed master about its role.
+//!
+//! The only file that names the redis crate, which is the protocol layer here and nothing more: it is given a stream
+//! we dialled ourselves, and each of its answers has our deadline. It never decides, and the bytes of
+//! clients never pass it.
+//!
+//! A Sentinel of Redis 6 or newer gets one RESP3 link that subscribes and answers; an older one (no HELLO) gets two
+//! RESP2 links, because a subscribed RESP2 connection takes no other questions.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use redis::aio::{MultiplexedConnection, PubSub};
+use redis::{
+    AsyncConnectionConfig, ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo,
+    RedisError, RedisResult, ServerErrorKind, Value,
+};
+use secrecy::ExposeSecret;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+
+use super::metered::{Meter, Metered};
+use super::{Credentials, Peer};
+use crate::net::addr::{Host, HostPort, NodeAddr, SentinelAddr};
+use crate::topology::Epoch;
+use crate::topology::observation::{NoView, RoleReport, RunId, View};
+
+/// Longest wait for one answer.
+pub const REPLY_TIMEOUT: Duration = Duration::from_millis(500);
+/// Longest wait for a name to be resolved (glibc alone can take 30 s).
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Events waiting to be looked at. More are dropped: each one here makes us ask, which tells more than the event.
+const MAX_EVENTS: usize = 256;
+/// Longest event looked at; longer ones are no events of Sentinel.
+const MAX_EVENT_BYTES: usize = 4096;
+/// Most other Sentinels taken from one reply.
+const MAX_PEERS: usize = 64;
+/// Keepalive of control-plane links: they also carry a question each second or five.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// How to reach a peer of the control plane.
+#[derive(Clone, Debug)]
+pub struct Dial {
+    /// Longest wait for the TCP connection.
+    pub connect_timeout: Duration,
+    /// Login, if any.
+    pub credentials: Credentials,
+    /// Where the tasks that drive links are started.
+    pub tasks: TaskTracker,
+}
+
+/// Why a peer could not be asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// The name has no address now.
+    #[error("cannot resolve {0}")]
+    Resolve(String),
+    /// TCP refused or broke.
+    #[error("{0}")]
+    Io(String),
+    /// No answer in time.
+    #[error("no answer within {} ms while {doing}", .limit.as_millis())]
+    Timeout {
+        /// What we were waiting for.
+        doing: &'static str,
+        /// How long we waited.
+        limit: Duration,
+    },
+    /// Wrong password, or a password is needed.
+    #[error("login failed: {0}")]
+    Auth(String),
+    /// The user may not run the command.
+    #[error("not permitted: {0}")]
+    NoPermission(String),
+    /// The peer answered with something else than what the command answers.
+    #[error("unexpected answer: {0}")]
+    Protocol(String),
+}
+
+impl ClientError {
+    /// A word for logs and metrics.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Resolve(_) => "resolve",
+            Self::Io(_) => "connect",
+            Self::Timeout { .. } => "timeout",
+            Self::Auth(_) => "auth",
+            Self::NoPermission(_) => "permission",
+            Self::Protocol(_) => "protocol",
+        }
+    }
+
+    fn timeout(doing: &'static str, limit: Duration) -> Self {
+        Self::Timeout { doing, limit }
+    }
+}
+
+impl From<RedisError> for ClientError {
+    fn from(e: RedisError) -> Self {
+        let text = printable(&e.to_string());
+        match (e.kind(), e.code()) {
+            (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
+                Self::Auth(text)
+            }
+            (ErrorKind::Server(ServerErrorKind::NoPerm), _) => Self::NoPermission(text),
+            (ErrorKind::Io, _) if e.is_timeout() => Self::timeout("reading a reply", REPLY_TIMEOUT),
+            (ErrorKind::Io, _) => Self::Io(text),
+            _ => Self::Protocol(text),
+        }
+    }
+}
+
+/// A published event, not yet understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawEvent {
+    /// The channel, which is the event's name.
+    pub channel: String,
+    /// The event's text.
+    pub payload: String,
+}
+
+/// A link to one Sentinel: questions, and (unless denied) events.
+#[derive(Debug)]
+pub struct SentinelLink {
+    questions: Connection,
+    events: Events,
+}
+
+#[derive(Debug)]
+enum Events {
+    /// RESP3: they come over the link of the questions.
+    Same(mpsc::Receiver<RawEvent>),
+    /// RESP2: a link of their own.
+    Own(Box<OwnEvents>),
+    /// SUBSCRIBE is not permitted: polling has to do.
+    Denied,
+}
+
+struct OwnEvents {
+    pubsub: PubSub,
+    meter: Meter,
+}
+
+impl std::fmt::Debug for OwnEvents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OwnEvents").finish_non_exhaustive()
+    }
+}
+
+impl SentinelLink {
+    /// Dials, logs in, subscribes. Ask only afterwards: what happens between is then an event.
+    ///
+    /// # Errors
+    /// When the Sentinel cannot be reached, refuses the login or does not answer in time. A refused SUBSCRIBE is no
+    /// error, see [`Self::subscribed`].
+    pub async fn open(
+        addr: &HostPort,
+        dial: &Dial,
+        channels: &[&str],
+    ) -> Result<Self, ClientError> {
+        let (sender, receiver) = mpsc::channel(MAX_EVENTS);
+        match Connection::open(addr, dial, ProtocolVersion::RESP3, Some(sender)).await {
+            Ok(mut questions) => {
+                let subscribe = questions.connection.subscribe(channels);
+                let subscribed = answer("subscribing", subscribe).await;
+                let events = match subscribed {
+                    Ok(()) => Events::Same(receiver),
+                    Err(ClientError::NoPermission(_)) => Events::Denied,
+                    Err(e) => return Err(e),
+                };
+                Ok(Self { questions, events })
+            }
+            // Sentinels before Redis 6 know no HELLO; a user without +hello is told NOPERM.
+            Err(ClientError::Protocol(_) | ClientError::NoPermission(_)) => {
+                Self::open_two(addr, dial, channels).await
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn open_two(
+        addr: &HostPort,
+        dial: &Dial,
+        channels: &[&str],
+    ) -> Result<Self, ClientError> {
+        let questions = Connection::open(addr, dial, ProtocolVersion::RESP2, None).await?;
+        let (stream, meter) = Metered::new(connect(addr, dial).await?);
+        let info = connection_info(&dial.credentials, ProtocolVersion::RESP2);
+        let mut pubsub = answer("logging in", PubSub::new(&info, stream)).await?;
+        let events = match answer("subscribing", pubsub.subscribe(channels)).await {
+            Ok(()) => Events::Own(Box::new(OwnEvents { pubsub, meter })),
+            Err(ClientError::NoPermission(_)) => Events::Denied,
+            Err(e) => return Err(e),
+        };
+        Ok(Self { questions, events })
+    }
+
+    /// False when this Sentinel refuses SUBSCRIBE to our user, so that only polling tells of a failover.
+    pub const fn subscribed(&self) -> bool {
+        !matches!(self.events, Events::Denied)
+    }
+
+    /// True when events have a link of their own, which needs its own heartbeat.
+    pub const fn has_event_link(&self) -> bool {
+        matches!(self.events, Events::Own(_))
+    }
+
+    /// The next event, or the end of the link. Never completes where SUBSCRIBE was denied and the link
+    /// lives. Cancel-safe.
+    pub async fn event(&mut self) -> Result<RawEvent, ClientError> {
+        let closed = || ClientError::Io("the Sentinel closed the connection".to_owned());
+        match &mut self.events {
+            Events::Same(events) => tokio::select! {
+                biased;
+                event = events.recv() => event.ok_or_else(closed),
+                () = self.questions.meter.closed() => Err(closed()),
+            },
+            Events::Own(own) => {
+                let OwnEvents { pubsub, meter } = &mut **own;
+                let mut messages = pubsub.on_message();
+                loop {
+                    let message = tokio::select! {
+                        biased;
+                        message = messages.next() => message.ok_or_else(closed)?,
+                        () = meter.closed() => return Err(closed()),
+                        () = self.questions.meter.closed() => return Err(closed()),
+                    };
+                    meter.reset();
+                    let payload = message.get_payload_bytes();
+                    if let Some(event) = raw_event(message.get_channel_name().as_bytes(), payload) {
+                        return Ok(event);
+                    }
+                }
+            }
+            Events::Denied => {
+                self.questions.meter.closed().await;
+                Err(closed())
+            }
+        }
+    }
+
+    /// PING on a separate event link: Sentinel sends nothing on a quiet one, so a dead one looks alive.
+    ///
+    /// # Errors
+    /// When no answer comes within [`REPLY_TIMEOUT`].
+    pub async fn ping_events(&mut self) -> Result<(), ClientError> {
+        match &mut self.events {
+            Events::Own(own) => {
+                own.meter.reset();
+                answer("waiting for PONG", own.pubsub.ping::<Value>())
+                    .await
+                    .map(drop)
+            }
+            Events::Same(_) | Events::Denied => Ok(()),
+        }
+    }
+
+    /// The Sentinel's run id (SENTINEL MYID), `None` where the user may not ask for it.
+    ///
+    /// # Errors
+    /// When the link fails.
+    pub async fn my_id(&mut self) -> Result<Option<RunId>, ClientError> {
+        match self.questions.ask(redis::cmd("SENTINEL").arg("MYID")).await {
+            Ok(value) => Ok(text(&value).and_then(|t| RunId::parse(&t))),
+            Err(ClientError::NoPermission(_) | ClientError::Protocol(_)) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// What this Sentinel says of a master.
+    ///
+    /// Both questions go in one write, SENTINEL MASTER first: a failover between the two answers then shows as the old
+    /// epoch with the new address, which is asked again, and never as the old address with the new epoch.
+    ///
+    /// # Errors
+    /// The outer error: the link fails. The inner: this Sentinel has no usable answer.
+    pub async fn view(&mut self, master: &str) -> Result<Result<View, NoView>, ClientError> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("SENTINEL").arg("MASTER").arg(master);
+        pipe.cmd("SENTINEL")
+            .arg("GET-MASTER-ADDR-BY-NAME")
+            .arg(master);
+        let mut values = self.questions.ask_pipe(&pipe).await?.into_iter();
+        let (Some(details), Some(address)) = (values.next(), values.next()) else {
+            return Err(ClientError::Protocol(
+                "two questions, fewer answers".to_owned(),
+            ));
+        };
+        if matches!(address, Value::Nil) {
+            return Ok(Err(NoView::UnknownMaster));
+        }
+        for value in [&details, &address] {
+            if let Value::ServerError(e) = value {
+                let e = RedisError::from(e.clone());
+                // A master removed between the two answers, or never known.
+                return match ClientError::from(e) {
+                    ClientError::Protocol(t) if t.contains("No such master") => {
+                        Ok(Err(NoView::UnknownMaster))
+                    }
+                    e => Err(e),
+                };
+            }
+        }
+        Ok(read_view(&details, &address))
+    }
+
+    /// The other Sentinels this one knows for a master (SENTINEL SENTINELS); empty where not permitted.
+    ///
+    /// # Errors
+    /// When the link fails.
+    pub async fn peers(&mut self, master: &str) -> Result<Vec<Peer>, ClientError> {
+        match self
+            .questions
+            .ask(redis::cmd("SENTINEL").arg("SENTINELS").arg(master))
+            .await
+        {
+            Ok(Value::Array(peers)) => {
+                Ok(peers.iter().take(MAX_PEERS).filter_map(read_peer).collect())
+            }
+            Ok(_) | Err(ClientError::NoPermission(_) | ClientError::Protocol(_)) => Ok(Vec::new()),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// A connection to a data node, for ROLE alone.
+#[derive(Debug)]
+pub struct RoleLink {
+    connection: Connection,
+}
+
+impl RoleLink {
+    /// Dials and logs in.
+    ///
+    /// # Errors
+    /// When the node cannot be reached, refuses the login or does not answer in time.
+    pub async fn open(addr: &HostPort, dial: &Dial) -> Result<Self, ClientError> {
+        let connection = Connection::open(addr, dial, ProtocolVersion::RESP2, None).await?;
+        Ok(Self { connection })
+    }
+
+    /// What the node says it is.
+    pub async fn role(&mut self) -> RoleReport {
+        match self.connection.ask(&redis::cmd("ROLE")).await {
+            Ok(Value::Array(parts)) => match parts.first().and_then(text).as_deref() {
+                Some("master") => RoleReport::Master,
+                Some("slave" | "replica") => RoleReport::Replica,
+                Some("sentinel") => RoleReport::NotADataNode,
+                _ => RoleReport::NotADataNode,
+            },
+            Ok(_) => RoleReport::NotADataNode,
+            Err(ClientError::Auth(why) | ClientError::NoPermission(why)) => {
+                RoleReport::Refused(why)
+            }
+            Err(ClientError::Protocol(why)) if why.contains("LOADING") => RoleReport::Loading,
+            Err(e) => RoleReport::Failed(e.to_string()),
+        }
+    }
+
+    /// True once the node has closed the connection.
+    pub fn is_closed(&self) -> bool {
+        self.connection.meter.is_closed()
+    }
+
+    /// Completes when the node has closed the connection. Cancel-safe.
+    pub async fn closed(&self) {
+        self.connection.meter.closed().await;
+    }
+}
+
+struct Connection {
+    connection: MultiplexedConnection,
+    meter: Meter,
+    /// Ends with the link.
+    _driver: AbortOnDropHandle<()>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("closed", &self.meter.is_closed())
+            .finish()
+    }
+}
+
+impl Connection {
+    async fn open(
+        addr: &HostPort,
+        dial: &Dial,
+        protocol: ProtocolVersion,
+        events: Option<mpsc::Sender<RawEvent>>,
+    ) -> Result<Self, ClientError> {
+        let (stream, meter) = Metered::new(connect(addr, dial).await?);
+        let mut config = AsyncConnectionConfig::new().set_response_timeout(Some(REPLY_TIMEOUT));
+        if let Some(events) = events {
+            let meter = meter.clone();
+            config = config.set_push_sender(move |push: PushInfo| {
+                meter.reset();
+                if let Some(event) = pushed_event(&push) {
+                    let _ = events.try_send(event);
+                }
+                Ok::<(), ()>(())
+            });
+        }
+        let info = connection_info(&dial.credentials, protocol);
+        let opening = MultiplexedConnection::new_with_config(&info, stream, config);
+        let (connection, driver) = answer("logging in", opening).await?;
+        let driver: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(driver);
+        let _driver = AbortOnDropHandle::new(dial.tasks.spawn(driver));
+        Ok(Self {
+            connection,
+            meter,
+            _driver,
+        })
+    }
+
+    async fn ask(&mut self, cmd: &redis::Cmd) -> Result<Value, ClientError> {
+        self.meter.reset();
+        match answer(
+            "waiting for an answer",
+            self.connection.send_packed_command(cmd),
+        )
+        .await?
+        {
+            Value::ServerError(e) => Err(RedisError::from(e).into()),
+            value => Ok(value),
+        }
+    }
+
+    async fn ask_pipe(&mut self, pipe: &redis::Pipeline) -> Result<Vec<Value>, ClientError> {
+        self.meter.reset();
+        let asking = self.connection.send_packed_commands(pipe, 0, pipe.len());
+        answer("waiting for an answer", asking).await
+    }
+}
+
+async fn answer<T>(
+    doing: &'static str,
+    asking: impl Future<Output = RedisResult<T>>,
+) -> Result<T, ClientError> {
+    match timeout(REPLY_TIMEOUT, asking).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(ClientError::timeout(doing, REPLY_TIMEOUT)),
+    }
+}
+
+async fn connect(addr: &HostPort, dial: &Dial) -> Result<TcpStream, ClientError> {
+    let mut last = ClientError::Resolve(addr.to_string());
+    for target in resolve(addr).await? {
+        match timeout(dial.connect_timeout, TcpStream::connect(target)).await {
+            Ok(Ok(stream)) => {
+                // Neither option can matter to correctness, so a kernel that refuses one is no reason to stop.
+                let _ = stream.set_nodelay(true);
+                let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+                let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+                return Ok(stream);
+            }
+            Ok(Err(e)) => last = ClientError::Io(e.to_string()),
+            Err(_) => last = ClientError::timeout("connecting", dial.connect_timeout),
+        }
+    }
+    Err(last)
+}
+
+async fn resolve(addr: &HostPort) -> Result<Vec<SocketAddr>, ClientError> {
+    let name = match &addr.host {
+        Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, addr.port)]),
+        Host::Name(name) => name.as_str(),
+    };
+    match timeout(RESOLVE_TIMEOUT, lookup_host((name, addr.port))).await {
+        Ok(Ok(found)) => Ok(found.collect()),
+        Ok(Err(e)) => Err(ClientError::Resolve(format!("{name}: {e}"))),
+        Err(_) => Err(ClientError::timeout("resolving its name", RESOLVE_TIMEOUT)),
+    }
+}
+
+fn connection_info(login: &Credentials, protocol: ProtocolVersion) -> RedisConnectionInfo {
+    let mut info = RedisConnectionInfo::default()
+        .set_protocol(protocol)
+        .set_skip_set_lib_name();
+    if let Some(username) = &login.username {
+        info = info.set_username(username);
+    }
+    if let Some(password) = &login.password {
+        info = info.set_password(password.expose_secret());
+    }
+    info
+}
+
+fn pushed_event(push: &PushInfo) -> Option<RawEvent> {
+    match (&push.kind, push.data.as_slice()) {
+        (PushKind::Message, [Value::BulkString(channel), Value::BulkString(payload)]) => {
+            raw_event(channel, payload)
+        }
+        _ => None,
+    }
+}
+
+fn raw_event(channel: &[u8], payload: &[u8]) -> Option<RawEvent> {
+    if channel.len() + payload.len() > MAX_EVENT_BYTES {
+        return None;
+    }
+    let read = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
+    Some(RawEvent {
+        channel: read(channel)?,
+        payload: read(payload)?,
+    })
+}
+
+fn read_view(details: &Value, address: &Value) -> Result<View, NoView> {
+    let absurd = |why: &str| NoView::Absurd(why.to_owned());
+    let field = |name: &str| field(details, name);
+    let Value::Array(parts) = address else {
+        return Err(absurd("the master's address is no list"));
+    };
+    let [host, port] = parts.as_slice() else {
+        return Err(absurd("the master's address is not host and port"));
+    };
+    let (Some(host), Some(port)) = (text(host), text(port)) else {
+        return Err(absurd("the master's address is no text"));
+    };
+    let number = |name: &str| field(name).and_then(|t| t.parse::<u64>().ok());
+    let epoch = number("config-epoch").ok_or_else(|| absurd("there is no config-epoch"))?;
+    let master = node_addr(&host, &port).map_err(NoView::Absurd)?;
+    Ok(View {
+        master,
+        epoch: Epoch(epoch),
+        down_after: number("down-after-milliseconds").map(Duration::from_millis),
+        quorum: number("quorum"),
+        flags: field("flags").map(|f| printable(&f)).unwrap_or_default(),
+    })
+}
+
+fn read_peer(value: &Value) -> Option<Peer> {
+    let (host, port) = (field(value, "ip")?, field(value, "port")?);
+    let addr = node_addr(&host, &port).ok()?;
+    let run_id = field(value, "runid").and_then(|t| RunId::parse(&t));
+    Some(Peer {
+        addr: SentinelAddr(addr.0),
+        run_id,
+    })
+}
+
+/// An address a Sentinel gave, if one can dial it.
+fn node_addr(host: &str, port: &str) -> Result<NodeAddr, String> {
+    let bad = |e: &dyn std::fmt::Display| printable(&format!("{host} port {port}: {e}"));
+    let host_name = Host::parse(host).map_err(|e| bad(&e))?;
+    if host_name.is_unspecified() {
+        return Err(bad(&"not an address one can connect to"));
+    }
+    let port_number = port.parse().map_err(|e| bad(&e))?;
+    HostPort::new(host_name, port_number)
+        .map(NodeAddr)
+        .map_err(|e| bad(&e))
+}
+
+/// A field of a reply that is a map in RESP3 and a flat list in RESP2.
+fn field(value: &Value, name: &str) -> Option<String> {
+    let matches = |key: &Value| text(key).as_deref() == Some(name);
+    match value {
+        Value::Map(pairs) => pairs
+            .iter()
+            .find(|(k, _)| matches(k))
+            .and_then(|(_, v)| text(v)),
+        Value::Array(list) => list
+            .chunks_exact(2)
+            .find(|pair| matches(&pair[0]))
+            .and_then(|pair| text(&pair[1])),
+        _ => None,
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
+        Value::SimpleString(s) => Some(s.clone()),
+        Value::Int(i) => Some(i.to_string()),
+        _ => None,
+    }
+}
+
+/// What a peer sent, made fit for a log line.
+fn printable(text: &str) -> String {
+    text.chars()
+        .take(200)
+        .flat_map(char::escape_debug)
+        .collect()
+}

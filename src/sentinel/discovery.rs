@@ -1,0 +1,209 @@
+//! Which Sentinels are followed: those the operator named, and (`discover = true`) those that they report. Each is a
+//! voter. Discovered ones are kept in memory only.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info};
+
+use super::client::Dial;
+use super::watcher::{Found, Heard, Subscriber, Watcher};
+use super::{Config, Peer};
+use crate::net::addr::SentinelAddr;
+use crate::net::clock::{Moment, now};
+use crate::topology::observation::{Observation, RunId, Said};
+
+/// Most Sentinels followed: more are a mistake or an attack.
+const MAX_SENTINELS: usize = 64;
+/// Reports waiting to be looked at.
+const MAX_REPORTS: usize = 64;
+/// A discovered Sentinel that nobody has reported and that has not answered for so long is forgotten.
+const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often that is looked at.
+const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// Tells every watcher to ask now.
+#[derive(Clone, Debug)]
+pub struct Asker(Arc<watch::Sender<u64>>);
+
+impl Asker {
+    /// Asks every Sentinel; doubts that come closely share a question.
+    pub fn ask_all(&self) {
+        self.0.send_modify(|n| *n = n.wrapping_add(1));
+    }
+}
+
+/// Starts to follow the Sentinels for these subscribers, until `end`.
+pub fn follow(
+    config: &Config,
+    subscribers: Vec<Subscriber>,
+    tasks: &TaskTracker,
+    end: &CancellationToken,
+) -> Asker {
+    let (ask, _) = watch::channel(0);
+    let asker = Asker(Arc::new(ask));
+    let (found, reports) = mpsc::channel(MAX_REPORTS);
+    let flock = Flock {
+        config: config.clone(),
+        subscribers: subscribers.into(),
+        tasks: tasks.clone(),
+        end: end.clone(),
+        asker: asker.clone(),
+        found,
+        followed: BTreeMap::new(),
+    };
+    tasks.spawn(flock.run(reports));
+    asker
+}
+
+struct Flock {
+    config: Config,
+    subscribers: Arc<[Subscriber]>,
+    tasks: TaskTracker,
+    end: CancellationToken,
+    asker: Asker,
+    found: mpsc::Sender<Found>,
+    followed: BTreeMap<SentinelAddr, Followed>,
+}
+
+struct Followed {
+    configured: bool,
+    run_id: Option<RunId>,
+    heard_of: Moment,
+    end: CancellationToken,
+}
+
+impl Flock {
+    async fn run(mut self, mut reports: mpsc::Receiver<Found>) {
+        for addr in self.config.addresses.clone() {
+            self.start(addr, None, true).await;
+        }
+        let mut forget = tokio::time::interval(FORGET_EVERY);
+        loop {
+            let report = tokio::select! {
+                () = self.end.cancelled() => return,
+                _ = forget.tick() => {
+                    self.forget_silent().await;
+                    continue;
+                }
+                report = reports.recv() => report,
+            };
+            match report {
+                Some(Found {
+                    by,
+                    heard: Heard::Itself(run_id),
+                }) => self.identify(&by, run_id).await,
+                Some(Found {
+                    by,
+                    heard: Heard::Others(peers),
+                }) => self.take_report(&by, peers).await,
+                None => return,
+            }
+        }
+    }
+
+    async fn start(&mut self, addr: SentinelAddr, run_id: Option<RunId>, configured: bool) {
+        if self.followed.contains_key(&addr) || self.followed.len() >= MAX_SENTINELS {
+            return;
+        }
+        let end = self.end.child_token();
+        self.tell_all(&addr, Said::Followed(run_id.clone())).await;
+        let watcher = Watcher {
+            addr: addr.clone(),
+            dial: Dial {
+                connect_timeout: self.config.connect_timeout,
+                credentials: self.config.credentials.clone(),
+                tasks: self.tasks.clone(),
+            },
+            poll_interval: self.config.poll_interval,
+            subscribers: Arc::clone(&self.subscribers),
+            ask: self.asker.0.subscribe(),
+            found: self.found.clone(),
+            end: end.clone(),
+        };
+        self.tasks.spawn(watcher.run());
+        self.followed.insert(
+            addr,
+            Followed {
+                configured,
+                run_id,
+                heard_of: now(),
+                end,
+            },
+        );
+    }
+
+    /// A Sentinel has told its run id: one that was discovered under another address is then followed twice.
+    async fn identify(&mut self, by: &SentinelAddr, run_id: Option<RunId>) {
+        let Some(this) = self.followed.get_mut(by) else {
+            return;
+        };
+        this.heard_of = now();
+        let Some(run_id) = run_id else { return };
+        this.run_id = Some(run_id.clone());
+        let twin = self
+            .followed
+            .iter()
+            .find(|(addr, f)| *addr != by && !f.configured && f.run_id.as_ref() == Some(&run_id));
+        if let Some(twin) = twin.map(|(addr, _)| addr.clone()) {
+            debug!(event = "sentinel_known", sentinel = %twin, same_as = %by, "the same Sentinel by another address");
+            self.stop(&twin).await;
+        }
+    }
+
+    async fn take_report(&mut self, by: &SentinelAddr, peers: Vec<Peer>) {
+        if let Some(this) = self.followed.get_mut(by) {
+            this.heard_of = now();
+        }
+        if !self.config.discover {
+            return;
+        }
+        for Peer { addr, run_id } in peers {
+            let known = self
+                .followed
+                .iter_mut()
+                .find(|(a, f)| **a == addr || run_id.is_some() && f.run_id == run_id);
+            if let Some((_, known)) = known {
+                known.heard_of = now();
+            } else {
+                info!(event = "sentinel_discovered", sentinel = %addr, by = %by, "another Sentinel is followed");
+                self.start(addr, run_id, false).await;
+            }
+        }
+    }
+
+    async fn forget_silent(&mut self) {
+        let silent = |f: &Followed| !f.configured && now().since(f.heard_of) > FORGET_AFTER;
+        let gone: Vec<_> = self
+            .followed
+            .iter()
+            .filter(|(_, f)| silent(f))
+            .map(|(addr, _)| addr.clone())
+            .collect();
+        for addr in gone {
+            info!(event = "sentinel_forgotten", sentinel = %addr, "not heard of for a day");
+            self.stop(&addr).await;
+        }
+    }
+
+    async fn stop(&mut self, addr: &SentinelAddr) {
+        if let Some(followed) = self.followed.remove(addr) {
+            followed.end.cancel();
+            self.tell_all(addr, Said::Forgotten).await;
+        }
+    }
+
+    async fn tell_all(&self, addr: &SentinelAddr, said: Said) {
+        for subscriber in self.subscribers.iter() {
+            let observation = Observation {
+                sentinel: addr.clone(),
+                said: said.clone(),
+            };
+            let _ = subscriber.observations.send(observation).await;
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! A control-plane stream with two properties the protocol library does not give: a peer cannot make us buffer
+//! without end, and a closed link is noticed at once, not at the next question.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+/// Most bytes a peer may send before the next [`Meter::reset`]: no reply we ask for comes near it.
+pub(crate) const MAX_UNREAD: usize = 64 * 1024;
+
+/// What the owner of a link knows of its stream.
+#[derive(Clone, Debug)]
+pub(crate) struct Meter {
+    left: Arc<AtomicUsize>,
+    closed: CancellationToken,
+}
+
+impl Meter {
+    /// A reply or an event was taken in whole: the peer may send as much again.
+    pub(crate) fn reset(&self) {
+        self.left.store(MAX_UNREAD, Ordering::Relaxed);
+    }
+
+    /// Completes when the peer has closed, reset, or broken the limit. Never completes before.
+    pub(crate) async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
+
+    /// True once [`Self::closed`] has completed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
+    }
+}
+
+/// A TCP stream that counts what it reads.
+#[derive(Debug)]
+pub(crate) struct Metered {
+    stream: TcpStream,
+    meter: Meter,
+}
+
+impl Metered {
+    /// Wraps a connected stream.
+    pub(crate) fn new(stream: TcpStream) -> (Self, Meter) {
+        let meter = Meter {
+            left: Arc::new(AtomicUsize::new(MAX_UNREAD)),
+            closed: CancellationToken::new(),
+        };
+        (
+            Self {
+                stream,
+                meter: meter.clone(),
+            },
+            meter,
+        )
+    }
+}
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        self.meter.closed.cancel();
+    }
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        let read = buf.filled().len() - before;
+        let left = self.meter.left.load(Ordering::Relaxed);
+        let result = match result {
+            Ok(()) if read > left => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the peer sent more than 64 KiB at once, which no Sentinel or ROLE reply does",
+            )),
+            other => other,
+        };
+        self.meter
+            .left
+            .store(left.saturating_sub(read), Ordering::Relaxed);
+        if result.is_err() || read == 0 && buf.remaining() > 0 {
+            self.meter.closed.cancel();
+        }
+        Poll::Ready(result)
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,383 @@
+//! One task a Sentinel: subscribe, then ask; ask again when an event hints, when somebody doubts, and each second in
+//! any case; redial when it is silent. Sockets and deadlines are its own, so that one bad Sentinel delays nobody.
+//!
+//! Never decides. A link that errs, lies or stalls ends in a redial; nothing a Sentinel sends ends the task.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::client::{ClientError, Dial, SentinelLink};
+use super::{Peer, event};
+use crate::net::addr::SentinelAddr;
+use crate::net::backoff::Backoff;
+use crate::net::clock::{Moment, now};
+use crate::topology::observation::{Asked, Hint, NoView, Observation, Said, View};
+
+/// A link that has not answered for so long is dead.
+const DEAD_AFTER: Duration = Duration::from_secs(3);
+/// Heartbeat of a separate event link.
+const PING_EVERY: Duration = Duration::from_secs(1);
+/// Redial waits, full jitter between.
+const REDIAL_FLOOR: Duration = Duration::from_millis(100);
+const REDIAL_CAP: Duration = Duration::from_secs(2);
+/// Events within this time of a question share one more question at its end.
+const COALESCE: Duration = Duration::from_millis(20);
+/// Polls are spread by so much of their interval to either side, so that a fleet does not ask in step.
+const POLL_JITTER: f64 = 0.1;
+/// How often a Sentinel is asked which others it knows.
+const PEERS_EVERY: Duration = Duration::from_secs(30);
+
+/// Somebody who wants to know of one master.
+#[derive(Clone, Debug)]
+pub struct Subscriber {
+    /// The name Sentinel knows the master by.
+    pub master: String,
+    /// Where observations go. The reader never waits for anything but its inputs, so sending is brief.
+    pub observations: mpsc::Sender<Observation>,
+}
+
+/// What a watcher is given.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    pub(super) addr: SentinelAddr,
+    pub(super) dial: Dial,
+    pub(super) poll_interval: Duration,
+    pub(super) subscribers: Arc<[Subscriber]>,
+    /// Changes when everybody is to be asked.
+    pub(super) ask: watch::Receiver<u64>,
+    /// Other Sentinels this one reports go here.
+    pub(super) found: mpsc::Sender<Found>,
+    pub(super) end: CancellationToken,
+}
+
+/// What one Sentinel told of others, and of itself.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) by: SentinelAddr,
+    pub(super) heard: Heard,
+}
+
+#[derive(Debug)]
+pub(super) enum Heard {
+    Itself(Option<crate::topology::observation::RunId>),
+    Others(Vec<Peer>),
+}
+
+impl Watcher {
+    /// Follows one Sentinel until told to end.
+    pub(super) async fn run(self) {
+        let end = self.end.clone();
+        tokio::select! {
+            () = end.cancelled() => {}
+            () = self.follow() => {}
+        }
+    }
+
+    async fn follow(mut self) {
+        let mut backoff = Backoff::new(REDIAL_FLOOR, REDIAL_CAP);
+        let mut told = Told::default();
+        loop {
+            match SentinelLink::open(&self.addr.0, &self.dial, event::CHANNELS).await {
+                Ok(link) => {
+                    let opened = now();
+                    let why = self.converse(link, &mut told).await;
+                    told.down(&self.addr, &why);
+                    self.tell_all(Said::Down).await;
+                    // A link that lived earns a quick redial; one that dies at once does not.
+                    if now().since(opened) > DEAD_AFTER {
+                        backoff.reset();
+                    }
+                }
+                Err(why) => {
+                    if told.down(&self.addr, &why) {
+                        self.tell_all(Said::Down).await;
+                    }
+                }
+            }
+            tokio::time::sleep(backoff.next(fastrand::f64())).await;
+        }
+    }
+
+    /// Asks and listens until the link fails.
+    async fn converse(&mut self, mut link: SentinelLink, told: &mut Told) -> ClientError {
+        let run_id = match link.my_id().await {
+            Ok(run_id) => run_id,
+            Err(why) => return why,
+        };
+        self.tell_all(Said::Up(run_id.clone())).await;
+        self.report(Heard::Itself(run_id));
+        let mut rhythm = Rhythm::new(self.poll_interval);
+        self.ask.mark_unchanged();
+        let mut questions = Questions::default();
+        loop {
+            let due = rhythm.next_due();
+            let step = tokio::select! {
+                biased;
+                event = link.event() => match event {
+                    Ok(event) => Step::Event(event),
+                    Err(why) => return why,
+                },
+                changed = self.ask.changed() => {
+                    if changed.is_err() {
+                        return ClientError::Io("the program is ending".to_owned());
+                    }
+                    rhythm.hint(Asked::OnDoubt, now());
+                    Step::Nothing
+                }
+                () = sleep_until(due) => Step::Due,
+            };
+            let outcome = match step {
+                Step::Nothing => Ok(()),
+                Step::Event(event) => {
+                    self.take_event(&event.channel, &event.payload, &mut rhythm)
+                        .await;
+                    Ok(())
+                }
+                Step::Due => {
+                    self.take_turn(&mut link, &mut rhythm, &mut questions, told)
+                        .await
+                }
+            };
+            if let Err(why) = outcome {
+                if !matches!(why, ClientError::Timeout { .. }) || rhythm.is_dead() {
+                    return why;
+                }
+                debug!(event = "sentinel_slow", sentinel = %self.addr, "{why}");
+            }
+        }
+    }
+
+    async fn take_event(&self, channel: &str, payload: &str, rhythm: &mut Rhythm) {
+        let Some(event) = event::parse(channel, payload) else {
+            debug!(event = "sentinel_event_ignored", sentinel = %self.addr, channel, "not understood");
+            return;
+        };
+        debug!(event = "sentinel_event", sentinel = %self.addr, channel, payload, "heard");
+        let mut concerned = false;
+        for subscriber in self.subscribers.iter().filter(|s| s.master == event.master) {
+            concerned = true;
+            self.tell(subscriber, Said::Hint(event.hint)).await;
+        }
+        if concerned && event.hint.asks() {
+            rhythm.hint(Asked::OnHint(event.hint), now());
+        }
+        if concerned && event.hint == Hint::NewSentinel {
+            rhythm.peers_due = Instant::now();
+        }
+    }
+
+    async fn take_turn(
+        &mut self,
+        link: &mut SentinelLink,
+        rhythm: &mut Rhythm,
+        questions: &mut Questions,
+        told: &mut Told,
+    ) -> Result<(), ClientError> {
+        let at = Instant::now();
+        if let Some((asked, since)) = rhythm.take_question(at) {
+            self.question(link, questions, asked, since).await?;
+            rhythm.answered = now();
+            told.up(&self.addr, link.subscribed());
+        }
+        if link.has_event_link() && at >= rhythm.ping_due {
+            rhythm.ping_due = at + PING_EVERY;
+            link.ping_events().await?;
+        }
+        if at >= rhythm.peers_due {
+            rhythm.peers_due = at + PEERS_EVERY;
+            if let Some(first) = self.subscribers.first() {
+                let peers = link.peers(&first.master).await?;
+                self.report(Heard::Others(peers));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for every master.
+    async fn question(
+        &self,
+        link: &mut SentinelLink,
+        questions: &mut Questions,
+        asked: Asked,
+        since: Moment,
+    ) -> Result<(), ClientError> {
+        for subscriber in self.subscribers.iter() {
+            let mut asked_at = now();
+            let mut view = link.view(&subscriber.master).await?;
+            if questions.is_torn(&subscriber.master, view.as_ref()) {
+                asked_at = now();
+                view = link.view(&subscriber.master).await?;
+            }
+            questions.remember(&subscriber.master, view.as_ref());
+            self.tell(
+                subscriber,
+                Said::View {
+                    view,
+                    asked_at,
+                    asked,
+                    since,
+                },
+            )
+            .await;
+        }
+        Ok(())
+    }
+
+    async fn tell_all(&self, said: Said) {
+        for subscriber in self.subscribers.iter() {
+            self.tell(subscriber, said.clone()).await;
+        }
+    }
+
+    async fn tell(&self, subscriber: &Subscriber, said: Said) {
+        let observation = Observation {
+            sentinel: self.addr.clone(),
+            said,
+        };
+        // The other end is gone only when the program ends.
+        let _ = subscriber.observations.send(observation).await;
+    }
+
+    fn report(&self, heard: Heard) {
+        // Full only if discovery is far behind; the next report tells the same again.
+        let _ = self.found.try_send(Found {
+            by: self.addr.clone(),
+            heard,
+        });
+    }
+}
+
+enum Step {
+    Nothing,
+    Event(super::client::RawEvent),
+    Due,
+}
+
+/// When the next question is due, and why.
+#[derive(Debug)]
+struct Rhythm {
+    interval: Duration,
+    poll_due: Instant,
+    ping_due: Instant,
+    peers_due: Instant,
+    /// A question wanted before the poll: why, since when, and the earliest time for it.
+    wanted: Option<(Asked, Moment, Instant)>,
+    last_question: Option<Instant>,
+    answered: Moment,
+}
+
+impl Rhythm {
+    fn new(interval: Duration) -> Self {
+        let start = Instant::now();
+        Self {
+            interval,
+            poll_due: start + interval,
+            ping_due: start + PING_EVERY,
+            peers_due: start,
+            wanted: Some((Asked::OnConnect, now(), start)),
+            last_question: None,
+            answered: now(),
+        }
+    }
+
+    fn next_due(&self) -> Instant {
+        let wanted = self.wanted.map_or(self.poll_due, |(_, _, at)| at);
+        wanted
+            .min(self.poll_due)
+            .min(self.ping_due)
+            .min(self.peers_due)
+    }
+
+    /// The first hint asks at once; those that follow closely share one more question.
+    fn hint(&mut self, asked: Asked, since: Moment) {
+        if self.wanted.is_none() {
+            let at = self
+                .last_question
+                .map_or_else(Instant::now, |last| last + COALESCE);
+            self.wanted = Some((asked, since, at));
+        }
+    }
+
+    fn take_question(&mut self, at: Instant) -> Option<(Asked, Moment)> {
+        let question = match self.wanted {
+            Some((asked, since, due)) if at >= due => Some((asked, since)),
+            _ if at >= self.poll_due => Some((Asked::ByPoll, now())),
+            _ => None,
+        }?;
+        self.wanted = None;
+        self.last_question = Some(at);
+        let spread = 1.0 + POLL_JITTER * (fastrand::f64() * 2.0 - 1.0);
+        self.poll_due = at + self.interval.mul_f64(spread);
+        Some(question)
+    }
+
+    fn is_dead(&self) -> bool {
+        now().since(self.answered) >= DEAD_AFTER
+    }
+}
+
+/// The last answer for each master, to notice one that was read in the middle of a change.
+#[derive(Debug, Default)]
+struct Questions(HashMap<String, View>);
+
+impl Questions {
+    /// True when the address changed and the epoch did not: the epoch may have been read before the change and the
+    /// address after it, so it has to be asked again before it counts.
+    fn is_torn(&self, master: &str, view: Result<&View, &NoView>) -> bool {
+        let Ok(view) = view else { return false };
+        self.0
+            .get(master)
+            .is_some_and(|last| last.master != view.master && last.epoch == view.epoch)
+    }
+
+    fn remember(&mut self, master: &str, view: Result<&View, &NoView>) {
+        if let Ok(view) = view {
+            self.0.insert(master.to_owned(), view.clone());
+        }
+    }
+}
+
+/// Each change is logged once.
+#[derive(Debug, Default)]
+struct Told {
+    up: Option<bool>,
+    why: String,
+}
+
+impl Told {
+    fn up(&mut self, addr: &SentinelAddr, subscribed: bool) {
+        if self.up == Some(true) {
+            return;
+        }
+        self.up = Some(true);
+        self.why.clear();
+        if subscribed {
+            info!(event = "sentinel_up", sentinel = %addr, "Sentinel answers");
+        } else {
+            warn!(
+                event = "sentinel_up", sentinel = %addr,
+                "Sentinel answers, but does not let us SUBSCRIBE: failovers are noticed by polling only. Allow it with: \
+                 ACL SETUSER <user> +subscribe resetchannels &+switch-master ... (see docs/operations.md)"
+            );
+        }
+    }
+
+    /// True when this is news.
+    fn down(&mut self, addr: &SentinelAddr, why: &ClientError) -> bool {
+        let text = why.to_string();
+        let news = self.up != Some(false);
+        if news || self.why != text {
+            let reason = why.label();
+            warn!(event = "sentinel_down", sentinel = %addr, reason, "Sentinel cannot be asked: {text}");
+        }
+        self.up = Some(false);
+        self.why = text;
+        news
+    }
+}

@@ -1,0 +1,450 @@
+//! Who is master, by what the Sentinels say: (beliefs, observation, now) -> verdict. Pure.
+//!
+//! The rules rest on Sentinel's own: a configuration is adopted only by those who hold a lower config-epoch
+//! (`sentinelProcessHelloMessage`), so the highest epoch is what all others will come to believe. Epochs alone cannot
+//! break a tie (a leader that is reset in the middle of a failover advertises the *old* address with the
+//! *new* epoch), a majority must.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::observation::{Asked, Hint, NoView, Observation, RunId, Said, View};
+use super::rules::Agree;
+use super::{Epoch, MasterAddr};
+use crate::net::addr::{HostPort, NodeAddr, SentinelAddr};
+use crate::net::clock::Moment;
+
+/// How long an answer counts.
+pub const FRESH: Duration = Duration::from_secs(3);
+/// How long a majority must agree on an epoch below the floor before it is believed.
+const RELEASE_AFTER: Duration = Duration::from_secs(10);
+/// The same when each of them has announced that it was told to monitor the master anew.
+const RELEASE_AFTER_MONITOR: Duration = Duration::from_secs(1);
+/// How long such an announcement counts.
+const MONITOR_MEMORY: Duration = Duration::from_secs(60);
+/// Fewest voters whose agreement can lower the floor or vouch for a node that hides its role.
+const FEWEST_FOR_MAJORITY: usize = 2;
+
+/// Who is one voter: a Sentinel by its run id, or by its address as long as that is not known, so that one Sentinel
+/// known by name and by address counts once.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Voter {
+    RunId(RunId),
+    Address(SentinelAddr),
+}
+
+#[derive(Debug, Default)]
+struct Link {
+    run_id: Option<RunId>,
+    up: bool,
+    said: Option<Statement>,
+    unknown_since: Option<Moment>,
+    monitored_at: Option<Moment>,
+    /// This Sentinel's word for this address is not counted, see [`Beliefs::set_aside`].
+    set_aside: Option<NodeAddr>,
+}
+
+#[derive(Clone, Debug)]
+struct Statement {
+    view: View,
+    asked_at: Moment,
+    asked: Asked,
+    since: Moment,
+}
+
+/// All that is known of one master from its Sentinels.
+#[derive(Debug)]
+pub struct Beliefs {
+    agree: Agree,
+    /// Addresses that cannot be the master: our own listeners.
+    own: Vec<HostPort>,
+    links: BTreeMap<SentinelAddr, Link>,
+    floor: Option<Epoch>,
+    /// Answers to questions sent before this do not count.
+    not_before: Moment,
+    /// A majority below the floor: what it says and since when.
+    below: Option<(Epoch, NodeAddr, Moment)>,
+}
+
+/// What follows from the beliefs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The Sentinels name no other than the current master (or none was ever named).
+    Keep(Why),
+    /// They name this address, which is not the current master's.
+    Verify(Candidate),
+}
+
+/// Why nothing changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The current master is named at this epoch.
+    Confirmed(Epoch),
+    /// No Sentinel has answered lately.
+    NoFreshView,
+    /// The fresh answers are older than what was adopted.
+    BelowFloor,
+    /// Several addresses at the highest epoch, no majority for one.
+    Ambiguous,
+    /// A new address is named, but not yet by a majority (`agree = "majority"`).
+    AwaitMajority,
+}
+
+/// An address the Sentinels name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Where to verify.
+    pub addr: MasterAddr,
+    /// At which config-epoch.
+    pub epoch: Epoch,
+    /// How many voters name it at that epoch.
+    pub support: usize,
+    /// How many voters there are.
+    pub voters: usize,
+    /// What made us ask the first that named it.
+    pub asked: Asked,
+    /// When that happened.
+    pub since: Moment,
+}
+
+impl Candidate {
+    /// True when a strict majority of the voters, and at least two, name it.
+    pub const fn has_majority(&self) -> bool {
+        self.support >= FEWEST_FOR_MAJORITY && self.support * 2 > self.voters
+    }
+}
+
+/// A summary for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Voters known.
+    pub voters: usize,
+    /// Voters that answered lately.
+    pub fresh: usize,
+    /// Voters whose links are down.
+    pub down: usize,
+    /// Voters that answered lately and know no such master.
+    pub ignorant: usize,
+    /// Voters that name another address than the one asked about.
+    pub disagreeing: usize,
+}
+
+impl Beliefs {
+    /// Nothing known yet. `own` are addresses that cannot be the master's: our listeners.
+    pub const fn new(agree: Agree, own: Vec<HostPort>) -> Self {
+        Self {
+            agree,
+            own,
+            links: BTreeMap::new(),
+            floor: None,
+            not_before: Moment::from_nanos(0),
+            below: None,
+        }
+    }
+
+    /// Takes in one observation.
+    pub fn observe(&mut self, now: Moment, observation: Observation) {
+        let Observation { sentinel, said } = observation;
+        if let Said::Followed(run_id) = said {
+            let link = self.links.entry(sentinel).or_default();
+            link.run_id = run_id.or_else(|| link.run_id.take());
+            return;
+        }
+        // A last word of a Sentinel that was just forgotten makes it no voter again.
+        let Some(link) = self.links.get_mut(&sentinel) else {
+            return;
+        };
+        match said {
+            Said::Forgotten => {
+                self.links.remove(&sentinel);
+            }
+            Said::Up(run_id) => {
+                link.up = true;
+                link.run_id = run_id.or_else(|| link.run_id.take());
+            }
+            Said::Down => link.up = false,
+            Said::Hint(Hint::Monitor | Hint::Unmonitor) => link.monitored_at = Some(now),
+            Said::Hint(_) | Said::Followed(_) => {}
+            Said::View {
+                view: Ok(view),
+                asked_at,
+                asked,
+                since,
+            } => {
+                link.unknown_since = None;
+                if self.own.contains(&view.master.0) {
+                    link.said = None;
+                    return;
+                }
+                if link
+                    .set_aside
+                    .as_ref()
+                    .is_some_and(|addr| *addr != view.master)
+                {
+                    link.set_aside = None;
+                }
+                let same = |old: &Statement| {
+                    old.view.master == view.master && old.view.epoch == view.epoch
+                };
+                let (asked, since) = match link.said.as_ref().filter(|old| same(old)) {
+                    Some(old) => (old.asked, old.since),
+                    None => (asked, since),
+                };
+                link.said = Some(Statement {
+                    view,
+                    asked_at,
+                    asked,
+                    since,
+                });
+            }
+            Said::View {
+                view: Err(why),
+                asked_at,
+                ..
+            } => {
+                link.said = None;
+                link.unknown_since = (why == NoView::UnknownMaster).then_some(asked_at);
+            }
+        }
+    }
+
+    /// Answers to questions sent before now count no longer (this process stood still).
+    pub const fn distrust_until(&mut self, now: Moment) {
+        self.not_before = now;
+    }
+
+    /// True when every voter has answered since the start (or since [`Self::distrust_until`]) or cannot be
+    /// reached: waiting longer teaches nothing. A strict majority that agrees is enough.
+    pub fn is_settled(&self, now: Moment) -> bool {
+        let voters = self.voters();
+        let spoke = |link: &&Link| {
+            link.unknown_since.is_some_and(|at| at >= self.not_before)
+                || self.fresh(link, now).is_some()
+        };
+        let answered = voters
+            .values()
+            .filter(|links| links.iter().any(spoke))
+            .count();
+        let silent = voters
+            .values()
+            .filter(|links| links.iter().all(|l| !l.up))
+            .count();
+        answered > 0 && (answered * 2 > voters.len() || answered + silent >= voters.len())
+    }
+
+    /// Decides; `current` is the master in force. Lowers the floor where its release is due.
+    pub fn decide(&mut self, now: Moment, current: Option<&MasterAddr>) -> Verdict {
+        self.release_floor(now);
+        let voters = self.voters().len();
+        let statements = self.statements(now);
+        let floor = self.floor.unwrap_or_default();
+        let Some(epoch) = statements.iter().map(|s| s.view.epoch).max() else {
+            return Verdict::Keep(Why::NoFreshView);
+        };
+        if epoch < floor {
+            return Verdict::Keep(Why::BelowFloor);
+        }
+        let mut named: BTreeMap<&NodeAddr, Vec<&Statement>> = BTreeMap::new();
+        for statement in statements.iter().filter(|s| s.view.epoch == epoch) {
+            named
+                .entry(&statement.view.master)
+                .or_default()
+                .push(statement);
+        }
+        let winner = if named.len() == 1 {
+            named.into_iter().next()
+        } else {
+            named.into_iter().find(|(_, by)| by.len() * 2 > voters)
+        };
+        let Some((addr, by)) = winner else {
+            return Verdict::Keep(Why::Ambiguous);
+        };
+        if current.is_some_and(|c| *c.host_port() == addr.0) {
+            return Verdict::Keep(Why::Confirmed(epoch));
+        }
+        let support = by.len();
+        if self.agree == Agree::Majority && support * 2 <= voters {
+            return Verdict::Keep(Why::AwaitMajority);
+        }
+        // The earliest cause among those who name it is what set the switch off.
+        let first = by.iter().min_by_key(|s| s.since);
+        Verdict::Verify(Candidate {
+            addr: MasterAddr::decided(addr.clone()),
+            epoch,
+            support,
+            voters,
+            asked: first.map_or(Asked::ByPoll, |s| s.asked),
+            since: first.map_or(now, |s| s.since),
+        })
+    }
+
+    /// The current master again, to be verified before it is resumed.
+    pub fn candidate_again(&self, now: Moment, current: &MasterAddr, epoch: Epoch) -> Candidate {
+        let support = self
+            .statements(now)
+            .iter()
+            .filter(|s| s.view.master.0 == *current.host_port())
+            .count();
+        let voters = self.voters().len();
+        let addr = current.clone();
+        Candidate {
+            addr,
+            epoch,
+            support,
+            voters,
+            asked: Asked::OnDoubt,
+            since: now,
+        }
+    }
+
+    /// The epoch was adopted: nothing below it is believed any longer.
+    pub fn adopt(&mut self, epoch: Epoch) {
+        self.floor = Some(self.floor.map_or(epoch, |floor| floor.max(epoch)));
+        self.below = None;
+    }
+
+    /// The counter-rule against a lone rogue or leftover: a candidate named by one voter, which cannot be verified,
+    /// is not counted while a strict majority of all voters names one other address. True when set aside.
+    pub fn set_aside(&mut self, now: Moment, candidate: &MasterAddr) -> bool {
+        let voters = self.voters().len();
+        let mut others: BTreeMap<&NodeAddr, usize> = BTreeMap::new();
+        let statements = self.statements(now);
+        let mut naming = 0;
+        for s in &statements {
+            if s.view.master.0 == *candidate.host_port() {
+                naming += 1;
+            } else {
+                *others.entry(&s.view.master).or_default() += 1;
+            }
+        }
+        if naming != 1 || !others.values().any(|count| count * 2 > voters) {
+            return false;
+        }
+        for link in self.links.values_mut() {
+            if let Some(said) = &link.said
+                && said.view.master.0 == *candidate.host_port()
+            {
+                link.set_aside = Some(said.view.master.clone());
+            }
+        }
+        true
+    }
+
+    /// The floor in force.
+    pub const fn floor(&self) -> Option<Epoch> {
+        self.floor
+    }
+
+    /// The largest `down-after-milliseconds` any Sentinel reports.
+    pub fn down_after(&self) -> Option<Duration> {
+        self.links
+            .values()
+            .filter_map(|l| l.said.as_ref()?.view.down_after)
+            .max()
+    }
+
+    /// Counts for people; `current` is the address that others may disagree with.
+    pub fn census(&self, now: Moment, current: Option<&MasterAddr>) -> Census {
+        let mut census = Census::default();
+        for links in self.voters().values() {
+            census.voters += 1;
+            census.down += usize::from(links.iter().all(|l| !l.up));
+            let latest = links
+                .iter()
+                .filter_map(|l| self.fresh(l, now))
+                .max_by_key(|s| s.asked_at);
+            if let Some(said) = latest {
+                census.fresh += 1;
+                let other = |c: &MasterAddr| *c.host_port() != said.view.master.0;
+                census.disagreeing += usize::from(current.is_some_and(other));
+            } else if links.iter().any(|l| l.up && l.unknown_since.is_some()) {
+                census.ignorant += 1;
+            }
+        }
+        census
+    }
+
+    /// Sentinels grouped to voters.
+    fn voters(&self) -> BTreeMap<Voter, Vec<&Link>> {
+        let mut voters: BTreeMap<Voter, Vec<&Link>> = BTreeMap::new();
+        for (addr, link) in &self.links {
+            let voter = link
+                .run_id
+                .clone()
+                .map_or_else(|| Voter::Address(addr.clone()), Voter::RunId);
+            voters.entry(voter).or_default().push(link);
+        }
+        voters
+    }
+
+    /// The latest fresh statement of each voter that counts.
+    fn statements(&self, now: Moment) -> Vec<Statement> {
+        self.voters()
+            .values()
+            .filter_map(|links| {
+                links
+                    .iter()
+                    .filter(|l| {
+                        l.said
+                            .as_ref()
+                            .is_none_or(|s| l.set_aside.as_ref() != Some(&s.view.master))
+                    })
+                    .filter_map(|l| self.fresh(l, now))
+                    .max_by_key(|s| s.asked_at)
+                    .cloned()
+            })
+            .collect()
+    }
+
+    fn fresh<'a>(&self, link: &'a Link, now: Moment) -> Option<&'a Statement> {
+        link.said
+            .as_ref()
+            .filter(|s| s.asked_at >= self.not_before && now.since(s.asked_at) <= FRESH)
+    }
+
+    /// `SENTINEL REMOVE` and `MONITOR` start the config-epoch anew at 0. What a strict majority says for long enough
+    /// is believed although it is below the floor; a single voter cannot lower it.
+    fn release_floor(&mut self, now: Moment) {
+        let Some(floor) = self.floor else { return };
+        let voters = self.voters().len();
+        let mut low: BTreeMap<(Epoch, NodeAddr), usize> = BTreeMap::new();
+        for s in self.statements(now) {
+            if s.view.epoch < floor {
+                *low.entry((s.view.epoch, s.view.master)).or_default() += 1;
+            }
+        }
+        let majority = low
+            .into_iter()
+            .find(|(_, count)| *count >= FEWEST_FOR_MAJORITY && count * 2 > voters)
+            .map(|(key, _)| key);
+        let Some((epoch, addr)) = majority else {
+            self.below = None;
+            return;
+        };
+        let since = match &self.below {
+            Some((e, a, since)) if *e == epoch && *a == addr => *since,
+            _ => now,
+        };
+        let all_told = self.links.values().all(|link| {
+            let says = link
+                .said
+                .as_ref()
+                .is_some_and(|s| s.view.epoch == epoch && s.view.master == addr);
+            !says
+                || link
+                    .monitored_at
+                    .is_some_and(|at| now.since(at) <= MONITOR_MEMORY)
+        });
+        let wait = if all_told {
+            RELEASE_AFTER_MONITOR
+        } else {
+            RELEASE_AFTER
+        };
+        if now.since(since) >= wait {
+            self.floor = Some(epoch);
+            self.below = None;
+        } else {
+            self.below = Some((epoch, addr, since));
+        }
+    }
+}
