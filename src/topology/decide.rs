@@ -36,12 +36,21 @@ enum Voter {
 #[derive(Debug, Default)]
 struct Link {
     run_id: Option<RunId>,
-    up: bool,
+    reach: Reach,
     said: Option<Statement>,
     unknown_since: Option<Moment>,
     monitored_at: Option<Moment>,
     /// This Sentinel's word for this address is not counted, see [`Beliefs::set_aside`].
     set_aside: Option<NodeAddr>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Reach {
+    /// The first dial is under way.
+    #[default]
+    Untried,
+    Up,
+    Down,
 }
 
 #[derive(Clone, Debug)]
@@ -159,10 +168,10 @@ impl Beliefs {
                 self.links.remove(&sentinel);
             }
             Said::Up(run_id) => {
-                link.up = true;
+                link.reach = Reach::Up;
                 link.run_id = run_id.or_else(|| link.run_id.take());
             }
-            Said::Down => link.up = false,
+            Said::Down => link.reach = Reach::Down,
             Said::Hint(Hint::Monitor | Hint::Unmonitor) => link.monitored_at = Some(now),
             Said::Hint(_) | Said::Followed(_) => {}
             Said::View {
@@ -227,7 +236,7 @@ impl Beliefs {
             .count();
         let silent = voters
             .values()
-            .filter(|links| links.iter().all(|l| !l.up))
+            .filter(|links| links.iter().all(|l| l.reach == Reach::Down))
             .count();
         answered > 0 && (answered * 2 > voters.len() || answered + silent >= voters.len())
     }
@@ -299,8 +308,10 @@ impl Beliefs {
 
     /// The epoch was adopted: nothing below it is believed any longer.
     pub fn adopt(&mut self, epoch: Epoch) {
-        self.floor = Some(self.floor.map_or(epoch, |floor| floor.max(epoch)));
-        self.below = None;
+        if self.floor.is_none_or(|floor| floor < epoch) {
+            self.floor = Some(epoch);
+            self.below = None;
+        }
     }
 
     /// The counter-rule against a lone rogue or leftover: a candidate named by one voter, which cannot be verified,
@@ -348,7 +359,7 @@ impl Beliefs {
         let mut census = Census::default();
         for links in self.voters().values() {
             census.voters += 1;
-            census.down += usize::from(links.iter().all(|l| !l.up));
+            census.down += usize::from(links.iter().all(|l| l.reach == Reach::Down));
             let latest = links
                 .iter()
                 .filter_map(|l| self.fresh(l, now))
@@ -357,7 +368,10 @@ impl Beliefs {
                 census.fresh += 1;
                 let other = |c: &MasterAddr| *c.host_port() != said.view.master.0;
                 census.disagreeing += usize::from(current.is_some_and(other));
-            } else if links.iter().any(|l| l.up && l.unknown_since.is_some()) {
+            } else if links
+                .iter()
+                .any(|l| l.reach == Reach::Up && l.unknown_since.is_some())
+            {
                 census.ignorant += 1;
             }
         }
@@ -443,6 +457,12 @@ impl Beliefs {
         if now.since(since) >= wait {
             self.floor = Some(epoch);
             self.below = None;
+            // Who still speaks of the time before is not counted until it says something else.
+            for link in self.links.values_mut() {
+                if let Some(said) = link.said.as_ref().filter(|s| s.view.epoch >= floor) {
+                    link.set_aside = Some(said.view.master.clone());
+                }
+            }
         } else {
             self.below = Some((epoch, addr, since));
         }

@@ -1,0 +1,445 @@
+//! Plays every file of `tests/timelines/` against the pure steward under a clock of its own.
+//!
+//! One instruction a line; `#` starts a comment. Times are milliseconds from the start and never run back; between
+//! instructions the clock turns as often as the steward asks for it.
+//!
+//! ```text
+//! rules agree=majority verify=role hold_max=2s
+//! 0    follow s1 s2 s3             voters s1..s3 (an id a letter repeated 40 times may follow: s1=a)
+//! 10   up s1                       its link is made (`down s1` ends it, `forget s1` removes it)
+//! 20   view s1 A 4                 it names node A at epoch 4 (`view s1 none`: knows no such master)
+//! 30   hint s1 +switch-master
+//! 40   poll s1 s2 : A 4            each of them repeats this view every 1,000 ms from now on (`mute s1` ends it)
+//! 50   role A master               what A answers to ROLE from now on: master replica refused loading silent
+//! 60   said A replica              the control connection brings this answer
+//! 70   gone A                      the control connection is lost and a redial failed
+//! 80   freeze 3000                 the process stands still so long
+//! 90   doubt
+//! expect serving A 1               phase, master, generation now (held CAUSE A 1 | none)
+//! expect told role_rejected        this was told since the last `expect told`/`expect untold` (`untold`: was not)
+//! ```
+
+#![allow(missing_docs)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use switchmaster::control::steward::{Action, Steward, Tale};
+use switchmaster::net::addr::{HostPort, NodeAddr, SentinelAddr};
+use switchmaster::net::clock::Moment;
+use switchmaster::topology::observation::{
+    Asked, Hint, NoView, Observation, RoleReport, RunId, Said, View,
+};
+use switchmaster::topology::rules::{Agree, HoldMax, Rules, Verify};
+use switchmaster::topology::{Epoch, MasterAddr, Phase, State};
+
+/// How long a dial takes here.
+const DIAL: Duration = Duration::from_millis(2);
+const POLL: Duration = Duration::from_secs(1);
+
+#[test]
+fn every_timeline_holds() {
+    let mut files: Vec<_> = std::fs::read_dir("tests/timelines")
+        .expect("the folder of timelines")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "txt"))
+        .collect();
+    files.sort();
+    assert!(files.len() >= 15, "only {} timelines found", files.len());
+    let mut failures = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("a readable timeline");
+        if let Err(why) = play(&text) {
+            failures.push(format!("{}:{why}", file.display()));
+        }
+    }
+    assert!(failures.is_empty(), "\n{}\n", failures.join("\n"));
+}
+
+#[test]
+fn a_wrong_expectation_is_noticed() {
+    let timeline = "0 follow s1\n0 up s1\n0 role A master\n0 poll s1 : A 1\n100 nothing\n";
+    assert!(play(&format!("{timeline}expect serving A 1")).is_ok());
+    assert!(play(&format!("{timeline}expect serving B 1")).is_err());
+    assert!(play(&format!("{timeline}expect serving A 2")).is_err());
+    assert!(play(&format!("{timeline}expect told switched")).is_err());
+    assert!(play(&format!("{timeline}expect untold ready")).is_err());
+}
+
+struct World {
+    now: u64,
+    steward: Steward,
+    state: State,
+    roles: BTreeMap<String, RoleReport>,
+    polls: BTreeMap<String, (String, u64, u64)>,
+    up: BTreeSet<String>,
+    told: Vec<String>,
+    dial: Option<(MasterAddr, u64)>,
+    master: Option<MasterAddr>,
+}
+
+fn play(text: &str) -> Result<(), String> {
+    let mut world = World::new(
+        text.lines()
+            .find_map(|l| l.strip_prefix("rules "))
+            .unwrap_or(""),
+    );
+    for (number, line) in text.lines().enumerate() {
+        let line = line.split('#').next().unwrap_or("").trim();
+        if line.is_empty() || line.starts_with("rules ") {
+            continue;
+        }
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let done = match words.as_slice() {
+            ["expect", rest @ ..] => world.expect(rest),
+            [at, rest @ ..] => {
+                let at = at
+                    .parse()
+                    .map_err(|_| format!("{}: no time: {line}", number + 1))?;
+                world.run_until(at);
+                world.instruct(rest)
+            }
+            [] => Ok(()),
+        };
+        done.map_err(|why| format!("{}: {line}\n    {why}", number + 1))?;
+    }
+    Ok(())
+}
+
+impl World {
+    fn new(rules: &str) -> Self {
+        let steward = Steward::new(moment(0), read_rules(rules), vec![node("OWN").0]);
+        let state = steward.state().clone();
+        Self {
+            now: 0,
+            steward,
+            state,
+            roles: BTreeMap::new(),
+            polls: BTreeMap::new(),
+            up: BTreeSet::new(),
+            told: Vec::new(),
+            dial: None,
+            master: None,
+        }
+    }
+
+    /// Lets time pass, one thing after the other.
+    fn run_until(&mut self, until: u64) {
+        assert!(until >= self.now, "time runs back to {until}");
+        loop {
+            let turn = millis(self.steward.next_turn());
+            let dial = self.dial.as_ref().map_or(u64::MAX, |(_, at)| *at);
+            let poll = self
+                .polls
+                .values()
+                .map(|(_, _, at)| *at)
+                .min()
+                .unwrap_or(u64::MAX);
+            let next = turn.min(dial).min(poll).max(self.now);
+            if next > until {
+                self.now = until;
+                return;
+            }
+            self.now = next;
+            self.turn();
+            if dial == next {
+                self.finish_dial();
+            }
+            self.poll_due();
+        }
+    }
+
+    fn turn(&mut self) {
+        self.steward.turn(moment(self.now));
+        self.act();
+    }
+
+    fn finish_dial(&mut self) {
+        let Some((addr, _)) = self.dial.take() else {
+            return;
+        };
+        let silent = RoleReport::Failed("silent".to_owned());
+        let report = self.roles.get(&letter(&addr)).cloned().unwrap_or(silent);
+        self.steward.probed(moment(self.now), &addr, report);
+        self.act();
+    }
+
+    fn poll_due(&mut self) {
+        let due: Vec<_> = self
+            .polls
+            .iter()
+            .filter(|(_, (_, _, at))| *at <= self.now)
+            .map(|(who, (addr, epoch, _))| (who.clone(), addr.clone(), *epoch))
+            .collect();
+        for (who, addr, epoch) in due {
+            self.polls
+                .insert(who.clone(), (addr.clone(), epoch, self.now + 1000));
+            self.say(&who, self.view(&addr, epoch, Asked::ByPoll));
+        }
+    }
+
+    fn view(&self, addr: &str, epoch: u64, asked: Asked) -> Said {
+        let view = View {
+            master: node(addr),
+            epoch: Epoch(epoch),
+            down_after: Some(Duration::from_millis(1500)),
+            quorum: Some(2),
+            flags: "master".to_owned(),
+        };
+        let at = moment(self.now);
+        Said::View {
+            view: Ok(view),
+            asked_at: at,
+            asked,
+            since: at,
+        }
+    }
+
+    fn say(&mut self, who: &str, said: Said) {
+        self.steward.observe(
+            moment(self.now),
+            Observation {
+                sentinel: sentinel(who),
+                said,
+            },
+        );
+        self.act();
+    }
+
+    fn act(&mut self) {
+        while let Some(action) = self.steward.next_action() {
+            match action {
+                Action::Publish(state) => {
+                    assert!(
+                        state.generation >= self.state.generation,
+                        "a generation ran back"
+                    );
+                    self.state = state;
+                }
+                Action::Probe(addr) => {
+                    let takes = u64::try_from(DIAL.as_millis()).expect("small");
+                    self.dial = Some((addr, self.now + takes));
+                }
+                Action::StopProbe => self.dial = None,
+                Action::Watch(addr) => self.master = Some(addr),
+                Action::Tell(tale) => self.told.push(word(&tale).to_owned()),
+                Action::AskAll | Action::CheckMaster => {}
+            }
+        }
+    }
+
+    fn instruct(&mut self, words: &[&str]) -> Result<(), String> {
+        let now = moment(self.now);
+        match words {
+            ["nothing"] => {}
+            ["follow", who @ ..] => {
+                for who in who {
+                    let (name, id) = who.split_once('=').unwrap_or((who, ""));
+                    let id = RunId::parse(&id.repeat(40));
+                    self.say(name, Said::Followed(id));
+                }
+            }
+            ["up", who @ ..] => {
+                for who in who {
+                    let (name, id) = who.split_once('=').unwrap_or((who, ""));
+                    self.up.insert(name.to_owned());
+                    self.say(name, Said::Up(RunId::parse(&id.repeat(40))));
+                }
+            }
+            ["down", who @ ..] => {
+                for who in who {
+                    self.polls.remove(*who);
+                    self.say(who, Said::Down);
+                }
+            }
+            ["forget", who] => self.say(who, Said::Forgotten),
+            ["mute", who @ ..] => who.iter().for_each(|who| drop(self.polls.remove(*who))),
+            ["view", who, "none"] => {
+                let view = Err(NoView::UnknownMaster);
+                self.say(
+                    who,
+                    Said::View {
+                        view,
+                        asked_at: now,
+                        asked: Asked::ByPoll,
+                        since: now,
+                    },
+                );
+            }
+            ["view", who, addr, epoch] => {
+                let epoch = epoch.parse().map_err(|_| "no epoch")?;
+                self.say(
+                    who,
+                    self.view(addr, epoch, Asked::OnHint(Hint::SwitchMaster)),
+                );
+            }
+            ["poll", rest @ ..] => {
+                let at = rest.iter().position(|w| *w == ":").ok_or("no colon")?;
+                let [addr, epoch] = &rest[at + 1..] else {
+                    return Err("address, epoch".to_owned());
+                };
+                let epoch = epoch.parse().map_err(|_| "no epoch")?;
+                for who in &rest[..at] {
+                    let first = self.now;
+                    self.polls
+                        .insert((*who).to_owned(), ((*addr).to_owned(), epoch, first));
+                }
+                self.poll_due();
+            }
+            ["hint", who, hint] => {
+                let payload = "master m 127.0.0.1 1 @ m 127.0.0.1 1";
+                let payload = if *hint == "+switch-master" {
+                    "m a 1 b 1"
+                } else {
+                    payload
+                };
+                let event = switchmaster::sentinel::event::parse(hint, payload);
+                self.say(who, Said::Hint(event.ok_or("no such event")?.hint));
+            }
+            ["role", addr, role] => {
+                self.roles.insert((*addr).to_owned(), report(role)?);
+            }
+            ["said", addr, role] => {
+                let master = self
+                    .master
+                    .clone()
+                    .filter(|m| letter(m) == *addr)
+                    .ok_or("not watched")?;
+                self.steward.master_said(now, &master, &report(role)?);
+                self.act();
+            }
+            ["gone", addr] => {
+                let master = self
+                    .master
+                    .clone()
+                    .filter(|m| letter(m) == *addr)
+                    .ok_or("not watched")?;
+                self.steward.master_gone(now, &master);
+                self.act();
+            }
+            ["doubt"] => {
+                self.steward.doubt();
+                self.act();
+            }
+            ["freeze", millis] => {
+                self.now += millis.parse::<u64>().map_err(|_| "no duration")?;
+                for (_, _, at) in self.polls.values_mut() {
+                    *at = self.now + 5;
+                }
+                self.turn();
+            }
+            _ => return Err("no such instruction".to_owned()),
+        }
+        Ok(())
+    }
+
+    fn expect(&mut self, words: &[&str]) -> Result<(), String> {
+        match words {
+            ["told", tale] => {
+                let told = std::mem::take(&mut self.told);
+                told.iter()
+                    .any(|t| t == tale)
+                    .then_some(())
+                    .ok_or_else(|| format!("told: {told:?}"))
+            }
+            ["untold", tale] => {
+                let told = std::mem::take(&mut self.told);
+                told.iter()
+                    .all(|t| t != tale)
+                    .then_some(())
+                    .ok_or_else(|| format!("told: {told:?}"))
+            }
+            expected => {
+                let is = self.describe();
+                let expected = expected.join(" ");
+                if is == expected {
+                    Ok(())
+                } else {
+                    Err(format!("is: {is}; told: {:?}", self.told))
+                }
+            }
+        }
+    }
+
+    fn describe(&self) -> String {
+        let Some(master) = &self.state.master else {
+            return "none".to_owned();
+        };
+        let rest = format!("{} {}", letter(master), self.state.generation);
+        match &self.state.phase {
+            Phase::NoMaster => "none".to_owned(),
+            Phase::Held { cause, .. } => format!("held {cause} {rest}"),
+            Phase::Serving => format!("serving {rest}"),
+        }
+    }
+}
+
+fn word(tale: &Tale) -> &'static str {
+    match tale {
+        Tale::Ready(_) => "ready",
+        Tale::Switched(_) => "switched",
+        Tale::FailoverSeen { .. } => "failover_seen",
+        Tale::Candidate(_) => "master_candidate",
+        Tale::RoleRejected { .. } => "role_rejected",
+        Tale::Unverified(_) => "master_unverified",
+        Tale::HoldBegin(_) => "hold_begin",
+        Tale::HoldEnd { .. } => "hold_end",
+        Tale::SentinelsLost => "sentinels_lost",
+        Tale::SentinelsBack => "sentinels_back",
+        Tale::Ambiguous(true) => "ambiguous",
+        Tale::Ambiguous(false) => "ambiguous_end",
+        Tale::SetAside(_) => "set_aside",
+        Tale::StoodStill(_) => "stood_still",
+        Tale::Waiting(_) => "waiting",
+    }
+}
+
+fn report(role: &str) -> Result<RoleReport, String> {
+    Ok(match role {
+        "master" => RoleReport::Master,
+        "replica" => RoleReport::Replica,
+        "refused" => RoleReport::Refused("NOAUTH".to_owned()),
+        "loading" => RoleReport::Loading,
+        "silent" => RoleReport::Failed("silent".to_owned()),
+        _ => return Err(format!("no such role: {role}")),
+    })
+}
+
+fn read_rules(text: &str) -> Rules {
+    let mut rules = Rules::default();
+    for word in text.split_whitespace() {
+        match word.split_once('=').expect("key=value") {
+            ("agree", "majority") => rules.agree = Agree::Majority,
+            ("verify", "role") => rules.verify = Verify::Role,
+            ("hold_max", d) => {
+                rules.hold_max = HoldMax::Fixed(humantime::parse_duration(d).expect("a duration"));
+            }
+            other => panic!("no such rule: {other:?}"),
+        }
+    }
+    rules
+}
+
+/// Node "A" is host `a`, port 6379.
+fn node(letter: &str) -> NodeAddr {
+    NodeAddr(HostPort::parse(letter, Some(6379)).expect("a letter"))
+}
+
+fn letter(addr: &MasterAddr) -> String {
+    addr.host_port().host.to_string().to_uppercase()
+}
+
+fn sentinel(name: &str) -> SentinelAddr {
+    SentinelAddr(HostPort::parse(name, Some(26379)).expect("a name"))
+}
+
+fn moment(millis: u64) -> Moment {
+    // Not zero: a clock that starts at zero hides subtractions that go below it.
+    Moment::from_nanos(0) + Duration::from_secs(1000) + Duration::from_millis(millis)
+}
+
+fn millis(at: Moment) -> u64 {
+    u64::try_from(at.since(moment(0)).as_nanos().div_ceil(1_000_000)).expect("small")
+}
+
+const _: () = assert!(POLL.as_millis() == 1000, "poll_due repeats by this");
