@@ -29,8 +29,3 @@ impl Default for Config {
         }
     }
 }
-
-/// Lines dropped so far.
-pub fn dropped_lines() -> usize {
-    0
-}

@@ -24,7 +24,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use switchmaster::control::steward::{Action, Steward, Tale};
+use switchmaster::control::action::{Action, Tale};
+use switchmaster::control::steward::Steward;
 use switchmaster::net::addr::{HostPort, NodeAddr, SentinelAddr};
 use switchmaster::net::clock::Moment;
 use switchmaster::topology::observation::{

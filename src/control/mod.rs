@@ -10,6 +10,7 @@
 //!                          master's ROLE (never more than one dial at a time, and one standing connection)
 //! ```
 
+pub mod action;
 mod link;
 pub mod steward;
 mod tales;
@@ -24,8 +25,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::action::{Action, Swap, Tale};
 use self::link::{Dialled, MasterLink};
-use self::steward::{Action, Steward, Swap, Tale, VALIDITY};
+use self::steward::{Steward, VALIDITY};
 use crate::net::addr::HostPort;
 use crate::net::clock::now;
 use crate::sentinel::Credentials;
@@ -85,7 +87,6 @@ pub async fn run(entry: Entry, tasks: TaskTracker, end: CancellationToken) {
         verified: None,
         link: None,
         pending_switch: None,
-        dropped_lines: 0,
     };
     tokio::select! {
         () = end.cancelled() => {}
@@ -114,7 +115,6 @@ struct Control {
     verified: Option<(MasterAddr, RoleLink)>,
     link: Option<MasterLink>,
     pending_switch: Option<PendingSwitch>,
-    dropped_lines: usize,
 }
 
 /// A swap that is in force but not reported, because a worker may still hold an old socket.
@@ -228,7 +228,6 @@ impl Control {
                 Action::Tell(tale) => tales::tell(&self.entry, &tale),
             }
         }
-        self.note_dropped_lines();
     }
 
     fn publish(&mut self, state: State) {
@@ -256,14 +255,6 @@ impl Control {
     fn report_switch(&mut self, cut: Option<u64>) {
         if let Some(PendingSwitch { swap, published }) = self.pending_switch.take() {
             tales::switched(&self.entry, &swap, published.elapsed(), cut);
-        }
-    }
-
-    fn note_dropped_lines(&mut self) {
-        let dropped = crate::telemetry::dropped_lines();
-        if dropped > self.dropped_lines {
-            tales::lines_dropped(dropped - self.dropped_lines);
-            self.dropped_lines = dropped;
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::Entry;
-use super::steward::{Swap, Tale};
+use super::action::{Swap, Tale};
 use crate::topology::MasterAddr;
 use crate::topology::decide::{Candidate, Census};
 use crate::topology::observation::RoleReport;
@@ -118,14 +118,6 @@ pub(super) fn switched(entry: &Entry, swap: &Swap, fence: Duration, cut: Option<
 pub(super) fn master_gone(entry: &Entry, addr: &MasterAddr, why: &str) {
     let proxy = &*entry.name;
     tracing::debug!(event = "master_gone", proxy, addr = %addr, "the master cannot be reached: {why}");
-}
-
-/// Log lines were lost because whoever reads them is too slow.
-pub(super) fn lines_dropped(count: usize) {
-    warn!(
-        event = "log_lines_dropped",
-        count, "log lines were dropped: the reader of stderr is too slow"
-    );
 }
 
 fn ready(entry: &Entry, swap: &Swap) {

@@ -381,3 +381,67 @@ impl Told {
         news
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::addr::{HostPort, NodeAddr};
+    use crate::topology::Epoch;
+
+    fn view(host: &str, epoch: u64) -> View {
+        View {
+            master: NodeAddr(HostPort::parse(host, Some(6379)).expect("an address")),
+            epoch: Epoch(epoch),
+            down_after: None,
+            quorum: None,
+            flags: String::new(),
+        }
+    }
+
+    #[test]
+    fn an_address_that_changed_at_an_unchanged_epoch_is_asked_again() {
+        let mut questions = Questions::default();
+        assert!(
+            !questions.is_torn("m", Ok(&view("a", 4))),
+            "the first answer stands"
+        );
+        questions.remember("m", Ok(&view("a", 4)));
+        assert!(
+            questions.is_torn("m", Ok(&view("b", 4))),
+            "old epoch, new address"
+        );
+        assert!(!questions.is_torn("m", Ok(&view("b", 5))));
+        assert!(!questions.is_torn("other", Ok(&view("b", 4))));
+        assert!(!questions.is_torn("m", Err(&NoView::UnknownMaster)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_hint_asks_at_once_and_the_next_share_one_question() {
+        let mut rhythm = Rhythm::new(Duration::from_secs(1));
+        assert!(rhythm.take_question(Instant::now()).is_some(), "on connect");
+        tokio::time::advance(Duration::from_millis(300)).await;
+        rhythm.hint(Asked::OnHint(Hint::SwitchMaster), now());
+        assert!(
+            rhythm.take_question(Instant::now()).is_some(),
+            "leading edge"
+        );
+        tokio::time::advance(Duration::from_millis(1)).await;
+        for _ in 0..5 {
+            rhythm.hint(Asked::OnHint(Hint::ConfigUpdate), now());
+        }
+        assert!(rhythm.take_question(Instant::now()).is_none(), "too close");
+        tokio::time::advance(COALESCE).await;
+        let asked = rhythm.take_question(Instant::now()).map(|(asked, _)| asked);
+        assert_eq!(
+            asked,
+            Some(Asked::OnHint(Hint::ConfigUpdate)),
+            "one trailing question"
+        );
+        assert!(rhythm.take_question(Instant::now()).is_none());
+        tokio::time::advance(Duration::from_millis(1100)).await;
+        assert_eq!(
+            rhythm.take_question(Instant::now()).map(|(a, _)| a),
+            Some(Asked::ByPoll)
+        );
+    }
+}

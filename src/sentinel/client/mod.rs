@@ -7,6 +7,10 @@
 //! A Sentinel of Redis 6 or newer gets one RESP3 link that subscribes and answers; an older one (no HELLO) gets two
 //! RESP2 links, because a subscribed RESP2 connection takes no other questions.
 
+mod reply;
+#[cfg(test)]
+mod tests;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -15,8 +19,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{
-    AsyncConnectionConfig, ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo,
-    RedisError, RedisResult, ServerErrorKind, Value,
+    AsyncConnectionConfig, ErrorKind, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError,
+    RedisResult, ServerErrorKind, Value,
 };
 use secrecy::ExposeSecret;
 use socket2::{SockRef, TcpKeepalive};
@@ -25,10 +29,10 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+use self::reply::{printable, pushed_event, raw_event, read_peer, read_view, text};
 use super::metered::{Meter, Metered};
 use super::{Credentials, Peer};
-use crate::net::addr::{Host, HostPort, NodeAddr, SentinelAddr};
-use crate::topology::Epoch;
+use crate::net::addr::{Host, HostPort};
 use crate::topology::observation::{NoView, RoleReport, RunId, View};
 
 /// Longest wait for one answer.
@@ -37,8 +41,6 @@ pub const REPLY_TIMEOUT: Duration = Duration::from_millis(500);
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Events waiting to be looked at. More are dropped: each one here makes us ask, which tells more than the event.
 const MAX_EVENTS: usize = 256;
-/// Longest event looked at; longer ones are no events of Sentinel.
-const MAX_EVENT_BYTES: usize = 4096;
 /// Most other Sentinels taken from one reply.
 const MAX_PEERS: usize = 64;
 /// Keepalive of control-plane links: they also carry a question each second or five.
@@ -491,104 +493,4 @@ fn connection_info(login: &Credentials, protocol: ProtocolVersion) -> RedisConne
         info = info.set_password(password.expose_secret());
     }
     info
-}
-
-fn pushed_event(push: &PushInfo) -> Option<RawEvent> {
-    match (&push.kind, push.data.as_slice()) {
-        (PushKind::Message, [Value::BulkString(channel), Value::BulkString(payload)]) => {
-            raw_event(channel, payload)
-        }
-        _ => None,
-    }
-}
-
-fn raw_event(channel: &[u8], payload: &[u8]) -> Option<RawEvent> {
-    if channel.len() + payload.len() > MAX_EVENT_BYTES {
-        return None;
-    }
-    let read = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
-    Some(RawEvent {
-        channel: read(channel)?,
-        payload: read(payload)?,
-    })
-}
-
-fn read_view(details: &Value, address: &Value) -> Result<View, NoView> {
-    let absurd = |why: &str| NoView::Absurd(why.to_owned());
-    let field = |name: &str| field(details, name);
-    let Value::Array(parts) = address else {
-        return Err(absurd("the master's address is no list"));
-    };
-    let [host, port] = parts.as_slice() else {
-        return Err(absurd("the master's address is not host and port"));
-    };
-    let (Some(host), Some(port)) = (text(host), text(port)) else {
-        return Err(absurd("the master's address is no text"));
-    };
-    let number = |name: &str| field(name).and_then(|t| t.parse::<u64>().ok());
-    let epoch = number("config-epoch").ok_or_else(|| absurd("there is no config-epoch"))?;
-    let master = node_addr(&host, &port).map_err(NoView::Absurd)?;
-    Ok(View {
-        master,
-        epoch: Epoch(epoch),
-        down_after: number("down-after-milliseconds").map(Duration::from_millis),
-        quorum: number("quorum"),
-        flags: field("flags").map(|f| printable(&f)).unwrap_or_default(),
-    })
-}
-
-fn read_peer(value: &Value) -> Option<Peer> {
-    let (host, port) = (field(value, "ip")?, field(value, "port")?);
-    let addr = node_addr(&host, &port).ok()?;
-    let run_id = field(value, "runid").and_then(|t| RunId::parse(&t));
-    Some(Peer {
-        addr: SentinelAddr(addr.0),
-        run_id,
-    })
-}
-
-/// An address a Sentinel gave, if one can dial it.
-fn node_addr(host: &str, port: &str) -> Result<NodeAddr, String> {
-    let bad = |e: &dyn std::fmt::Display| printable(&format!("{host} port {port}: {e}"));
-    let host_name = Host::parse(host).map_err(|e| bad(&e))?;
-    if host_name.is_unspecified() {
-        return Err(bad(&"not an address one can connect to"));
-    }
-    let port_number = port.parse().map_err(|e| bad(&e))?;
-    HostPort::new(host_name, port_number)
-        .map(NodeAddr)
-        .map_err(|e| bad(&e))
-}
-
-/// A field of a reply that is a map in RESP3 and a flat list in RESP2.
-fn field(value: &Value, name: &str) -> Option<String> {
-    let matches = |key: &Value| text(key).as_deref() == Some(name);
-    match value {
-        Value::Map(pairs) => pairs
-            .iter()
-            .find(|(k, _)| matches(k))
-            .and_then(|(_, v)| text(v)),
-        Value::Array(list) => list
-            .chunks_exact(2)
-            .find(|pair| matches(&pair[0]))
-            .and_then(|pair| text(&pair[1])),
-        _ => None,
-    }
-}
-
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
-        Value::SimpleString(s) => Some(s.clone()),
-        Value::Int(i) => Some(i.to_string()),
-        _ => None,
-    }
-}
-
-/// What a peer sent, made fit for a log line.
-fn printable(text: &str) -> String {
-    text.chars()
-        .take(200)
-        .flat_map(char::escape_debug)
-        .collect()
 }

@@ -1,0 +1,95 @@
+//! What the steward asks for, and what it has people told. Data only.
+
+use std::time::Duration;
+
+use crate::topology::decide::{Candidate, Census};
+use crate::topology::observation::{Hint, RoleReport};
+use crate::topology::{Epoch, Generation, HoldCause, MasterAddr, State};
+
+/// What the shell is to do. In order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Ask every Sentinel now.
+    AskAll,
+    /// Ask the master for its role now, over the control connection.
+    CheckMaster,
+    /// Dial this address and ask for its role; drop any earlier dial. Answer with [`Steward::probed`](super::steward::Steward::probed).
+    Probe(MasterAddr),
+    /// Drop the dial under way.
+    StopProbe,
+    /// Publish this.
+    Publish(State),
+    /// Keep the control connection to this master from now on.
+    Watch(MasterAddr),
+    /// Tell people.
+    Tell(Tale),
+}
+
+/// What people are told, one log line each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tale {
+    /// The first verified master.
+    Ready(Swap),
+    /// Another master. To be told when every worker has let go of the old one.
+    Switched(Swap),
+    /// An event of a failover.
+    FailoverSeen {
+        /// The Sentinel that published it.
+        sentinel: String,
+        /// The event.
+        hint: Hint,
+    },
+    /// A new address is being verified.
+    Candidate(Candidate),
+    /// It did not pass; told once for each reason.
+    RoleRejected {
+        /// The address.
+        addr: MasterAddr,
+        /// What it said.
+        report: RoleReport,
+    },
+    /// It passed although it hides its role: `verify = "auto"`.
+    Unverified(MasterAddr),
+    /// Clients wait.
+    HoldBegin(HoldCause),
+    /// They go on.
+    HoldEnd {
+        /// Why they waited.
+        cause: HoldCause,
+        /// For how long.
+        lasted: Duration,
+        /// With another master, or the same.
+        switched: bool,
+    },
+    /// No Sentinel has answered for a while; the last verified master stays.
+    SentinelsLost,
+    /// At least one answers again.
+    SentinelsBack,
+    /// The Sentinels name several masters at one epoch.
+    Ambiguous(bool),
+    /// A lone Sentinel's candidate cannot be verified and is not counted.
+    SetAside(MasterAddr),
+    /// This process stood still so long.
+    StoodStill(Duration),
+    /// There is no verified master, and why.
+    Waiting(Census),
+}
+
+/// One swap, with what it took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swap {
+    /// The master before.
+    pub from: Option<MasterAddr>,
+    /// The master now.
+    pub to: MasterAddr,
+    /// The generation now.
+    pub generation: Generation,
+    /// Its config-epoch.
+    pub epoch: Epoch,
+    /// What set it off.
+    pub trigger: &'static str,
+    /// From that to the decision (and the fence).
+    pub detect: Duration,
+    /// From the decision to the verified role.
+    pub verify: Duration,
+}

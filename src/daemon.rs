@@ -1,0 +1,300 @@
+//! Composition root: binds, builds the rooms, connects the two flows at `topology::publish`, and ends everything.
+//!
+//! ```text
+//! this thread: control plane (watchers, control tasks, signals)      threads 1..n: data-plane workers
+//! ```
+//! The control plane has a runtime of its own, so that a saturated data plane never delays a failover.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::config::{Config, Proxy};
+use crate::exit::Exit;
+use crate::listener::{self, BindError, Bound};
+use crate::net::addr::{HostPort, ListenAddr};
+use crate::net::socket;
+use crate::sentinel::discovery;
+use crate::sentinel::watcher::Subscriber;
+use crate::session::close::CloseReason;
+use crate::telemetry::Lines;
+use crate::topology::publish::{self, Reader};
+use crate::topology::{Phase, State};
+use crate::worker::{Counters, Pool};
+use crate::{control, worker};
+
+/// Longest wait for the control plane's tasks at the end; they only have sockets to drop.
+const CONTROL_END_LIMIT: Duration = Duration::from_millis(500);
+/// How often dropped log lines are looked at.
+const LINES_EVERY: Duration = Duration::from_secs(1);
+/// Descriptors that are not for sessions: listeners, runtimes, Sentinel links, control connections.
+const RESERVED_FILES: u64 = 256;
+/// Fewer sessions than this deserve a word at start.
+const FEW_SESSIONS: u64 = 1000;
+
+/// Why the process ends before it was asked to.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct ExitError {
+    /// What the process exits with.
+    pub exit: Exit,
+    /// What happened and what to do, for people.
+    pub message: String,
+}
+
+impl ExitError {
+    fn runtime(what: &str, e: &dyn std::fmt::Display) -> Self {
+        Self { exit: Exit::Runtime, message: format!("{what}: {e}") }
+    }
+}
+
+impl From<BindError> for ExitError {
+    fn from(e: BindError) -> Self {
+        let exit = match e.exit_code() {
+            73 => Exit::PortTaken,
+            77 => Exit::Permission,
+            _ => Exit::Runtime,
+        };
+        Self { exit, message: e.to_string() }
+    }
+}
+
+/// Serves until a signal ends it. SIGTERM or SIGINT ends in order, a second one at once; SIGUSR1 writes the state to
+/// the log. SIGHUP is ignored, so that a closed terminal ends nobody's sessions.
+///
+/// # Errors
+/// When serving cannot begin, or a worker was lost.
+pub fn run(config: Config, lines: Lines) -> Result<(), ExitError> {
+    let proxies: Vec<_> = config.proxies.iter().map(|p| &*p.master).collect();
+    info!(
+        event = "starting",
+        version = env!("CARGO_PKG_VERSION"),
+        sentinels = %join(&config.sentinel.addresses),
+        masters = %join(&proxies),
+        workers = config.workers.count(),
+        "switchmaster {} starts", env!("CARGO_PKG_VERSION")
+    );
+    note_open_files();
+    // Binding comes first: nobody is asked anything by a process that cannot serve.
+    let bound = config
+        .proxies
+        .iter()
+        .map(|proxy| listener::bind(&proxy.listener))
+        .collect::<Result<Vec<_>, _>>()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| ExitError::runtime("cannot start the control plane", &e))?;
+    runtime.block_on(serve(config, bound, lines))
+}
+
+async fn serve(config: Config, bound: Vec<Vec<Bound>>, lines: Lines) -> Result<(), ExitError> {
+    let mut signals = Signals::new().map_err(|e| ExitError::runtime("cannot take signals", &e))?;
+    let tasks = TaskTracker::new();
+    let end = CancellationToken::new();
+    let (mut pool, readers) = start(&config, bound, &tasks, &end)?;
+    tasks.spawn(report_dropped_lines(lines, end.clone()));
+
+    let outcome = loop {
+        tokio::select! {
+            () = signals.ending() => break Ok(()),
+            _ = signals.status.recv() => log_status(&pool.counters(), &readers),
+            _ = signals.hangup.recv() => {
+                info!(event = "hangup_ignored", "SIGHUP is ignored: a changed configuration needs a restart");
+            }
+            departed = pool.departed() => {
+                let worker = departed.map_or(0, |d| d.worker);
+                error!(event = "worker_lost", worker, "a worker thread has ended; the process ends, to be restarted whole");
+                let message = "a worker thread was lost".to_owned();
+                break Err(ExitError { exit: Exit::Runtime, message });
+            }
+        }
+    };
+    let counters = pool.counters();
+    info!(event = "draining", "asked to end: no new clients, sessions are closed");
+    end.cancel();
+    tasks.close();
+    let ending = async {
+        pool.shutdown().await;
+        // Whoever has not ended by then only holds sockets that the end of the process closes.
+        let _ = timeout(CONTROL_END_LIMIT, tasks.wait()).await;
+    };
+    tokio::select! {
+        () = ending => {}
+        () = signals.ending() => warn!(event = "ended_at_once", "a second signal: not waiting for sessions"),
+    }
+    log_stopped(&counters);
+    outcome
+}
+
+/// Starts both flows.
+fn start(
+    config: &Config,
+    bound: Vec<Vec<Bound>>,
+    tasks: &TaskTracker,
+    end: &CancellationToken,
+) -> Result<(Pool, Vec<(Arc<str>, Reader)>), ExitError> {
+    let workers = config.workers.count();
+    let mut subscribers = Vec::new();
+    let mut entries = Vec::new();
+    let mut controls = Vec::new();
+    let mut readers = Vec::new();
+    for (proxy, bound) in config.proxies.iter().zip(bound) {
+        let name: Arc<str> = proxy.name.as_str().into();
+        let initial = State::initial(config.rules.hold_max.resolve(None));
+        let (publisher, reader, subscriptions) = publish::channel(initial, workers);
+        let (seen, observations) = mpsc::channel(control::MAX_OBSERVATIONS);
+        subscribers.push(Subscriber { master: proxy.master.clone(), observations: seen });
+        controls.push((proxy, Arc::clone(&name), own_addresses(&bound), observations, publisher));
+        log_listening(proxy, &bound);
+        readers.push((Arc::clone(&name), reader.clone()));
+        entries.push(worker::Entry {
+            name,
+            listener: proxy.listener.clone(),
+            bound,
+            session: proxy.session.clone(),
+            reader,
+            subscriptions,
+        });
+    }
+    let pool = Pool::start(entries, workers)
+        .map_err(|e| ExitError::runtime("cannot start the data plane", &e))?;
+    let asker = discovery::follow(&config.sentinel, subscribers, tasks, end);
+    for (proxy, name, own, observations, publisher) in controls {
+        let entry = control::Entry {
+            name,
+            master: proxy.master.clone(),
+            rules: config.rules,
+            probe: proxy.probe.clone(),
+            connect_timeout: proxy.session.connect_timeout,
+            own,
+            observations,
+            asker: asker.clone(),
+            publisher,
+        };
+        tasks.spawn(control::run(entry, tasks.clone(), end.clone()));
+    }
+    Ok((pool, readers))
+}
+
+/// The addresses at which we would be talking to ourselves.
+fn own_addresses(bound: &[Bound]) -> Vec<HostPort> {
+    bound
+        .iter()
+        .filter_map(|b| match b.addr() {
+            ListenAddr::Tcp(addr) => Some(HostPort::from(*addr)),
+            ListenAddr::Unix(_) => None,
+        })
+        .collect()
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    status: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            status: signal(SignalKind::user_defined1())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn ending(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn log_listening(proxy: &Proxy, bound: &[Bound]) {
+    for bound in bound {
+        let addr = bound.addr();
+        info!(
+            event = "listening", proxy = %proxy.name, addr = %addr, master_name = %proxy.master,
+            "clients connect to {addr} and reach the master \"{}\"", proxy.master
+        );
+    }
+}
+
+fn log_status(counters: &[Counters], readers: &[(Arc<str>, Reader)]) {
+    for (counters, (_, reader)) in counters.iter().zip(readers) {
+        let state = reader.state();
+        let master = state.master.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+        let phase = match &state.phase {
+            Phase::NoMaster => "no_master".to_owned(),
+            Phase::Held { cause, .. } => format!("held:{cause}"),
+            Phase::Serving => "serving".to_owned(),
+        };
+        let s = &counters.sessions;
+        info!(
+            event = "status", proxy = %counters.name, phase, master, generation = state.generation.0,
+            sessions = s.active(), waiting = s.waiting, opened = s.opened, bytes_up = s.bytes_up, bytes_down = s.bytes_down,
+            dial_failures = s.dial_failures, accept_errors = counters.accept_errors,
+            refused = counters.refused_not_allowed + counters.refused_full, closed = %closed_by_reason(counters),
+            "{} sessions to {master}", s.active()
+        );
+    }
+}
+
+fn log_stopped(counters: &[Counters]) {
+    for counters in counters {
+        let s = &counters.sessions;
+        info!(
+            event = "stopped", proxy = %counters.name, sessions = s.active(), opened = s.opened, bytes_up = s.bytes_up,
+            bytes_down = s.bytes_down, closed = %closed_by_reason(counters), "stopped"
+        );
+    }
+}
+
+/// `client_closed=12 switched=3`
+fn closed_by_reason(counters: &Counters) -> String {
+    let nonzero = CloseReason::ALL.iter().map(|r| (r.label(), counters.sessions.closed_by(*r)));
+    let words: Vec<_> = nonzero.filter(|(_, n)| *n > 0).map(|(l, n)| format!("{l}={n}")).collect();
+    words.join(" ")
+}
+
+fn note_open_files() {
+    match socket::raise_open_files() {
+        Ok(Some(limit)) => {
+            let sessions = limit.saturating_sub(RESERVED_FILES) / 2;
+            if sessions < FEW_SESSIONS {
+                warn!(
+                    event = "few_open_files", limit, sessions,
+                    "the limit of open files allows about {sessions} sessions: raise it (LimitNOFILE= in the unit, or ulimit -n)"
+                );
+            }
+        }
+        Ok(None) => {}
+        Err(e) => warn!(event = "few_open_files", "cannot raise the limit of open files: {e}"),
+    }
+}
+
+async fn report_dropped_lines(lines: Lines, end: CancellationToken) {
+    let mut known = 0;
+    let mut tick = interval(LINES_EVERY);
+    while end.run_until_cancelled(tick.tick()).await.is_some() {
+        let dropped = lines.dropped();
+        if dropped > known {
+            let count = dropped - known;
+            known = dropped;
+            warn!(event = "log_lines_dropped", count, "log lines were lost: whoever reads stderr is too slow");
+        }
+    }
+}
+
+fn join<T: ToString>(items: &[T]) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(",")
+}

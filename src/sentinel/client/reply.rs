@@ -1,0 +1,118 @@
+//! What the redis crate hands over, read into our own words. Whatever a peer sends is either understood or refused with a
+//! reason; none of it is trusted.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use redis::{PushInfo, PushKind, Value};
+
+use super::RawEvent;
+use crate::net::addr::{Host, HostPort, NodeAddr, SentinelAddr};
+use crate::sentinel::Peer;
+use crate::topology::Epoch;
+use crate::topology::observation::{NoView, RunId, View};
+
+/// Longest event looked at; longer ones are no events of Sentinel.
+pub(super) const MAX_EVENT_BYTES: usize = 4096;
+/// Longest text of a peer in one log line.
+const MAX_PRINTED: usize = 200;
+
+pub(super) fn pushed_event(push: &PushInfo) -> Option<RawEvent> {
+    match (&push.kind, push.data.as_slice()) {
+        (PushKind::Message, [Value::BulkString(channel), Value::BulkString(payload)]) => {
+            raw_event(channel, payload)
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn raw_event(channel: &[u8], payload: &[u8]) -> Option<RawEvent> {
+    if channel.len() + payload.len() > MAX_EVENT_BYTES {
+        return None;
+    }
+    let read = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
+    Some(RawEvent {
+        channel: read(channel)?,
+        payload: read(payload)?,
+    })
+}
+
+pub(super) fn read_view(details: &Value, address: &Value) -> Result<View, NoView> {
+    let absurd = |why: &str| NoView::Absurd(why.to_owned());
+    let field = |name: &str| field(details, name);
+    let Value::Array(parts) = address else {
+        return Err(absurd("the master's address is no list"));
+    };
+    let [host, port] = parts.as_slice() else {
+        return Err(absurd("the master's address is not host and port"));
+    };
+    let (Some(host), Some(port)) = (text(host), text(port)) else {
+        return Err(absurd("the master's address is no text"));
+    };
+    let number = |name: &str| field(name).and_then(|t| t.parse::<u64>().ok());
+    let epoch = number("config-epoch").ok_or_else(|| absurd("there is no config-epoch"))?;
+    let master = node_addr(&host, &port).map_err(NoView::Absurd)?;
+    Ok(View {
+        master,
+        epoch: Epoch(epoch),
+        down_after: number("down-after-milliseconds").map(Duration::from_millis),
+        quorum: number("quorum"),
+        flags: field("flags").map(|f| printable(&f)).unwrap_or_default(),
+    })
+}
+
+pub(super) fn read_peer(value: &Value) -> Option<Peer> {
+    let (host, port) = (field(value, "ip")?, field(value, "port")?);
+    let addr = node_addr(&host, &port).ok()?;
+    let run_id = field(value, "runid").and_then(|t| RunId::parse(&t));
+    Some(Peer {
+        addr: SentinelAddr(addr.0),
+        run_id,
+    })
+}
+
+/// An address a Sentinel gave, if one can dial it.
+fn node_addr(host: &str, port: &str) -> Result<NodeAddr, String> {
+    let bad = |e: &dyn Display| printable(&format!("{host} port {port}: {e}"));
+    let host_name = Host::parse(host).map_err(|e| bad(&e))?;
+    if host_name.is_unspecified() {
+        return Err(bad(&"not an address one can connect to"));
+    }
+    let port_number = port.parse().map_err(|e| bad(&e))?;
+    HostPort::new(host_name, port_number)
+        .map(NodeAddr)
+        .map_err(|e| bad(&e))
+}
+
+/// A field of a reply that is a map in RESP3 and a flat list in RESP2.
+fn field(value: &Value, name: &str) -> Option<String> {
+    let matches = |key: &Value| text(key).as_deref() == Some(name);
+    match value {
+        Value::Map(pairs) => pairs
+            .iter()
+            .find(|(k, _)| matches(k))
+            .and_then(|(_, v)| text(v)),
+        Value::Array(list) => list
+            .chunks_exact(2)
+            .find(|pair| matches(&pair[0]))
+            .and_then(|pair| text(&pair[1])),
+        _ => None,
+    }
+}
+
+pub(super) fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
+        Value::SimpleString(s) => Some(s.clone()),
+        Value::Int(i) => Some(i.to_string()),
+        _ => None,
+    }
+}
+
+/// What a peer sent, made fit for a log line.
+pub(super) fn printable(text: &str) -> String {
+    text.chars()
+        .take(MAX_PRINTED)
+        .flat_map(char::escape_debug)
+        .collect()
+}

@@ -1,0 +1,151 @@
+//! What Sentinels answer, in both protocol versions, and what none should.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use redis::Value;
+
+use super::reply::*;
+use crate::net::addr::{HostPort, NodeAddr};
+use crate::topology::Epoch;
+use crate::topology::observation::{NoView, RunId, View};
+
+fn bulk(text: &str) -> Value {
+    Value::BulkString(text.as_bytes().to_vec())
+}
+
+fn details(pairs: &[(&str, &str)], resp3: bool) -> Value {
+    if resp3 {
+        Value::Map(pairs.iter().map(|(k, v)| (bulk(k), bulk(v))).collect())
+    } else {
+        Value::Array(pairs.iter().flat_map(|(k, v)| [bulk(k), bulk(v)]).collect())
+    }
+}
+
+const MASTER: &[(&str, &str)] = &[
+    ("name", "mymaster"),
+    ("ip", "10.0.0.1"),
+    ("port", "6379"),
+    ("flags", "master"),
+    ("config-epoch", "7"),
+    ("down-after-milliseconds", "5000"),
+    ("quorum", "2"),
+];
+
+fn address(host: &str, port: &str) -> Value {
+    Value::Array(vec![bulk(host), bulk(port)])
+}
+
+#[test]
+fn both_protocol_versions_give_the_same_view() {
+    let expected = View {
+        master: NodeAddr(HostPort::parse("10.0.0.2:6380", None).expect("an address")),
+        epoch: Epoch(7),
+        down_after: Some(Duration::from_secs(5)),
+        quorum: Some(2),
+        flags: "master".to_owned(),
+    };
+    for resp3 in [false, true] {
+        // The address is taken from the second answer: the first shows the old one while failing over.
+        let view = read_view(&details(MASTER, resp3), &address("10.0.0.2", "6380"));
+        assert_eq!(view, Ok(expected.clone()));
+    }
+}
+
+#[test]
+fn addresses_nobody_can_dial_are_refused() {
+    let details = details(MASTER, true);
+    for (host, port) in [
+        ("0.0.0.0", "6379"),
+        ("::", "6379"),
+        ("10.0.0.1", "0"),
+        ("10.0.0.1", "65536"),
+        ("10.0.0.1", "-1"),
+        ("", "6379"),
+        ("a b", "6379"),
+        ("a\r\nPING", "6379"),
+        ("10.0.0.1", ""),
+    ] {
+        let view = read_view(&details, &address(host, port));
+        assert!(
+            matches!(view, Err(NoView::Absurd(_))),
+            "{host} {port}: {view:?}"
+        );
+    }
+    assert!(read_view(&details, &address("fd00::1", "6379")).is_ok());
+    assert!(read_view(&details, &address("redis-a.internal", "6379")).is_ok());
+}
+
+#[test]
+fn no_epoch_is_no_view() {
+    let without: Vec<_> = MASTER
+        .iter()
+        .copied()
+        .filter(|(k, _)| *k != "config-epoch")
+        .collect();
+    let view = read_view(&details(&without, true), &address("10.0.0.1", "6379"));
+    assert!(matches!(view, Err(NoView::Absurd(_))));
+}
+
+#[test]
+fn peers_without_an_address_are_left_out() {
+    let run_id = "0123456789abcdef0123456789abcdef01234567";
+    let good = details(
+        &[("ip", "10.0.0.9"), ("port", "26379"), ("runid", run_id)],
+        false,
+    );
+    let peer = read_peer(&good).expect("a peer");
+    assert_eq!(peer.addr.to_string(), "10.0.0.9:26379");
+    assert_eq!(peer.run_id, RunId::parse(run_id));
+    assert_eq!(
+        read_peer(&details(&[("ip", "10.0.0.9"), ("port", "0")], false)),
+        None
+    );
+    // A Sentinel that was announced and never seen has no run id yet.
+    let early = details(
+        &[("ip", "10.0.0.9"), ("port", "26379"), ("runid", "")],
+        true,
+    );
+    assert_eq!(read_peer(&early).and_then(|p| p.run_id), None);
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Nil),
+        Just(Value::Okay),
+        any::<i64>().prop_map(Value::Int),
+        any::<bool>().prop_map(Value::Boolean),
+        proptest::collection::vec(any::<u8>(), 0..40).prop_map(Value::BulkString),
+        ".{0,20}".prop_map(Value::SimpleString),
+        proptest::sample::select(MASTER).prop_map(|(k, _)| bulk(k)),
+    ];
+    leaf.prop_recursive(3, 24, 8, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..8).prop_map(Value::Array),
+            proptest::collection::vec((inner.clone(), inner), 0..4).prop_map(Value::Map),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_reply_is_survived(a in any_value(), b in any_value()) {
+        let _ = read_view(&a, &b);
+        let _ = read_peer(&a);
+    }
+
+    #[test]
+    fn any_pushed_event_is_survived(channel in any::<Vec<u8>>(), payload in any::<Vec<u8>>()) {
+        if let Some(event) = raw_event(&channel, &payload) {
+            prop_assert!(event.channel.len() + event.payload.len() <= MAX_EVENT_BYTES);
+            let _ = crate::sentinel::event::parse(&event.channel, &event.payload);
+        }
+    }
+}
+
+#[test]
+fn what_a_peer_sent_is_printable() {
+    let shown = printable("\u{1b}[31mred\u{7}\r\n");
+    assert!(!shown.chars().any(char::is_control), "{shown:?}");
+    assert!(printable(&"x".repeat(10_000)).len() <= 200);
+}
