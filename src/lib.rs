@@ -9,8 +9,11 @@ pub mod control;
 pub mod sentinel;
 pub mod topology;
 // --- operators -----------------------------------------------------------------------------------
+pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod demo;
+pub mod exit;
 // --- under all -----------------------------------------------------------------------------------
 pub mod net;
 pub mod telemetry;

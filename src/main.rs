@@ -1,2 +1,79 @@
-//! See `switchmaster --help`.
-fn main() {}
+//! Arguments in, exit code out; see `switchmaster --help`.
+//!
+//! Exit codes: 0 ok, 1 runtime, 2 usage, 69 nothing reachable, 73 port taken, 77 permission,
+//! 78 bad configuration.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use switchmaster::cli::{self, Command};
+use switchmaster::config::{self, Flags};
+use switchmaster::exit::Exit;
+use switchmaster::{daemon, demo, telemetry};
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os()) {
+        Ok(Command::Run(flags)) => run(&flags),
+        Ok(Command::ConfigShow(flags)) => config_show(&flags),
+        Ok(Command::ConfigExample) => print(config::EXAMPLE),
+        Ok(Command::Demo(options)) => demo::run(&options).into(),
+        Ok(Command::Guarded {
+            arg0,
+            program,
+            args,
+        }) => fail(Exit::Runtime, &demo::guard::exec(&arg0, &program, &args)),
+        Err(stop) => stop.print().into(),
+    }
+}
+
+fn run(flags: &Flags) -> ExitCode {
+    let loaded = match config::load(flags, std::env::vars_os()) {
+        Ok(loaded) => loaded,
+        Err(e) => return fail(Exit::Config, &e),
+    };
+    let _log = match telemetry::init(&loaded.config.log) {
+        Ok(guard) => guard,
+        Err(e) => return fail(Exit::Runtime, &e),
+    };
+    for warning in loaded.warnings {
+        tracing::warn!(event = "config_warning", "{warning}");
+    }
+    match daemon::run(loaded.config) {
+        Ok(()) => Exit::Ok.into(),
+        Err(e) => {
+            tracing::error!(event = "failed", code = e.exit.code(), "{e}");
+            e.exit.into()
+        }
+    }
+}
+
+fn config_show(flags: &Flags) -> ExitCode {
+    match config::load(flags, std::env::vars_os()) {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                tell(&format!("warning: {warning}\n"));
+            }
+            print(&loaded.show())
+        }
+        Err(e) => fail(Exit::Config, &e),
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => Exit::Ok.into(),
+        // `| head` has seen enough.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Exit::Ok.into(),
+        Err(e) => fail(Exit::Runtime, &format_args!("cannot write to stdout: {e}")),
+    }
+}
+
+fn fail(exit: Exit, error: &dyn std::fmt::Display) -> ExitCode {
+    tell(&format!("{}\n", error.to_string().trim_end()));
+    exit.into()
+}
+
+/// Unlike `eprintln!`, goes on when nobody listens any more.
+fn tell(text: &str) {
+    io::stderr().write_all(text.as_bytes()).ok();
+}

@@ -1,6 +1,37 @@
 //! What is run: each room's own `Config` put together. Resolved; cannot be illegal.
+//!
+//! ```text
+//! flags  --\
+//! env    ---+--> written (by key, with who wrote it) --resolve--> Config (typed, bounded, complete)
+//! file   --/
+//! ```
+//! A flag counts more than the environment, that more than the file, that more than the default.
+//! Never binds, dials or logs; the only files read are the configuration and the password files it names.
 
+mod env;
+mod file;
+mod problem;
+mod resolve;
+pub mod schema;
+mod secret;
+mod show;
+mod value;
+mod written;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use self::problem::{Error, Problem};
+use self::problem::{Source, Text};
+use self::schema::{Key, Section};
+use self::written::{Item, Items};
 use crate::{listener, sentinel, session, telemetry, topology, worker};
+
+/// Read when no other is named and it exists.
+pub const DEFAULT_PATH: &str = "/etc/switchmaster/config.toml";
+/// Every key that works, with its default: what `config example` prints.
+pub const EXAMPLE: &str = include_str!("../../config.example.toml");
 
 /// One `[[proxy]]` entry, resolved.
 #[derive(Clone, Debug)]
@@ -30,4 +61,164 @@ pub struct Config {
     pub workers: worker::Workers,
     /// `[log]`
     pub log: telemetry::Config,
+}
+
+/// What the command line says; absent and empty are the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// `--config`
+    pub config: Option<PathBuf>,
+    /// `--sentinel`, one address an element.
+    pub sentinel: Vec<String>,
+    /// `--master`
+    pub master: Option<String>,
+    /// `--listen`, one address an element.
+    pub listen: Vec<String>,
+    /// `--log`
+    pub log: Option<String>,
+    /// `--log-format`
+    pub log_format: Option<String>,
+}
+
+/// A configuration and how it came about.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What is run.
+    pub config: Config,
+    /// What looks like a mistake and does no harm; one line each.
+    pub warnings: Vec<String>,
+    written: Written,
+}
+
+impl Loaded {
+    /// The effective values as a configuration file, each with where it came from; no secrets.
+    pub fn show(&self) -> String {
+        show::render(&self.config, &self.written)
+    }
+}
+
+/// Reads flags, environment and file. `variables` is the environment of the process.
+///
+/// # Errors
+/// All that is wrong with the configuration, ready to be shown.
+pub fn load(
+    flags: &Flags,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Loaded, Error> {
+    let environment = env::read(variables)?;
+    let named = flags.config.as_deref().or(environment.config.as_deref());
+    let text = match named {
+        Some(path) => Some(file::read(path)?),
+        // Where it cannot be told whether it exists, reading it tells why.
+        None if !matches!(Path::new(DEFAULT_PATH).try_exists(), Ok(false)) => {
+            Some(file::read(Path::new(DEFAULT_PATH))?)
+        }
+        None => None,
+    };
+    combine(flags, environment, text)
+}
+
+/// Reads a file's text alone, as if there were no flags and no environment.
+///
+/// # Errors
+/// As [`load`].
+pub fn from_text(path: &Path, text: String) -> Result<Loaded, Error> {
+    let text = Text {
+        path: path.to_owned(),
+        text,
+    };
+    combine(&Flags::default(), env::Environment::default(), Some(text))
+}
+
+/// Values by key, all writers put together.
+#[derive(Clone, Debug)]
+struct Written {
+    /// Tables that exist once.
+    global: Items,
+    /// `[[proxy]]` entries; at least one.
+    proxies: Vec<Items>,
+    /// Who gave the password for Sentinels, if anybody.
+    sentinel_password: Option<Source>,
+    /// Who gave each entry's probe password, if anybody; as long as `proxies`.
+    probe_passwords: Vec<Option<Source>>,
+}
+
+fn combine(
+    flags: &Flags,
+    mut environment: env::Environment,
+    text: Option<Text>,
+) -> Result<Loaded, Error> {
+    let document = match text {
+        Some(text) => file::parse(&Arc::new(text))?,
+        None => file::Document::default(),
+    };
+    let mut flag_items = flag_items(flags);
+    let flag_proxy = flag_items.split_off_proxy();
+    let env_proxy = environment.items.split_off_proxy();
+
+    let mut global = document.global;
+    global.overlay(std::mem::take(&mut environment.items));
+    global.overlay(flag_items);
+    let proxies = combine_proxies(document.proxies, env_proxy, flag_proxy)?;
+    resolve::resolve(global, proxies, environment)
+}
+
+fn flag_items(flags: &Flags) -> Items {
+    let mut items = Items::default();
+    for (key, flag, texts) in [
+        (Key::SentinelAddresses, "--sentinel", &flags.sentinel),
+        (Key::Listen, "--listen", &flags.listen),
+    ] {
+        if !texts.is_empty() {
+            items.set(key, Item::list(texts.iter().cloned(), Source::Flag(flag)));
+        }
+    }
+    for (key, flag, text) in [
+        (Key::Master, "--master", &flags.master),
+        (Key::Level, "--log", &flags.log),
+        (Key::Format, "--log-format", &flags.log_format),
+    ] {
+        if let Some(text) = text {
+            items.set(key, Item::text(text, Source::Flag(flag)));
+        }
+    }
+    items
+}
+
+/// Lays environment and flags over the one entry they can mean. With several entries they cannot
+/// mean one; only the probe login can be everybody's.
+fn combine_proxies(mut entries: Vec<Items>, env: Items, flags: Items) -> Result<Vec<Items>, Error> {
+    if entries.len() <= 1 {
+        let mut entry = entries.pop().unwrap_or_default();
+        entry.overlay(env);
+        entry.overlay(flags);
+        return Ok(vec![entry]);
+    }
+
+    let mut shared_probe = Items::default();
+    let mut problems = Vec::new();
+    for (key, item) in env.iter().chain(flags.iter()) {
+        if key.section() == Section::Probe {
+            shared_probe.set(key, item.clone());
+        } else {
+            problems.push(Problem::at(
+                &item.source,
+                format!(
+                    "{} cannot know which of the {} [[proxy]] entries it means",
+                    item.source,
+                    entries.len()
+                ),
+                format!("set `{}` in the file, in the entry it is for", key.name()),
+            ));
+        }
+    }
+    if !problems.is_empty() {
+        return Err(Error::new(problems));
+    }
+    let combined = entries.into_iter().map(|entry| {
+        let mut probe = shared_probe.clone();
+        probe.overlay(entry);
+        probe
+    });
+    Ok(combined.collect())
 }

@@ -23,3 +23,19 @@ pub struct Options {
     /// Port of the proxy on 127.0.0.1; `None` = 6379, or the next free one.
     pub port: Option<u16>,
 }
+
+/// Runs the demo; returns the exit code.
+pub fn run(_options: &Options) -> u8 {
+    1
+}
+
+/// Children that die with this process.
+pub mod guard {
+    use std::ffi::{OsStr, OsString};
+    use std::io;
+
+    /// Becomes `program`; returns why that failed.
+    pub fn exec(_arg0: &OsStr, _program: &OsStr, _args: &[OsString]) -> io::Error {
+        io::ErrorKind::Unsupported.into()
+    }
+}

@@ -1,0 +1,233 @@
+//! The command line. The only file that knows clap; it decides nothing about the values.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::Flags;
+use crate::demo;
+
+/// Widest help text, in columns.
+const MAX_HELP_WIDTH: usize = 100;
+
+const EXAMPLES: &str = "\
+Example: three Sentinels, applications keep using localhost:6379
+  switchmaster --sentinel 10.0.0.3,10.0.0.4,10.0.0.5 --master mymaster
+
+Passwords are never flags: see password_file in `switchmaster config example`.
+Every key of the file has a variable: SWITCHMASTER_FAILOVER_HOLD_MAX is hold_max in [failover].
+A flag counts more than the environment, that more than the file, that more than the default.";
+
+const DEMO_EXAMPLES: &str = "\
+Example: two events one after the other, then a table; exits with 0 when all went well
+  switchmaster demo --script planned,kill";
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Serve.
+    Run(Flags),
+    /// Print the effective configuration.
+    ConfigShow(Flags),
+    /// Print the example file.
+    ConfigExample,
+    /// Run the demo.
+    Demo(demo::Options),
+    /// Become another program that dies with its parent; the demo starts its servers so.
+    Guarded {
+        /// The name the program sees as its own.
+        arg0: OsString,
+        /// The program.
+        program: OsString,
+        /// Its arguments.
+        args: Vec<OsString>,
+    },
+}
+
+/// What is printed instead of doing anything: help, version, or what is wrong with the arguments.
+#[derive(Debug)]
+pub struct Stop(Box<clap::Error>);
+
+impl Stop {
+    /// Prints to where it belongs; returns the exit code, 0 for help and 2 for a mistake.
+    pub fn print(&self) -> u8 {
+        // Nobody is left to tell when the terminal is gone.
+        self.0.print().ok();
+        u8::try_from(self.0.exit_code()).unwrap_or(1)
+    }
+}
+
+/// Reads the arguments, the program's name first.
+///
+/// # Errors
+/// When there is nothing to do but to print something.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Stop> {
+    let matches = command()
+        .try_get_matches_from(arguments)
+        .map_err(|e| Stop(Box::new(e)))?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|e| Stop(Box::new(e)))?;
+    cli.into_command()
+}
+
+fn command() -> clap::Command {
+    Cli::command().max_term_width(MAX_HELP_WIDTH)
+}
+
+/// A fixed local port that always leads to the current Redis/Valkey master
+#[derive(Parser)]
+#[command(name = "switchmaster", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Option<Sub>,
+}
+
+#[derive(Subcommand)]
+enum Sub {
+    /// Serve (the default command)
+    #[command(after_help = EXAMPLES)]
+    Run(Options),
+    /// Start 1 master, 2 replicas, 3 Sentinels and the proxy here, with traffic, and fail over
+    #[command(after_help = DEMO_EXAMPLES)]
+    Demo(Demo),
+    /// Show the effective configuration, or an example file
+    #[command(subcommand)]
+    Config(ConfigSub),
+    /// Become PROGRAM, and die with the parent process
+    #[command(name = "__guarded", hide = true, disable_help_flag = true)]
+    Guarded {
+        arg0: OsString,
+        program: OsString,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+#[derive(Subcommand)]
+enum ConfigSub {
+    /// Print the effective values and where each came from
+    Show(Options),
+    /// Print a file with every key, what it means and its default
+    Example,
+}
+
+#[derive(Args, Clone, Default)]
+struct Options {
+    /// File [env: SWITCHMASTER_CONFIG] [default: /etc/switchmaster/config.toml]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Sentinels: HOST[:26379],... [env: SWITCHMASTER_SENTINEL]
+    #[arg(long, value_name = "HOSTS", value_delimiter = ',')]
+    sentinel: Vec<String>,
+    /// Its name at Sentinel [env: SWITCHMASTER_MASTER] [default: mymaster]
+    #[arg(long, value_name = "NAME")]
+    master: Option<String>,
+    /// Port for clients; repeatable [env: SWITCHMASTER_LISTEN] [default: 127.0.0.1:6379]
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<String>,
+    /// Log level or filter [env: SWITCHMASTER_LOG_LEVEL] [default: info]
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// auto, text or json [env: SWITCHMASTER_LOG_FORMAT] [default: auto]
+    #[arg(long, value_name = "FORM", value_parser = ["auto", "text", "json"], hide_possible_values = true)]
+    log_format: Option<String>,
+}
+
+#[derive(Args)]
+struct Demo {
+    /// Events to run without a terminal: planned, kill, freeze [default: ask for keys]
+    #[arg(long, value_name = "EVENT,...", value_delimiter = ',', value_parser = event)]
+    script: Option<Vec<demo::Event>>,
+    /// Server to start [default: valkey-server, redis-server or redis-check-rdb]
+    #[arg(long, value_name = "PATH")]
+    server_bin: Option<PathBuf>,
+    /// Port of the proxy on 127.0.0.1 [default: 6379, or the next free one]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+}
+
+impl Cli {
+    fn into_command(self) -> Result<Command, Stop> {
+        let before = self.options;
+        Ok(match self.command {
+            None => Command::Run(before.into()),
+            Some(Sub::Run(options)) => Command::Run(options.over(before).into()),
+            Some(Sub::Config(ConfigSub::Show(options))) => {
+                Command::ConfigShow(options.over(before).into())
+            }
+            Some(Sub::Config(ConfigSub::Example)) => {
+                before.expect_none("config example")?;
+                Command::ConfigExample
+            }
+            Some(Sub::Demo(options)) => {
+                before.expect_none("demo")?;
+                Command::Demo(demo::Options {
+                    script: options.script,
+                    server_bin: options.server_bin,
+                    port: options.port,
+                })
+            }
+            Some(Sub::Guarded {
+                arg0,
+                program,
+                args,
+            }) => Command::Guarded {
+                arg0,
+                program,
+                args,
+            },
+        })
+    }
+}
+
+impl Options {
+    /// Options stand before or after the command; those after it count more.
+    fn over(self, before: Self) -> Self {
+        let fuller = |after: Vec<String>, before| if after.is_empty() { before } else { after };
+        Self {
+            config: self.config.or(before.config),
+            sentinel: fuller(self.sentinel, before.sentinel),
+            master: self.master.or(before.master),
+            listen: fuller(self.listen, before.listen),
+            log: self.log.or(before.log),
+            log_format: self.log_format.or(before.log_format),
+        }
+    }
+
+    /// Refuses options that the command would ignore.
+    fn expect_none(self, command_name: &str) -> Result<(), Stop> {
+        if Flags::from(self) == Flags::default() {
+            return Ok(());
+        }
+        let message = format!(
+            "`{command_name}` takes no serving options such as --config or --sentinel before it"
+        );
+        Err(Stop(Box::new(
+            command().error(clap::error::ErrorKind::ArgumentConflict, message),
+        )))
+    }
+}
+
+impl From<Options> for Flags {
+    fn from(options: Options) -> Self {
+        Self {
+            config: options.config,
+            sentinel: options.sentinel,
+            master: options.master,
+            listen: options.listen,
+            log: options.log,
+            log_format: options.log_format,
+        }
+    }
+}
+
+fn event(name: &str) -> Result<demo::Event, String> {
+    match name {
+        "planned" => Ok(demo::Event::Planned),
+        "kill" => Ok(demo::Event::Kill),
+        "freeze" => Ok(demo::Event::Freeze),
+        _ => Err("events are planned, kill and freeze".to_owned()),
+    }
+}

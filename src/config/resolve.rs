@@ -1,0 +1,528 @@
+//! From what was written to what is run: the meaning of every key, the bounds, what fits together.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::env::Environment;
+use super::problem::{Error, Problem, Source, printable};
+use super::schema::{ENV_PROBE_PASSWORD, ENV_SENTINEL_PASSWORD, Key};
+use super::secret::Places;
+use super::value::{Listed, Refusal, Values};
+use super::written::Items;
+use super::{Config, Loaded, Proxy, Written};
+use crate::net::addr::{DEFAULT_SENTINEL_PORT, HostPort, ListenAddr, SentinelAddr};
+use crate::sentinel::Credentials;
+use crate::topology::rules::{Agree, HoldMax, Rules, Verify};
+use crate::worker::Workers;
+use crate::{listener, sentinel, session, telemetry};
+
+/// Most Sentinels one can name.
+const MAX_SENTINELS: usize = 64;
+/// Most `[[proxy]]` entries.
+const MAX_PROXIES: usize = 256;
+/// Most addresses one entry listens on.
+const MAX_LISTENERS: usize = 64;
+/// Most networks one entry allows.
+const MAX_NETWORKS: usize = 1024;
+/// Longest name of a proxy entry, in bytes.
+const MAX_PROXY_NAME: usize = 64;
+/// Longest master name or user name, in bytes; Redis itself sets no bound.
+const MAX_NAME: usize = 512;
+/// Longest path of a unix socket: `sun_path` less its zero byte (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+/// Bounds of the counts.
+const MAX_HELD: RangeInclusive<usize> = 0..=1_000_000;
+const MAX_CONNECTIONS: RangeInclusive<usize> = 0..=10_000_000;
+const WORKERS: RangeInclusive<usize> = 1..=Workers::MAX;
+/// Bounds of the times. The lower ones keep a typing error from looking like an outage.
+const CONNECT_TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(60);
+const POLL_INTERVAL: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(60);
+const HOLD_MAX: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
+const USER_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+
+const NO_SENTINEL: &str = "give them in one of three ways:
+  switchmaster --sentinel 10.0.0.3:26379,10.0.0.4:26379,10.0.0.5:26379
+  SWITCHMASTER_SENTINEL=10.0.0.3:26379,10.0.0.4:26379,10.0.0.5:26379
+  in the file: [sentinel] and below it addresses = [\"10.0.0.3:26379\", \"10.0.0.4:26379\"]";
+
+/// Gives meaning to what was written.
+pub(super) fn resolve(
+    global: Items,
+    proxies: Vec<Items>,
+    environment: Environment,
+) -> Result<Loaded, Error> {
+    let mut problems = Vec::new();
+    let mut warnings = environment.warnings.clone();
+    if proxies.len() > MAX_PROXIES {
+        return Err(Problem::missing(
+            format!("{} [[proxy]] entries are too many", proxies.len()),
+            format!("at most {MAX_PROXIES} are allowed in one process"),
+        )
+        .into());
+    }
+
+    let mut values = Values::new(&global, &mut problems);
+    let mut sentinel = sentinel(&mut values);
+    let rules = rules(&mut values);
+    let max_held = values.count(Key::MaxHeld, MAX_HELD, session::Config::default().max_held);
+    let workers = values
+        .count_or_auto(Key::Workers, WORKERS)
+        .and_then(NonZeroUsize::new)
+        .map_or(Workers::Auto, Workers::Fixed);
+    let log = log(&mut values);
+
+    let mut logins = Logins {
+        problems: &mut problems,
+        warnings: &mut warnings,
+    };
+    let places = sentinel_password(&global, &environment);
+    let sentinel_password = logins.look(&places, &mut sentinel.credentials);
+
+    let only_one = proxies.len() == 1;
+    let mut resolved = Vec::new();
+    let mut probe_passwords = Vec::new();
+    for items in &proxies {
+        let mut proxy = proxy(&mut Values::new(items, &mut problems), max_held);
+        let mut logins = Logins {
+            problems: &mut problems,
+            warnings: &mut warnings,
+        };
+        let places = probe_password(items, &environment, only_one);
+        probe_passwords.push(logins.look(&places, &mut proxy.probe));
+        resolved.push(proxy);
+    }
+    unique_names(&resolved, &proxies, &mut problems);
+    unique_addresses(&resolved, &proxies, &mut problems);
+
+    if !problems.is_empty() {
+        return Err(Error::new(problems));
+    }
+    Ok(Loaded {
+        config: Config {
+            sentinel,
+            rules,
+            proxies: resolved,
+            workers,
+            log,
+        },
+        warnings,
+        written: Written {
+            global,
+            proxies,
+            sentinel_password,
+            probe_passwords,
+        },
+    })
+}
+
+fn sentinel(values: &mut Values<'_>) -> sentinel::Config {
+    let default = sentinel::Config::default();
+    let mut addresses = Vec::new();
+    match values.list(Key::SentinelAddresses, MAX_SENTINELS, sentinel_addr) {
+        Listed::Values(listed) if listed.is_empty() => {
+            values.refuse(Key::SentinelAddresses, "the list is empty", NO_SENTINEL);
+        }
+        Listed::Values(listed) => {
+            for (addr, _) in listed {
+                // Named twice is asked once: it has one voice.
+                if !addresses.contains(&addr) {
+                    addresses.push(addr);
+                }
+            }
+        }
+        Listed::Unwritten => {
+            values.refuse(Key::SentinelAddresses, "no Sentinel is named", NO_SENTINEL);
+        }
+        Listed::Refused => {}
+    }
+    sentinel::Config {
+        addresses,
+        credentials: Credentials {
+            username: values.text(Key::SentinelUsername, plain_name),
+            password: None,
+        },
+        discover: values.boolean(Key::Discover, default.discover),
+        connect_timeout: values.duration(
+            Key::SentinelConnectTimeout,
+            CONNECT_TIMEOUT,
+            default.connect_timeout,
+        ),
+        poll_interval: values.duration(Key::PollInterval, POLL_INTERVAL, default.poll_interval),
+    }
+}
+
+fn rules(values: &mut Values<'_>) -> Rules {
+    let default = Rules::default();
+    // Nothing to keep: there is one way so far. Whoever writes another must not believe it works.
+    values.text(Key::OnSwitch, |text| match text {
+        "close" => Ok(()),
+        "move" => Err(refusal(
+            "\"move\" is not in this version, which knows \"close\" only",
+            "write \"close\": at a switch every session is closed, and clients reconnect",
+        )),
+        other => Err(refusal(
+            format!("\"{}\" is unknown", printable(other)),
+            "write \"close\"",
+        )),
+    });
+    Rules {
+        agree: values.choice(
+            Key::Agree,
+            &[("any", Agree::Any), ("majority", Agree::Majority)],
+            default.agree,
+        ),
+        verify: values.choice(
+            Key::Verify,
+            &[("auto", Verify::Auto), ("role", Verify::Role)],
+            default.verify,
+        ),
+        hold_max: values
+            .duration_or_auto(Key::HoldMax, HOLD_MAX)
+            .map_or(HoldMax::Auto, HoldMax::Fixed),
+    }
+}
+
+fn log(values: &mut Values<'_>) -> telemetry::Config {
+    let default = telemetry::Config::default();
+    telemetry::Config {
+        level: values
+            .text(Key::Level, |text| {
+                telemetry::check_filter(text).map_err(|e| {
+                    refusal(
+                        e.to_string(),
+                        "write off, error, warn, info, debug or trace, or a list such as \
+                         \"info,switchmaster::sentinel=debug\"",
+                    )
+                })
+            })
+            .unwrap_or(default.level),
+        format: values.choice(Key::Format, &telemetry::Format::NAMES, default.format),
+    }
+}
+
+fn proxy(values: &mut Values<'_>, max_held: usize) -> Proxy {
+    let listener = listener(values);
+    let default = session::Config::default();
+    Proxy {
+        name: values
+            .text(Key::Name, proxy_name)
+            .unwrap_or_else(|| "main".to_owned()),
+        master: values
+            .text(Key::Master, plain_name)
+            .unwrap_or_else(|| "mymaster".to_owned()),
+        listener,
+        session: session::Config {
+            connect_timeout: values.duration(
+                Key::ProxyConnectTimeout,
+                CONNECT_TIMEOUT,
+                default.connect_timeout,
+            ),
+            upstream_user_timeout: values.duration(
+                Key::UpstreamUserTimeout,
+                USER_TIMEOUT,
+                default.upstream_user_timeout,
+            ),
+            max_held,
+        },
+        probe: Credentials {
+            username: values.text(Key::ProbeUsername, plain_name),
+            password: None,
+        },
+    }
+}
+
+fn listener(values: &mut Values<'_>) -> listener::Config {
+    let default = listener::Config::default();
+    let (allow_from, is_open) = match values.list(Key::AllowFrom, MAX_NETWORKS, network) {
+        Listed::Values(networks) => {
+            let networks: Vec<_> = networks.into_iter().map(|(network, _)| network).collect();
+            let is_open = !networks.is_empty();
+            (networks, is_open)
+        }
+        Listed::Unwritten => (default.allow_from, false),
+        // What was meant is unknown, so nothing can be said of what is missing.
+        Listed::Refused => (Vec::new(), true),
+    };
+    let listen = match values.list(Key::Listen, MAX_LISTENERS, listen_addr) {
+        Listed::Values(listed) if listed.is_empty() => {
+            values.refuse(
+                Key::Listen,
+                "the list is empty",
+                "write at least one address: [\"127.0.0.1:6379\"]",
+            );
+            Vec::new()
+        }
+        Listed::Values(listed) => {
+            let remote = listed.iter().find(|(addr, _)| !addr.is_local());
+            if let Some((ListenAddr::Tcp(addr), source)) = remote
+                && !is_open
+            {
+                values.push(needs_allow_from(*addr, source));
+            }
+            listed.into_iter().map(|(addr, _)| addr).collect()
+        }
+        Listed::Unwritten => default.listen,
+        Listed::Refused => Vec::new(),
+    };
+    listener::Config {
+        listen,
+        allow_from,
+        max_connections: values.count(
+            Key::MaxConnections,
+            MAX_CONNECTIONS,
+            default.max_connections,
+        ),
+    }
+}
+
+fn needs_allow_from(addr: SocketAddr, source: &Source) -> Problem {
+    // The nearest network that could be meant, so that the line can be pasted as it is.
+    let network = match addr.ip() {
+        ip if ip.is_unspecified() => "10.0.0.0/8".to_owned(),
+        IpAddr::V4(ip) => format!("{}/24", ipnet::Ipv4Net::new_assert(ip, 24).network()),
+        IpAddr::V6(ip) => format!("{}/64", ipnet::Ipv6Net::new_assert(ip, 64).network()),
+    };
+    Problem::at(
+        source,
+        format!(
+            "proxy.listen: {addr} can be reached from other machines, and `allow_from` does not say from which"
+        ),
+        format!(
+            "Redis trusts this proxy, so everybody who reaches it reaches Redis. Add to the [[proxy]] entry:\n\
+             allow_from = [\"{network}\"]\n\
+             or set {}={network}",
+            Key::AllowFrom.env()
+        ),
+    )
+}
+
+fn sentinel_password<'a>(global: &'a Items, environment: &'a Environment) -> Places<'a> {
+    Places {
+        username: global.get(Key::SentinelUsername),
+        key: Key::SentinelPasswordFile,
+        file: global.get(Key::SentinelPasswordFile),
+        variable: ENV_SENTINEL_PASSWORD,
+        value: environment.sentinel_password.as_ref(),
+        variable_first: true,
+        credential: environment
+            .credentials
+            .as_ref()
+            .map(|dir| dir.join("sentinel_password")),
+    }
+}
+
+fn probe_password<'a>(
+    items: &'a Items,
+    environment: &'a Environment,
+    only_one: bool,
+) -> Places<'a> {
+    Places {
+        username: items.get(Key::ProbeUsername),
+        key: Key::ProbePasswordFile,
+        file: items.get(Key::ProbePasswordFile),
+        variable: ENV_PROBE_PASSWORD,
+        value: environment.probe_password.as_ref(),
+        // Of several entries, those that name a file of their own keep it.
+        variable_first: only_one,
+        credential: environment
+            .credentials
+            .as_ref()
+            .map(|dir| dir.join("probe_password")),
+    }
+}
+
+/// Where problems and warnings about logins go.
+struct Logins<'a> {
+    problems: &'a mut Vec<Problem>,
+    warnings: &'a mut Vec<String>,
+}
+
+impl Logins<'_> {
+    /// Completes a login with its password; tells who gave it.
+    fn look(&mut self, places: &Places<'_>, login: &mut Credentials) -> Option<Source> {
+        match places.look(self.warnings) {
+            Ok(Some(password)) => {
+                login.password = Some(password.secret);
+                return Some(password.source);
+            }
+            Ok(None) => {
+                if let Some(username) = places.username.filter(|_| login.username.is_some()) {
+                    let section = places.key.section();
+                    self.problems.push(Problem::at(
+                        &username.source,
+                        format!(
+                            "{}.username: a user name without a password is no login",
+                            section.name()
+                        ),
+                        "add password_file = \"/path/to/the/password\", or remove the user name",
+                    ));
+                }
+            }
+            Err(problem) => self.problems.push(problem),
+        }
+        None
+    }
+}
+
+fn unique_names(proxies: &[Proxy], items: &[Items], problems: &mut Vec<Problem>) {
+    let mut seen = HashMap::new();
+    for (n, (proxy, items)) in proxies.iter().zip(items).enumerate() {
+        let Some(first) = seen.insert(proxy.name.as_str(), n + 1) else {
+            continue;
+        };
+        let message = format!(
+            "proxy.name: entries {first} and {} are both called \"{}\"",
+            n + 1,
+            proxy.name
+        );
+        let help = "give each [[proxy]] entry a name of its own; it stands in every log line";
+        problems.push(match items.source(Key::Name) {
+            Source::Default => Problem::missing(message, help),
+            source => Problem::at(source, message, help),
+        });
+    }
+}
+
+fn unique_addresses(proxies: &[Proxy], items: &[Items], problems: &mut Vec<Problem>) {
+    let mut seen: Vec<(&ListenAddr, &str)> = Vec::new();
+    for (proxy, items) in proxies.iter().zip(items) {
+        for addr in &proxy.listener.listen {
+            if let Some((other, name)) = seen.iter().find(|(other, _)| collide(other, addr)) {
+                let message = if *other == addr {
+                    format!(
+                        "proxy.listen: {addr} is listed twice, by \"{name}\" and \"{}\"",
+                        proxy.name
+                    )
+                } else {
+                    format!(
+                        "proxy.listen: {addr} of \"{}\" and {other} of \"{name}\" overlap",
+                        proxy.name
+                    )
+                };
+                let help = "each address can be listened on once: change the port of one";
+                problems.push(match items.source(Key::Listen) {
+                    Source::Default => Problem::missing(message, help),
+                    source => Problem::at(source, message, help),
+                });
+            }
+            seen.push((addr, &proxy.name));
+        }
+    }
+}
+
+/// True when the kernel would refuse to bind both. Port 0 is a new port each time.
+fn collide(a: &ListenAddr, b: &ListenAddr) -> bool {
+    match (a, b) {
+        (ListenAddr::Tcp(a), ListenAddr::Tcp(b)) => {
+            let any = a.ip().is_unspecified() || b.ip().is_unspecified();
+            a.port() != 0
+                && a.port() == b.port()
+                && (a.ip() == b.ip() || (any && a.is_ipv4() == b.is_ipv4()))
+        }
+        (a, b) => a == b,
+    }
+}
+
+fn sentinel_addr(text: &str) -> Result<SentinelAddr, Refusal> {
+    if text.contains("://") {
+        return Err(refusal(
+            format!(
+                "\"{}\" is a URL, which this version does not read",
+                printable(text)
+            ),
+            "write host:port, for example \"10.0.0.3:26379\"; logins go to username and password_file",
+        ));
+    }
+    let addr = HostPort::parse(text, Some(DEFAULT_SENTINEL_PORT)).map_err(|e| {
+        refusal(
+            format!("\"{}\" is no address: {e}", printable(text)),
+            "write host or host:port, for example \"10.0.0.3:26379\"",
+        )
+    })?;
+    if addr.host.is_unspecified() {
+        return Err(refusal(
+            format!(
+                "\"{}\" is an address to listen on, not one to connect to",
+                printable(text)
+            ),
+            "write the Sentinel's own address, for example \"10.0.0.3:26379\"",
+        ));
+    }
+    Ok(SentinelAddr(addr))
+}
+
+fn listen_addr(text: &str) -> Result<ListenAddr, Refusal> {
+    let addr: ListenAddr = text.parse().map_err(|e: crate::net::addr::AddrError| {
+        let help = match text.parse::<u16>() {
+            Ok(port) => format!("did you mean \"127.0.0.1:{port}\"?"),
+            Err(_) => "write \"127.0.0.1:6379\" or \"unix:/run/switchmaster/main.sock\"".to_owned(),
+        };
+        (e.to_string(), help)
+    })?;
+    match &addr {
+        ListenAddr::Unix(path) if path.as_os_str().len() > MAX_SOCKET_PATH => Err(refusal(
+            format!("the socket path \"{}\" is too long", printable(text)),
+            format!("the system allows {MAX_SOCKET_PATH} bytes: choose a shorter path"),
+        )),
+        ListenAddr::Unix(path) if path.as_os_str().as_encoded_bytes().contains(&0) => Err(refusal(
+            format!(
+                "the socket path \"{}\" has a zero byte in it",
+                printable(text)
+            ),
+            "write \"unix:/run/switchmaster/main.sock\"",
+        )),
+        _ => Ok(addr),
+    }
+}
+
+fn network(text: &str) -> Result<IpNet, Refusal> {
+    text.parse::<IpNet>()
+        .or_else(|e| text.parse::<IpAddr>().map(IpNet::from).map_err(|_| e))
+        .map(|net| net.trunc())
+        .map_err(|_| {
+            refusal(
+                format!("\"{}\" is not a network", printable(text)),
+                "write an address and the length of its prefix, for example \"10.0.0.0/8\", or one address",
+            )
+        })
+}
+
+fn proxy_name(text: &str) -> Result<(), Refusal> {
+    let good = (1..=MAX_PROXY_NAME).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if good {
+        return Ok(());
+    }
+    Err(refusal(
+        format!("\"{}\" is not a name", printable(text)),
+        format!(
+            "use 1 to {MAX_PROXY_NAME} letters, digits, '-' and '_': it stands in logs and metrics"
+        ),
+    ))
+}
+
+/// A name that Redis or Sentinel knows: free in its letters, but one word.
+fn plain_name(text: &str) -> Result<(), Refusal> {
+    let good = (1..=MAX_NAME).contains(&text.len())
+        && !text.chars().any(|c| c.is_control() || c.is_whitespace());
+    if good {
+        return Ok(());
+    }
+    Err(refusal(
+        format!("\"{}\" is not a name", printable(text)),
+        format!("write 1 to {MAX_NAME} bytes without spaces"),
+    ))
+}
+
+fn refusal(message: impl Into<String>, help: impl Into<String>) -> Refusal {
+    (message.into(), help.into())
+}

@@ -1,0 +1,170 @@
+//! Every key there is: its place in the file, its environment twin. A key is added here when it works.
+
+/// A table of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Section {
+    /// `[sentinel]`
+    Sentinel,
+    /// `[failover]`
+    Failover,
+    /// `[[proxy]]`
+    Proxy,
+    /// `[proxy.probe]`
+    Probe,
+    /// `[limits]`
+    Limits,
+    /// `[log]`
+    Log,
+}
+
+impl Section {
+    /// All tables, in the order of the example file.
+    pub const ALL: [Self; 6] = [
+        Self::Sentinel,
+        Self::Failover,
+        Self::Proxy,
+        Self::Probe,
+        Self::Limits,
+        Self::Log,
+    ];
+
+    /// The table's dotted name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sentinel => "sentinel",
+            Self::Failover => "failover",
+            Self::Proxy => "proxy",
+            Self::Probe => "proxy.probe",
+            Self::Limits => "limits",
+            Self::Log => "log",
+        }
+    }
+
+    /// The table as a line of the file.
+    pub const fn header(self) -> &'static str {
+        match self {
+            Self::Sentinel => "[sentinel]",
+            Self::Failover => "[failover]",
+            Self::Proxy => "[[proxy]]",
+            Self::Probe => "[proxy.probe]",
+            Self::Limits => "[limits]",
+            Self::Log => "[log]",
+        }
+    }
+
+    /// The keys of this table.
+    pub fn keys(self) -> impl Iterator<Item = Key> {
+        Key::ALL
+            .into_iter()
+            .filter(move |key| key.section() == self)
+    }
+}
+
+macro_rules! keys {
+    ($($(#[$doc:meta])* $key:ident = $section:ident, $name:literal;)*) => {
+        /// A key of the configuration.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Key {
+            $($(#[$doc])* $key,)*
+        }
+
+        impl Key {
+            /// All keys, in the order of the example file.
+            pub const ALL: [Self; [$(Self::$key),*].len()] = [$(Self::$key),*];
+
+            /// The table it is in.
+            pub const fn section(self) -> Section {
+                match self { $(Self::$key => Section::$section,)* }
+            }
+
+            /// Its name inside the table.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$key => $name,)* }
+            }
+        }
+    };
+}
+
+keys! {
+    /// Where Sentinels are asked.
+    SentinelAddresses = Sentinel, "addresses";
+    /// ACL user at a Sentinel.
+    SentinelUsername = Sentinel, "username";
+    /// File that holds the password for Sentinels.
+    SentinelPasswordFile = Sentinel, "password_file";
+    /// Also follow Sentinels that others report.
+    Discover = Sentinel, "discover";
+    /// Longest wait for a TCP connection to a Sentinel.
+    SentinelConnectTimeout = Sentinel, "connect_timeout";
+    /// How often each Sentinel is asked.
+    PollInterval = Sentinel, "poll_interval";
+    /// What happens to sessions at a switch.
+    OnSwitch = Failover, "on_switch";
+    /// How long clients wait for a master.
+    HoldMax = Failover, "hold_max";
+    /// How many Sentinels must name a new master.
+    Agree = Failover, "agree";
+    /// What a claimed master has to prove.
+    Verify = Failover, "verify";
+    /// Most clients that wait at once.
+    MaxHeld = Failover, "max_held";
+    /// The proxy entry's name in logs.
+    Name = Proxy, "name";
+    /// The name Sentinel knows the master by.
+    Master = Proxy, "master";
+    /// Where clients connect.
+    Listen = Proxy, "listen";
+    /// Who may connect.
+    AllowFrom = Proxy, "allow_from";
+    /// Longest wait for a TCP connection to the master.
+    ProxyConnectTimeout = Proxy, "connect_timeout";
+    /// Most sessions at once.
+    MaxConnections = Proxy, "max_connections";
+    /// Oldest unacknowledged bytes towards the master.
+    UpstreamUserTimeout = Proxy, "upstream_user_timeout";
+    /// ACL user of the proxy's own ROLE checks.
+    ProbeUsername = Probe, "username";
+    /// File that holds the password of the proxy's own ROLE checks.
+    ProbePasswordFile = Probe, "password_file";
+    /// Data-plane threads.
+    Workers = Limits, "workers";
+    /// What is logged.
+    Level = Log, "level";
+    /// How log lines look.
+    Format = Log, "format";
+}
+
+impl Key {
+    /// Its dotted name: `failover.hold_max`.
+    pub fn path(self) -> String {
+        format!("{}.{}", self.section().name(), self.name())
+    }
+
+    /// Its environment twin: `SWITCHMASTER_FAILOVER_HOLD_MAX`.
+    pub fn env(self) -> String {
+        format!(
+            "{ENV_PREFIX}{}",
+            self.path().replace('.', "_").to_ascii_uppercase()
+        )
+    }
+
+    /// True for keys of a `[[proxy]]` entry.
+    pub const fn is_per_proxy(self) -> bool {
+        matches!(self.section(), Section::Proxy | Section::Probe)
+    }
+}
+
+/// What every variable of ours starts with.
+pub const ENV_PREFIX: &str = "SWITCHMASTER_";
+/// Names the configuration file.
+pub const ENV_CONFIG: &str = "SWITCHMASTER_CONFIG";
+/// Holds the password for Sentinels.
+pub const ENV_SENTINEL_PASSWORD: &str = "SWITCHMASTER_SENTINEL_PASSWORD";
+/// Holds the password of the proxy's own ROLE checks.
+pub const ENV_PROBE_PASSWORD: &str = "SWITCHMASTER_PROXY_PROBE_PASSWORD";
+/// Short names for the three values everybody sets.
+pub const ENV_ALIASES: [(&str, Key); 3] = [
+    ("SWITCHMASTER_SENTINEL", Key::SentinelAddresses),
+    ("SWITCHMASTER_MASTER", Key::Master),
+    ("SWITCHMASTER_LISTEN", Key::Listen),
+];

@@ -1,0 +1,157 @@
+//! Passwords: from the environment, a file or systemd's credentials; never from the command line.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+
+use super::problem::{Problem, Source, printable_path};
+use super::schema::Key;
+use super::written::{Item, Raw};
+
+/// Longest password file read; a password longer than this is another file.
+const MAX_SECRET_BYTES: u64 = 64 * 1024;
+/// Permission bits for everybody else.
+const WORLD_READABLE: u32 = 0o004;
+
+/// The places a password may be.
+pub(super) struct Places<'a> {
+    /// The user name it belongs to, if one was written.
+    pub(super) username: Option<&'a Item>,
+    /// The key that names a file, for messages.
+    pub(super) key: Key,
+    /// What was written for that key.
+    pub(super) file: Option<&'a Item>,
+    /// The variable that may hold the password itself.
+    pub(super) variable: &'static str,
+    /// What it holds.
+    pub(super) value: Option<&'a SecretString>,
+    /// True when the variable counts more than a file named in the configuration file.
+    pub(super) variable_first: bool,
+    /// The file that systemd would have put it in.
+    pub(super) credential: Option<PathBuf>,
+}
+
+/// A password and who gave it.
+pub(super) struct Password {
+    /// The password itself.
+    pub(super) secret: SecretString,
+    /// Who gave it.
+    pub(super) source: Source,
+}
+
+impl Places<'_> {
+    /// The password, if there is one.
+    ///
+    /// # Errors
+    /// When it is given twice, or its file cannot be read or is empty.
+    pub(super) fn look(&self, warnings: &mut Vec<String>) -> Result<Option<Password>, Problem> {
+        if let Some(secret) = self.value {
+            if let Some(Item {
+                source: other @ Source::Env(_),
+                ..
+            }) = self.file
+            {
+                return Err(Problem::at(
+                    other,
+                    format!("{} and {other} both give a password", self.variable),
+                    "unset one of them",
+                ));
+            }
+            if self.variable_first || self.file.is_none() {
+                return Ok(Some(Password {
+                    secret: secret.clone(),
+                    source: Source::Env(self.variable.to_owned()),
+                }));
+            }
+        }
+        if let Some(item) = self.file {
+            let path = path(item).ok_or_else(|| {
+                Problem::at(
+                    &item.source,
+                    format!("{}: a path in quotes is needed", self.key.path()),
+                    "write \"/path/to/the/password\"",
+                )
+            })?;
+            return read(&path, &item.source, self.key, warnings).map(Some);
+        }
+        match &self.credential {
+            Some(path) if path.exists() => {
+                read(path, &Source::Credential(path.clone()), self.key, warnings).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// The file an item names; beside the configuration file unless absolute, so that both move together.
+pub(super) fn path(item: &Item) -> Option<PathBuf> {
+    let Raw::Text(text) = &item.raw else {
+        return None;
+    };
+    if text.is_empty() {
+        return None;
+    }
+    Some(match &item.source {
+        Source::File { text: file, .. } => file
+            .path
+            .parent()
+            .unwrap_or_else(|| Path::new(""))
+            .join(text),
+        _ => PathBuf::from(text),
+    })
+}
+
+fn read(
+    path: &Path,
+    source: &Source,
+    key: Key,
+    warnings: &mut Vec<String>,
+) -> Result<Password, Problem> {
+    let shown = printable_path(path);
+    let bad =
+        |what: String, help: &str| Problem::at(source, format!("{}: {what}", key.path()), help);
+    let unreadable = |e| {
+        bad(
+            format!("cannot read the password from {shown}: {e}"),
+            "the file must exist and be readable by the user that switchmaster runs as",
+        )
+    };
+
+    let file = File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if metadata.is_file() && metadata.mode() & WORLD_READABLE != 0 {
+        warnings.push(format!(
+            "everybody on this machine can read the password in {shown}: chmod 600 it"
+        ));
+    }
+    let mut secret = String::new();
+    file.take(MAX_SECRET_BYTES + 1)
+        .read_to_string(&mut secret)
+        .map_err(unreadable)?;
+    if secret.len() as u64 > MAX_SECRET_BYTES {
+        return Err(bad(
+            format!("{shown} is larger than 64 KiB"),
+            "this is hardly a password: name its file",
+        ));
+    }
+    // Editors and `echo` end a file with a newline that nobody means.
+    if secret.ends_with('\n') {
+        secret.pop();
+        if secret.ends_with('\r') {
+            secret.pop();
+        }
+    }
+    if secret.is_empty() {
+        return Err(bad(
+            format!("{shown} is empty"),
+            "write the password into it, or leave the key out where no login is needed",
+        ));
+    }
+    Ok(Password {
+        secret: secret.into(),
+        source: source.clone(),
+    })
+}

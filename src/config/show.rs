@@ -1,0 +1,137 @@
+//! The effective configuration as a file that could be loaded again, each value with its source.
+
+use std::fmt::{Display, Write};
+use std::time::Duration;
+
+use super::problem::{Source, printable_path};
+use super::schema::{Key, Section};
+use super::secret;
+use super::written::Items;
+use super::{Config, Proxy, Written};
+use crate::telemetry::Format;
+use crate::topology::rules::{Agree, HoldMax, Verify};
+use crate::worker::Workers;
+
+/// Sources stand in this column where values leave room.
+const SOURCE_COLUMN: usize = 44;
+/// What stands for a password, however long it is.
+const STARS: &str = "\"********\"";
+
+/// One line for each key, passwords as stars.
+pub(super) fn render(config: &Config, written: &Written) -> String {
+    let mut page = Page(String::new());
+    page.0.push_str(
+        "# What switchmaster runs with. Valid as a configuration file; passwords are not shown.\n",
+    );
+    for section in [Section::Sentinel, Section::Failover] {
+        page.section(section, config, &config.proxies[0], &written.global);
+        if section == Section::Sentinel {
+            page.password(written.sentinel_password.as_ref());
+        }
+    }
+    for ((proxy, items), password) in config
+        .proxies
+        .iter()
+        .zip(&written.proxies)
+        .zip(&written.probe_passwords)
+    {
+        page.section(Section::Proxy, config, proxy, items);
+        page.section(Section::Probe, config, proxy, items);
+        page.password(password.as_ref());
+    }
+    for section in [Section::Limits, Section::Log] {
+        page.section(section, config, &config.proxies[0], &written.global);
+    }
+    page.0
+}
+
+struct Page(String);
+
+impl Page {
+    fn section(&mut self, section: Section, config: &Config, proxy: &Proxy, items: &Items) {
+        self.line(&format!("\n{}", section.header()), None);
+        for key in section.keys() {
+            match value(key, config, proxy, items) {
+                Some(value) => {
+                    let source = items.source(key);
+                    self.line(
+                        &format!("{} = {value}", key.name()),
+                        Some(&source.to_string()),
+                    );
+                }
+                None => self.line(&format!("# {} =", key.name()), Some("not set")),
+            }
+        }
+    }
+
+    fn password(&mut self, source: Option<&Source>) {
+        if let Some(source) = source {
+            self.line(&format!("# password = {STARS}"), Some(&source.to_string()));
+        }
+    }
+
+    fn line(&mut self, text: &str, source: Option<&str>) {
+        let written = match source {
+            Some(source) => writeln!(self.0, "{text:<SOURCE_COLUMN$} # {source}"),
+            None => writeln!(self.0, "{text}"),
+        };
+        // Writing into a String does not fail.
+        debug_assert!(written.is_ok());
+    }
+}
+
+/// The value as it would be written in the file; `None` for what has no default and was not set.
+fn value(key: Key, config: &Config, proxy: &Proxy, items: &Items) -> Option<String> {
+    Some(match key {
+        Key::SentinelAddresses => list(&config.sentinel.addresses),
+        Key::SentinelUsername => text(config.sentinel.credentials.username.as_ref()?),
+        Key::SentinelPasswordFile | Key::ProbePasswordFile => {
+            let path = secret::path(items.get(key)?)?;
+            text(printable_path(&path))
+        }
+        Key::Discover => config.sentinel.discover.to_string(),
+        Key::SentinelConnectTimeout => duration(config.sentinel.connect_timeout),
+        Key::PollInterval => duration(config.sentinel.poll_interval),
+        Key::OnSwitch => text("close"),
+        Key::HoldMax => match config.rules.hold_max {
+            HoldMax::Auto => text("auto"),
+            HoldMax::Fixed(limit) => duration(limit),
+        },
+        Key::Agree => text(match config.rules.agree {
+            Agree::Any => "any",
+            Agree::Majority => "majority",
+        }),
+        Key::Verify => text(match config.rules.verify {
+            Verify::Auto => "auto",
+            Verify::Role => "role",
+        }),
+        Key::MaxHeld => proxy.session.max_held.to_string(),
+        Key::Name => text(&proxy.name),
+        Key::Master => text(&proxy.master),
+        Key::Listen => list(&proxy.listener.listen),
+        Key::AllowFrom => list(&proxy.listener.allow_from),
+        Key::ProxyConnectTimeout => duration(proxy.session.connect_timeout),
+        Key::MaxConnections => proxy.listener.max_connections.to_string(),
+        Key::UpstreamUserTimeout => duration(proxy.session.upstream_user_timeout),
+        Key::ProbeUsername => text(proxy.probe.username.as_ref()?),
+        Key::Workers => match config.workers {
+            Workers::Auto => text("auto"),
+            Workers::Fixed(count) => count.to_string(),
+        },
+        Key::Level => text(&config.log.level),
+        Key::Format => text(Format::name(config.log.format)),
+    })
+}
+
+fn text(text: impl AsRef<str>) -> String {
+    toml::Value::from(text.as_ref()).to_string()
+}
+
+fn duration(duration: Duration) -> String {
+    text(humantime::format_duration(duration).to_string())
+}
+
+fn list<T: Display>(values: &[T]) -> String {
+    let values: Vec<_> = values.iter().map(|value| text(value.to_string())).collect();
+    format!("[{}]", values.join(", "))
+}

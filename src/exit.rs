@@ -1,0 +1,35 @@
+//! How the process ends: the numbers that scripts and service managers see.
+
+use std::process::ExitCode;
+
+/// Why the process ended. Part of the public interface: a number never changes its meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, or ended by SIGTERM as it should.
+    Ok = 0,
+    /// Failed while running.
+    Runtime = 1,
+    /// The command line makes no sense.
+    Usage = 2,
+    /// Nothing that had to be asked could be reached (`EX_UNAVAILABLE`).
+    Unreachable = 69,
+    /// A listening address is taken (`EX_CANTCREAT`).
+    PortTaken = 73,
+    /// The system forbids it (`EX_NOPERM`).
+    Permission = 77,
+    /// The configuration is not valid (`EX_CONFIG`).
+    Config = 78,
+}
+
+impl Exit {
+    /// The number itself.
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
