@@ -3,3 +3,6 @@
 pub mod addr;
 pub mod backoff;
 pub mod clock;
+pub mod rarely;
+pub mod socket;
+pub mod stream;
