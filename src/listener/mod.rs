@@ -1,8 +1,24 @@
-//! Binds, accepts, refuses who is not allowed, deals to a worker.
+//! Binds, accepts, refuses who is not allowed, deals.
+//!
+//! ```text
+//! bind() -> Bound --serve()--> admitted? --> deal(Accepted)   (whoever carries it decides where it goes)
+//! ```
+//!
+//! Never reads from a connection, and no error of `accept(2)` ends it.
+
+mod accept;
+mod bind;
+mod holder;
+#[cfg(test)]
+mod tests;
 
 use ipnet::IpNet;
 
 use crate::net::addr::ListenAddr;
+
+pub(crate) use accept::{Accepted, Door, Ticket, serve};
+pub use bind::{BindError, Bound, bind};
+pub use holder::Holder;
 
 /// The part of a `[[proxy]]` entry that concerns accepting.
 #[derive(Clone, Debug)]

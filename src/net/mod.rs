@@ -3,6 +3,7 @@
 pub mod addr;
 pub mod backoff;
 pub mod clock;
+pub mod counter;
 pub mod rarely;
 pub mod socket;
 pub mod stream;

@@ -58,6 +58,12 @@ impl Gate {
             Leave::Passed
         }
     }
+
+    /// True once another generation is published: nothing of this pass is to be read any more either.
+    #[inline]
+    pub fn has_passed(&self, pass: Pass) -> bool {
+        self.word.load(Ordering::Acquire) >> 1 != pass.0 >> 1
+    }
 }
 
 #[derive(Debug)]

@@ -1,6 +1,41 @@
-//! The data-plane threads: one current-thread runtime each, one task a session.
+//! The data-plane threads: one current-thread runtime each, one task a session, apart from the control plane.
+//!
+//! ```text
+//!               +--> worker 0 (no hop)     each worker: one House per proxy entry,
+//! listener ---- deal --> worker 1 (queue)               one 32 KiB buffer, one bell per House
+//! (on worker 0)  +--> worker n (queue)
+//! ```
+//!
+//! A worker shares no lock with another; what it counts is written by it alone. A session that panics ends
+//! alone; a worker that ends is reported by [`Pool::departed`].
 
+mod dealer;
+#[cfg(test)]
+mod tests;
+mod thread;
+
+use std::io;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::listener::{self, Bound, Door};
+use crate::session;
+use crate::session::tally::{Sum, Tally};
+use crate::topology::publish::{Reader, Subscription};
+
+use dealer::Dealer;
+use thread::{Doorway, Front, Plan, Room};
+
+/// Longest a worker takes to end its sessions in order.
+pub(crate) const SESSIONS_END_LIMIT: Duration = Duration::from_secs(1);
+/// Longest [`Pool::shutdown`] waits for the threads; beyond [`SESSIONS_END_LIMIT`] only a stuck one needs it.
+const THREADS_END_LIMIT: Duration = Duration::from_secs(2);
 
 /// How many data-plane threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +56,176 @@ impl Workers {
         match self {
             Self::Auto => 1,
             Self::Fixed(n) => n.get(),
+        }
+    }
+}
+
+/// One proxy entry, ready to be served.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its name, in every log line.
+    pub name: Arc<str>,
+    /// Accepting.
+    pub listener: listener::Config,
+    /// Its listening sockets.
+    pub bound: Vec<Bound>,
+    /// Sessions.
+    pub session: session::Config,
+    /// Where the published state is read.
+    pub reader: Reader,
+    /// One for each worker.
+    pub subscriptions: Vec<Subscription>,
+}
+
+/// What the workers counted of one proxy entry.
+#[derive(Clone, Debug)]
+pub struct Counters {
+    /// The entry's name.
+    pub name: Arc<str>,
+    /// Its sessions.
+    pub sessions: Sum,
+    /// Failed calls of `accept(2)`.
+    pub accept_errors: u64,
+    /// Connections closed because `allow_from` does not name the peer.
+    pub refused_not_allowed: u64,
+    /// Connections closed because of `max_connections`, or because no worker could take them.
+    pub refused_full: u64,
+}
+
+/// The running data plane.
+#[derive(Debug)]
+pub struct Pool {
+    threads: Vec<std::thread::JoinHandle<()>>,
+    departed: mpsc::Receiver<Departed>,
+    stop: CancellationToken,
+    entries: Vec<Counted>,
+}
+
+/// What a pool reads the counters of one entry from.
+#[derive(Debug)]
+struct Counted {
+    name: Arc<str>,
+    door: Arc<Door>,
+    tallies: Vec<Arc<Tally>>,
+}
+
+/// A worker thread that ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Departed {
+    /// Its number, from 0.
+    pub worker: usize,
+    /// It ended by a panic, which has been written to standard error.
+    pub panicked: bool,
+}
+
+impl Pool {
+    /// Starts `workers` threads and serves the entries.
+    ///
+    /// # Errors
+    /// When a thread or its runtime cannot be made, or an entry has not one subscription for each worker.
+    pub fn start(entries: Vec<Entry>, workers: usize) -> io::Result<Self> {
+        if workers == 0 || entries.iter().any(|e| e.subscriptions.len() != workers) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "an entry needs one subscription for each of at least one workers",
+            ));
+        }
+        let stop = CancellationToken::new();
+        let (dealer, inboxes) = Dealer::new(workers);
+        let (report, departed) = mpsc::channel(workers);
+        let mut pool = Self {
+            threads: Vec::with_capacity(workers),
+            departed,
+            stop: stop.clone(),
+            entries: Vec::with_capacity(entries.len()),
+        };
+        let mut plans: Vec<Plan> = inboxes.into_iter().map(Plan::new).collect();
+        let mut doorways = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let door = Arc::new(Door::new(Arc::clone(&entry.name), &entry.listener));
+            let common = Arc::default();
+            let mut tallies = Vec::with_capacity(workers);
+            for (plan, subscription) in plans.iter_mut().zip(entry.subscriptions) {
+                let tally = Arc::new(Tally::default());
+                tallies.push(Arc::clone(&tally));
+                plan.rooms.push(Room {
+                    name: Arc::clone(&entry.name),
+                    config: entry.session.clone(),
+                    reader: entry.reader.clone(),
+                    subscription,
+                    tally,
+                    common: Arc::clone(&common),
+                });
+            }
+            doorways.push(Doorway {
+                bound: entry.bound,
+                door: Arc::clone(&door),
+            });
+            pool.entries.push(Counted {
+                name: entry.name,
+                door,
+                tallies,
+            });
+        }
+        // The acceptor shares worker 0's thread: a connection it keeps needs no hop.
+        if let Some(first) = plans.first_mut() {
+            first.front = Some(Front { dealer, doorways });
+        }
+        for (worker, plan) in plans.into_iter().enumerate() {
+            let thread = thread::start(worker, plan, stop.clone(), report.clone());
+            match thread {
+                Ok(thread) => pool.threads.push(thread),
+                Err(error) => {
+                    stop.cancel();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(pool)
+    }
+
+    /// What was counted until now, in the order of the entries.
+    pub fn counters(&self) -> Vec<Counters> {
+        self.entries
+            .iter()
+            .map(|entry| {
+                let mut sessions = Sum::default();
+                for tally in &entry.tallies {
+                    sessions.add(tally);
+                }
+                Counters {
+                    name: Arc::clone(&entry.name),
+                    sessions,
+                    accept_errors: entry.door.accept_errors.read(),
+                    refused_not_allowed: entry.door.not_allowed.read(),
+                    refused_full: entry.door.full.read(),
+                }
+            })
+            .collect()
+    }
+
+    /// Waits for a worker to end, which none does before [`Pool::shutdown`] unless something broke: its
+    /// sessions are lost then, and a process that goes on would serve with less than it was given. Cancel-safe.
+    pub async fn departed(&mut self) -> Option<Departed> {
+        self.departed.recv().await
+    }
+
+    /// Stops accepting, ends all sessions in order within a second, and joins the threads.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        let deadline = Instant::now() + THREADS_END_LIMIT;
+        // Every thread holds one sender until it ends.
+        while let Ok(Some(_)) = timeout_at(deadline, self.departed.recv()).await {}
+        for thread in self.threads {
+            if thread.is_finished() || Instant::now() < deadline {
+                // A panic was reported by `departed` and by the panic hook.
+                let _ = thread.join();
+            } else {
+                warn!(
+                    event = "worker_stuck",
+                    "a worker did not end in time; the process ends without it"
+                );
+            }
         }
     }
 }

@@ -1,0 +1,295 @@
+//! The accept loop: who comes in, who is turned away, and what happens when the kernel has nothing to give.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rustix::io::Errno;
+use tokio::net::{TcpListener, UnixListener};
+use tracing::warn;
+
+use super::Config;
+use super::bind::{Bound, SocketFile};
+use crate::net::backoff::Backoff;
+use crate::net::clock::now;
+use crate::net::rarely::Rarely;
+use crate::net::stream::Stream;
+use crate::session::tally::Counter;
+
+/// Shortest and longest pause when the kernel has no descriptor or memory left.
+const PAUSE_FLOOR: Duration = Duration::from_millis(10);
+const PAUSE_CAP: Duration = Duration::from_millis(500);
+/// Connections accepted in a row before the sessions of the same thread have their turn.
+const BATCH: usize = 32;
+
+/// What the listeners of one proxy entry share: who may come in, how many are in, and what went wrong.
+#[derive(Debug)]
+pub(crate) struct Door {
+    name: Arc<str>,
+    allow_from: Vec<IpNet>,
+    max_connections: usize,
+    inside: Arc<AtomicUsize>,
+    /// Failed calls of `accept(2)`.
+    pub(crate) accept_errors: Counter,
+    /// Peers that `allow_from` does not name.
+    pub(crate) not_allowed: Counter,
+    /// Peers beyond `max_connections`, or that no worker could take.
+    pub(crate) full: Counter,
+    error_log: Rarely,
+    refusal_log: Rarely,
+}
+
+impl Door {
+    pub(crate) fn new(name: Arc<str>, config: &Config) -> Self {
+        Self {
+            name,
+            allow_from: config.allow_from.clone(),
+            max_connections: config.max_connections,
+            inside: Arc::default(),
+            accept_errors: Counter::default(),
+            not_allowed: Counter::default(),
+            full: Counter::default(),
+            error_log: Rarely::default(),
+            refusal_log: Rarely::default(),
+        }
+    }
+
+    /// Counts and tells that a connection was closed because no worker could take it.
+    pub(crate) fn no_worker(&self) {
+        self.refuse(Refusal::NoWorker, None);
+    }
+
+    fn refuse(&self, refusal: Refusal, peer: Option<SocketAddr>) {
+        match refusal {
+            Refusal::NotAllowed => self.not_allowed.add(1),
+            Refusal::Full | Refusal::NoWorker => self.full.add(1),
+        }
+        let Some(count) = self.refusal_log.allow(now()) else {
+            return;
+        };
+        let (proxy, reason) = (&self.name, refusal.label());
+        match (refusal, peer) {
+            (Refusal::NotAllowed, Some(peer)) => warn!(
+                event = "client_refused", %proxy, reason, count,
+                "closed a connection from {}: add it to `allow_from` if it may connect", peer.ip()
+            ),
+            _ => warn!(
+                event = "client_refused", %proxy, reason, count,
+                "closed a new connection: {}", refusal.advice()
+            ),
+        }
+    }
+
+    fn failed(&self, trouble: Trouble, error: &io::Error) {
+        self.accept_errors.add(1);
+        if let Some(count) = self.error_log.allow(now()) {
+            warn!(
+                event = "accept_failed", proxy = %self.name, count,
+                "cannot accept a connection ({error}): {}", trouble.advice()
+            );
+        }
+    }
+
+    fn enter(&self, local: bool, peer: Option<SocketAddr>) -> Result<Ticket, Refusal> {
+        if let Some(peer) = peer
+            && !admits(&self.allow_from, local, peer.ip())
+        {
+            return Err(Refusal::NotAllowed);
+        }
+        let ticket = Ticket::new(&self.inside);
+        if self.max_connections > 0 && ticket.number > self.max_connections {
+            return Err(Refusal::Full);
+        }
+        Ok(ticket)
+    }
+}
+
+/// One of the connections inside; dropping it leaves.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    inside: Arc<AtomicUsize>,
+    number: usize,
+}
+
+impl Ticket {
+    /// Enters where so many are counted.
+    pub(crate) fn new(inside: &Arc<AtomicUsize>) -> Self {
+        Self {
+            inside: Arc::clone(inside),
+            number: inside.fetch_add(1, Ordering::Relaxed) + 1,
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.inside.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection that may come in.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    /// Registered with the runtime that accepted it.
+    pub(crate) stream: Stream,
+    pub(crate) ticket: Ticket,
+}
+
+/// Why a connection is closed at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    NotAllowed,
+    Full,
+    NoWorker,
+}
+
+impl Refusal {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::NotAllowed => "not_allowed",
+            Self::Full => "max_connections",
+            Self::NoWorker => "no_worker",
+        }
+    }
+
+    const fn advice(self) -> &'static str {
+        match self {
+            Self::NotAllowed => "add its address to `allow_from` if it may connect",
+            Self::Full => "`max_connections` are open; raise it if there may be more",
+            Self::NoWorker => "no worker took it; raise `[limits] workers` if this goes on",
+        }
+    }
+}
+
+/// What an error of `accept(2)` means for the loop. None of them ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// This one connection is lost; the next may be fine.
+    Connection,
+    /// No descriptor left in this process.
+    ProcessFiles,
+    /// No descriptor or memory left on this machine.
+    MachineResources,
+    /// Anything that may last.
+    Listener,
+}
+
+impl Trouble {
+    pub(super) fn of(error: &io::Error) -> Self {
+        let Some(errno) = Errno::from_io_error(error) else {
+            return Self::Listener;
+        };
+        match errno {
+            // accept(2): errors of the network already pending on the new socket are to be treated like EAGAIN.
+            Errno::CONNABORTED
+            | Errno::INTR
+            | Errno::PERM
+            | Errno::PROTO
+            | Errno::NETDOWN
+            | Errno::NOPROTOOPT
+            | Errno::HOSTDOWN
+            | Errno::NONET
+            | Errno::HOSTUNREACH
+            | Errno::OPNOTSUPP
+            | Errno::NETUNREACH => Self::Connection,
+            Errno::MFILE => Self::ProcessFiles,
+            Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => Self::MachineResources,
+            _ => Self::Listener,
+        }
+    }
+
+    /// Trying again at once would burn a core for the same answer.
+    pub(super) const fn pauses(self) -> bool {
+        !matches!(self, Self::Connection)
+    }
+
+    const fn advice(self) -> &'static str {
+        match self {
+            Self::Connection => "the client gave up before it was accepted; nothing to do",
+            Self::ProcessFiles => {
+                "every file descriptor is in use, two a session; raise LimitNOFILE in the unit (or `ulimit -n`)"
+            }
+            Self::MachineResources => {
+                "the machine is out of file descriptors or socket memory; raise fs.file-max or free memory"
+            }
+            Self::Listener => "the listening socket fails; connections that are open go on",
+        }
+    }
+}
+
+/// Accepts for ever and deals what may come in. Ends only when the runtime refuses to watch the socket.
+///
+/// # Errors
+/// When `bound` cannot be registered with this thread's runtime.
+pub(crate) async fn serve<F>(
+    bound: Bound,
+    door: Arc<Door>,
+    mut deal: impl FnMut(Accepted) -> F,
+) -> io::Result<()>
+where
+    F: Future<Output = ()>,
+{
+    let local = bound.addr().is_local();
+    let listening = bound.listen()?;
+    let mut backoff = Backoff::new(PAUSE_FLOOR, PAUSE_CAP);
+    let mut batch = 0;
+    loop {
+        match listening.accept().await {
+            Ok((stream, peer)) => {
+                backoff.reset();
+                match door.enter(local, peer) {
+                    Ok(ticket) => deal(Accepted { stream, ticket }).await,
+                    Err(refusal) => door.refuse(refusal, peer),
+                }
+            }
+            Err(error) => {
+                let trouble = Trouble::of(&error);
+                door.failed(trouble, &error);
+                if trouble.pauses() {
+                    tokio::time::sleep(backoff.next(fastrand::f64())).await;
+                }
+            }
+        }
+        batch += 1;
+        if batch >= BATCH {
+            batch = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// A listening socket that a runtime watches.
+#[derive(Debug)]
+pub(super) enum Listening {
+    Tcp(TcpListener),
+    Unix {
+        socket: UnixListener,
+        /// Removed when listening ends.
+        _file: SocketFile,
+    },
+}
+
+impl Listening {
+    /// The next connection; its address where it has one that says something.
+    async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        match self {
+            Self::Tcp(socket) => {
+                let (stream, peer) = socket.accept().await?;
+                Ok((Stream::Tcp(stream), Some(peer)))
+            }
+            Self::Unix { socket, .. } => {
+                let (stream, _) = socket.accept().await?;
+                Ok((Stream::Unix(stream), None))
+            }
+        }
+    }
+}
+
+/// May this TCP peer connect? On a loopback listener this host itself always may.
+pub(super) fn admits(allow_from: &[IpNet], local: bool, peer: IpAddr) -> bool {
+    let peer = peer.to_canonical();
+    (local && peer.is_loopback()) || allow_from.iter().any(|net| net.contains(&peer))
+}

@@ -1,0 +1,231 @@
+//! From an address to a listening socket, or to an error that says what to do.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::net::{TcpListener, UnixListener};
+
+use super::Config;
+use super::accept::Listening;
+use super::holder::{self, Holder};
+use crate::net::addr::ListenAddr;
+use crate::net::socket::prepare_client_leg;
+
+/// Connections the kernel keeps until they are accepted; `net.core.somaxconn` caps it.
+const BACKLOG: i32 = 4096;
+/// Owner and group may connect to a unix socket.
+const UNIX_MODE: u32 = 0o660;
+
+/// A socket that listens. Dropping it closes it, and removes the file of a unix socket.
+#[derive(Debug)]
+pub struct Bound {
+    addr: ListenAddr,
+    socket: Socket,
+    file: Option<SocketFile>,
+}
+
+impl Bound {
+    /// The real address: where port 0 was asked for, the port the kernel chose.
+    pub const fn addr(&self) -> &ListenAddr {
+        &self.addr
+    }
+
+    /// Registers with the runtime of this thread.
+    pub(super) fn listen(self) -> io::Result<Listening> {
+        match self.file {
+            None => TcpListener::from_std(self.socket.into()).map(Listening::Tcp),
+            Some(file) => {
+                UnixListener::from_std(self.socket.into()).map(|socket| Listening::Unix {
+                    socket,
+                    _file: file,
+                })
+            }
+        }
+    }
+}
+
+/// Why there is no listener.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody listens there.
+    #[error(
+        "{addr} is taken{}: stop what listens there, or choose another address for `listen`",
+        by(.holder.as_ref())
+    )]
+    PortTaken {
+        /// What was asked for.
+        addr: SocketAddr,
+        /// Who has it, where that can be known.
+        holder: Option<Holder>,
+    },
+    /// Something answers on the unix socket.
+    #[error("unix:{} is in use: stop what listens there, or choose another path for `listen`", .0.display())]
+    SocketTaken(PathBuf),
+    /// There is a file, and it is no socket.
+    #[error("unix:{} is a file that is no socket: remove it, or choose another path for `listen`", .0.display())]
+    NotASocket(PathBuf),
+    /// The kernel forbids it.
+    #[error(
+        "no permission to listen on {0}: use a port above 1023, grant CAP_NET_BIND_SERVICE, or make the folder writable"
+    )]
+    Permission(ListenAddr),
+    /// The address belongs to no interface of this host.
+    #[error("{0} is no address of this host: choose one that `ip address` shows, or 127.0.0.1")]
+    NotLocal(SocketAddr),
+    /// The kernel's words for what else went wrong.
+    #[error("cannot listen on {addr}: {source}")]
+    Socket {
+        /// What was asked for.
+        addr: ListenAddr,
+        /// What the kernel says.
+        source: io::Error,
+    },
+}
+
+impl BindError {
+    /// The exit code of a program that ends for this (`sysexits.h`: EX_CANTCREAT, EX_NOPERM).
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::PortTaken { .. } | Self::SocketTaken(_) | Self::NotASocket(_) => 73,
+            Self::Permission(_) => 77,
+            Self::NotLocal(_) | Self::Socket { .. } => 1,
+        }
+    }
+}
+
+/// Binds every listener of an entry, or none.
+///
+/// # Errors
+/// See [`BindError`].
+pub fn bind(config: &Config) -> Result<Vec<Bound>, BindError> {
+    config
+        .listen
+        .iter()
+        .map(|addr| match addr {
+            ListenAddr::Tcp(at) => bind_tcp(*at),
+            ListenAddr::Unix(path) => bind_unix(path),
+        })
+        .collect()
+}
+
+fn bind_tcp(at: SocketAddr) -> Result<Bound, BindError> {
+    let listen = || {
+        let socket = Socket::new(Domain::for_address(at), Type::STREAM.nonblocking(), None)?;
+        // A restart must not wait for the last connections of the process before it.
+        socket.set_reuse_address(true)?;
+        prepare_client_leg(&socket)?;
+        socket.bind(&at.into())?;
+        socket.listen(BACKLOG)?;
+        let addr = socket.local_addr()?.as_socket().unwrap_or(at);
+        Ok((socket, addr))
+    };
+    match listen() {
+        Ok((socket, addr)) => Ok(Bound {
+            addr: ListenAddr::Tcp(addr),
+            socket,
+            file: None,
+        }),
+        Err(source) => Err(tcp_error(at, source)),
+    }
+}
+
+fn tcp_error(addr: SocketAddr, source: io::Error) -> BindError {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::PortTaken {
+            addr,
+            holder: holder::of_port(addr.port()),
+        },
+        io::ErrorKind::PermissionDenied => BindError::Permission(ListenAddr::Tcp(addr)),
+        io::ErrorKind::AddrNotAvailable => BindError::NotLocal(addr),
+        _ => BindError::Socket {
+            addr: ListenAddr::Tcp(addr),
+            source,
+        },
+    }
+}
+
+fn bind_unix(path: &Path) -> Result<Bound, BindError> {
+    let fail = |source: io::Error| match source.kind() {
+        io::ErrorKind::PermissionDenied => {
+            BindError::Permission(ListenAddr::Unix(path.to_path_buf()))
+        }
+        io::ErrorKind::AddrInUse => BindError::SocketTaken(path.to_path_buf()),
+        _ => BindError::Socket {
+            addr: ListenAddr::Unix(path.to_path_buf()),
+            source,
+        },
+    };
+    remove_stale(path, fail)?;
+    let listen = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+        socket.bind(&SockAddr::unix(path)?)?;
+        let file = SocketFile::new(path)?;
+        // Before listening: nobody connects while the mode is still the umask's.
+        fs::set_permissions(path, fs::Permissions::from_mode(UNIX_MODE))?;
+        socket.listen(BACKLOG)?;
+        Ok((socket, file))
+    };
+    let (socket, file) = listen().map_err(fail)?;
+    Ok(Bound {
+        addr: ListenAddr::Unix(path.to_path_buf()),
+        socket,
+        file: Some(file),
+    })
+}
+
+/// Removes a socket file nobody answers on: what a killed process leaves behind.
+fn remove_stale(path: &Path, fail: impl Fn(io::Error) -> BindError) -> Result<(), BindError> {
+    let Ok(found) = fs::symlink_metadata(path) else {
+        // Missing, or not to be looked at: binding says which.
+        return Ok(());
+    };
+    if !found.file_type().is_socket() {
+        return Err(BindError::NotASocket(path.to_path_buf()));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(fail)
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(fail(error)),
+        Ok(_) | Err(_) => Err(BindError::SocketTaken(path.to_path_buf())),
+    }
+}
+
+/// The file of a unix socket, removed with it, unless somebody else has put theirs in its place.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<Self> {
+        let made = fs::symlink_metadata(path)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            device: made.dev(),
+            inode: made.ino(),
+        })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|now| now.dev() == self.device && now.ino() == self.inode);
+        if ours {
+            // Nobody is left to tell; the next start replaces a stale file.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn by(holder: Option<&Holder>) -> String {
+    holder.map_or_else(String::new, |holder| format!(" by {holder}"))
+}

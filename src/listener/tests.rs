@@ -1,0 +1,124 @@
+//! Binding, admission, and what the errors of `accept(2)` mean.
+
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use rustix::io::Errno;
+
+use super::accept::{Trouble, admits};
+use super::*;
+
+fn tcp(port: u16) -> Config {
+    Config {
+        listen: vec![ListenAddr::Tcp(([127, 0, 0, 1], port).into())],
+        ..Config::default()
+    }
+}
+
+fn unix(path: &std::path::Path) -> Config {
+    Config {
+        listen: vec![ListenAddr::Unix(path.to_path_buf())],
+        ..Config::default()
+    }
+}
+
+#[test]
+fn a_taken_port_says_by_whom() {
+    let other = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let port = other.local_addr().expect("addr").port();
+    let error = bind(&tcp(port)).expect_err("taken");
+    assert_eq!(error.exit_code(), 73);
+    let BindError::PortTaken { holder, .. } = &error else {
+        panic!("{error}");
+    };
+    let holder = holder.as_ref().expect("this process may look at itself");
+    assert_eq!(holder.pid, std::process::id());
+    assert!(error.to_string().contains(&format!("(pid {})", holder.pid)));
+}
+
+#[test]
+fn an_address_of_another_host_is_named_as_such() {
+    // TEST-NET-1 (RFC 5737) is nobody's address.
+    let config = Config {
+        listen: vec![ListenAddr::Tcp(([192, 0, 2, 1], 0).into())],
+        ..Config::default()
+    };
+    let error = bind(&config).expect_err("not local");
+    assert!(matches!(error, BindError::NotLocal(_)), "{error}");
+    assert_eq!(error.exit_code(), 1);
+}
+
+#[test]
+fn a_stale_socket_file_is_replaced_and_a_live_one_is_not() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("s");
+    let before = UnixListener::bind(&path).expect("bind");
+    let error = bind(&unix(&path)).expect_err("in use");
+    assert!(matches!(error, BindError::SocketTaken(_)), "{error}");
+    assert_eq!(error.exit_code(), 73);
+    drop(before);
+    assert!(path.exists(), "a closed listener leaves its file");
+    let bound = bind(&unix(&path)).expect("stale");
+    UnixStream::connect(&path).expect("listens");
+    drop(bound);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_kept() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("notes");
+    fs::write(&path, "precious").expect("write");
+    let error = bind(&unix(&path)).expect_err("a file");
+    assert!(matches!(error, BindError::NotASocket(_)), "{error}");
+    assert_eq!(fs::read_to_string(&path).expect("kept"), "precious");
+}
+
+#[test]
+fn a_file_that_took_the_place_of_ours_is_kept() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("s");
+    let ours = bind(&unix(&path)).expect("bind");
+    fs::remove_file(&path).expect("remove");
+    let _theirs = UnixListener::bind(&path).expect("bind");
+    drop(ours);
+    assert!(path.exists());
+}
+
+#[test]
+fn who_may_connect() {
+    let nets = ["10.1.0.0/16", "fd00::/8"].map(|net| net.parse().expect(net));
+    for (peer, local, admitted) in [
+        ("127.0.0.1", true, true),
+        ("127.9.9.9", true, true),
+        ("::1", true, true),
+        ("::ffff:127.0.0.1", true, true),
+        ("127.0.0.1", false, false),
+        ("10.1.2.3", false, true),
+        ("::ffff:10.1.2.3", false, true),
+        ("10.2.0.1", false, false),
+        ("fd12::1", false, true),
+        ("2001:db8::1", false, false),
+    ] {
+        let peer = peer.parse().expect(peer);
+        assert_eq!(admits(&nets, local, peer), admitted, "{peer} {local}");
+    }
+    assert!(!admits(&[], false, ([10, 1, 2, 3]).into()));
+}
+
+#[test]
+fn no_error_of_accept_is_taken_for_another() {
+    let of = |errno: Errno| Trouble::of(&io::Error::from(errno));
+    assert_eq!(of(Errno::MFILE), Trouble::ProcessFiles);
+    for errno in [Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+        assert_eq!(of(errno), Trouble::MachineResources, "{errno}");
+        assert!(of(errno).pauses());
+    }
+    for errno in [Errno::CONNABORTED, Errno::HOSTUNREACH, Errno::PROTO] {
+        assert!(!of(errno).pauses(), "{errno} concerns one connection");
+    }
+    assert!(of(Errno::INVAL).pauses());
+    assert!(Trouble::of(&io::Error::other("no errno")).pauses());
+}

@@ -1,0 +1,157 @@
+//! Every way a session can end: whose doing it was, how loudly it is said, and its word in logs and metrics.
+
+use std::fmt;
+
+/// Why a session ended. There is no variant for "something else": a new way to end gets its own name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// The client closed, and everything it was owed was relayed.
+    ClientClosed,
+    /// The client reset the connection or vanished.
+    ClientReset,
+    /// The client closed while it waited for a master, or while its bytes were withheld; they were never sent.
+    ClientLeftWaiting,
+    /// The master closed (QUIT, CLIENT KILL, its own timeout or output limit, its end).
+    UpstreamClosed,
+    /// The master reset the connection, or acknowledged nothing for too long.
+    UpstreamReset,
+    /// Another master was published; the client is to reconnect.
+    Switched,
+    /// A hold lasted longer than `hold_max`.
+    HeldTooLong,
+    /// No master was ever verified within `hold_max`.
+    NoMaster,
+    /// `max_held` clients were waiting already.
+    TooManyWaiting,
+    /// The published master could not be reached within `hold_max` of the first try.
+    DialFailed,
+    /// The kernel had no room to watch the client's socket (`epoll_ctl(2)`).
+    NotWatched,
+    /// The proxy is ending.
+    Shutdown,
+    /// The proxy ended before the session had closed in order.
+    ShutdownForced,
+    /// A defect in the proxy ended this session and no other.
+    Panicked,
+}
+
+/// Whose doing an end was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The client's.
+    Client,
+    /// The master's, or the network's on the way to it.
+    Upstream,
+    /// The failover's: there was no master to serve it, or it changed.
+    Failover,
+    /// The operator's: an end that was asked for.
+    Operator,
+    /// Ours.
+    Proxy,
+}
+
+impl CloseReason {
+    /// Every reason once, in the order of their indices.
+    pub const ALL: [Self; 14] = [
+        Self::ClientClosed,
+        Self::ClientReset,
+        Self::ClientLeftWaiting,
+        Self::UpstreamClosed,
+        Self::UpstreamReset,
+        Self::Switched,
+        Self::HeldTooLong,
+        Self::NoMaster,
+        Self::TooManyWaiting,
+        Self::DialFailed,
+        Self::NotWatched,
+        Self::Shutdown,
+        Self::ShutdownForced,
+        Self::Panicked,
+    ];
+
+    /// Its place in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The word for logs and metrics; public interface.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::ClientClosed => "client_closed",
+            Self::ClientReset => "client_reset",
+            Self::ClientLeftWaiting => "client_left_waiting",
+            Self::UpstreamClosed => "upstream_closed",
+            Self::UpstreamReset => "upstream_reset",
+            Self::Switched => "switched",
+            Self::HeldTooLong => "held_too_long",
+            Self::NoMaster => "no_master",
+            Self::TooManyWaiting => "too_many_waiting",
+            Self::DialFailed => "dial_failed",
+            Self::NotWatched => "not_watched",
+            Self::Shutdown => "shutdown",
+            Self::ShutdownForced => "shutdown_forced",
+            Self::Panicked => "panicked",
+        }
+    }
+
+    /// Whose doing it was.
+    pub const fn fault(self) -> Fault {
+        match self {
+            Self::ClientClosed | Self::ClientReset | Self::ClientLeftWaiting => Fault::Client,
+            Self::UpstreamClosed | Self::UpstreamReset | Self::DialFailed => Fault::Upstream,
+            Self::Switched | Self::HeldTooLong | Self::NoMaster | Self::TooManyWaiting => {
+                Fault::Failover
+            }
+            Self::Shutdown | Self::ShutdownForced => Fault::Operator,
+            Self::NotWatched | Self::Panicked => Fault::Proxy,
+        }
+    }
+
+    /// How loudly one such end is said. What happens in ordinary service, or is told by the one line of a
+    /// switch, is said per session at debug only.
+    pub const fn level(self) -> tracing::Level {
+        match self {
+            Self::HeldTooLong
+            | Self::NoMaster
+            | Self::TooManyWaiting
+            | Self::DialFailed
+            | Self::NotWatched => tracing::Level::WARN,
+            Self::Panicked => tracing::Level::ERROR,
+            Self::ClientClosed
+            | Self::ClientReset
+            | Self::ClientLeftWaiting
+            | Self::UpstreamClosed
+            | Self::UpstreamReset
+            | Self::Switched
+            | Self::Shutdown
+            | Self::ShutdownForced => tracing::Level::DEBUG,
+        }
+    }
+
+    /// True when what the kernel has not yet sent to the master must be dropped: it is fenced.
+    pub const fn resets_upstream(self) -> bool {
+        matches!(self, Self::Switched | Self::HeldTooLong)
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn indices_and_labels_are_unique_and_in_order() {
+        let mut labels = HashSet::new();
+        for (i, reason) in CloseReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), i);
+            assert!(labels.insert(reason.label()), "{reason} twice");
+        }
+    }
+}

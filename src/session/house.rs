@@ -1,0 +1,320 @@
+//! The sessions of one proxy entry on one worker, and what they share. Lives on that worker's thread.
+//!
+//! One bell rings for all of them ([`House::attend`]); each session is woken through its seat, looks at the
+//! published state and gives up what it has of an older generation. When the last one has, the generation is
+//! acknowledged: from then on nothing here can send a byte to the old master.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Poll, Waker};
+
+use slab::Slab;
+use tracing::{debug, error, warn};
+
+use super::close::CloseReason;
+use super::tally::Tally;
+use super::{Config, Outlook};
+use crate::net::clock::now;
+use crate::net::rarely::Rarely;
+use crate::topology::publish::{Gate, Leave, Reader, Subscription};
+use crate::topology::{Generation, MasterAddr, Phase, State};
+use crate::upstream::DialError;
+
+/// Size of the one buffer of a worker, in bytes. 16 KiB splits a 16 KiB value in two; exactly 64 KiB costs
+/// twice the processor time (a write of it leaves a tiny segment behind a full one).
+const BUFFER_SIZE: usize = 32 * 1024;
+
+/// The buffer all sessions of a worker read into. Never held across an await, so an idle session owns none.
+pub(crate) type Buffer = Rc<RefCell<Box<[u8]>>>;
+
+pub(crate) fn new_buffer() -> Buffer {
+    Rc::new(RefCell::new(vec![0; BUFFER_SIZE].into_boxed_slice()))
+}
+
+/// What the workers share of one proxy entry; touched off the hot path only.
+#[derive(Debug, Default)]
+pub(crate) struct Common {
+    waiting: AtomicUsize,
+    dials: Rarely,
+    closes: Rarely,
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub(crate) struct House {
+    pub(super) config: Config,
+    pub(super) buffer: Buffer,
+    pub(super) tally: Arc<Tally>,
+    name: Arc<str>,
+    reader: Reader,
+    subscription: Subscription,
+    common: Arc<Common>,
+    seats: RefCell<Slab<Waker>>,
+    /// How many upstream sockets, connected or being connected, there are of each generation.
+    upstreams: RefCell<BTreeMap<Generation, usize>>,
+    /// Counts rings of the bell.
+    turn: Cell<u64>,
+    published: Cell<Generation>,
+    acknowledged: Cell<Generation>,
+    cut: Cell<u64>,
+    ending: Cell<bool>,
+}
+
+impl House {
+    pub(crate) fn new(
+        name: Arc<str>,
+        config: Config,
+        reader: Reader,
+        subscription: Subscription,
+        tally: Arc<Tally>,
+        common: Arc<Common>,
+        buffer: Buffer,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            config,
+            buffer,
+            tally,
+            name,
+            reader,
+            subscription,
+            common,
+            seats: RefCell::default(),
+            upstreams: RefCell::default(),
+            turn: Cell::new(0),
+            published: Cell::default(),
+            acknowledged: Cell::default(),
+            cut: Cell::new(0),
+            ending: Cell::new(false),
+        })
+    }
+
+    /// Hears the bell for all sessions of the house; never ends.
+    pub(crate) async fn attend(self: Rc<Self>) {
+        loop {
+            let state = self.subscription.state();
+            self.published.set(state.generation);
+            self.rouse();
+            self.acknowledge();
+            // The one timer of a hold; in service there is none.
+            match state.phase {
+                Phase::Held { since, .. } => {
+                    let left = state.hold_max.saturating_sub(now().since(since));
+                    if left.is_zero() {
+                        self.subscription.changed().await;
+                    } else {
+                        tokio::select! {
+                            () = self.subscription.changed() => {}
+                            () = tokio::time::sleep(left) => {}
+                        }
+                    }
+                }
+                Phase::NoMaster | Phase::Serving => self.subscription.changed().await,
+            }
+        }
+    }
+
+    /// Ends every session in order.
+    pub(crate) fn end(&self) {
+        self.ending.set(true);
+        self.rouse();
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.get()
+    }
+
+    pub(super) fn gate(&self) -> &Gate {
+        self.reader.gate()
+    }
+
+    pub(super) fn doubt(&self) {
+        self.reader.doubt();
+    }
+
+    pub(super) fn state(&self) -> Arc<State> {
+        self.reader.state()
+    }
+
+    pub(super) fn outlook(&self, state: &State) -> Outlook {
+        let open = self.gate().leave(Reader::pass(state)) == Leave::Open;
+        Outlook::new(state, open, self.ending.get())
+    }
+
+    /// A place among the clients that wait for a master; `None` when there are `max_held` already.
+    pub(super) fn wait(self: &Rc<Self>) -> Option<WaitingPlace> {
+        let waiting = self.common.waiting.fetch_add(1, Ordering::Relaxed);
+        let place = WaitingPlace(Rc::clone(self));
+        self.tally.waiting.add(1);
+        (waiting < self.config.max_held).then_some(place)
+    }
+
+    /// To be held as long as there is an upstream socket of this generation, or a dial for one.
+    pub(super) fn claim(self: &Rc<Self>, generation: Generation) -> Claim {
+        *self.upstreams.borrow_mut().entry(generation).or_default() += 1;
+        Claim {
+            house: Rc::clone(self),
+            generation,
+        }
+    }
+
+    pub(super) fn dial_failed(&self, master: &MasterAddr, error: &DialError) {
+        self.doubt();
+        self.tally.dial_failures.add(1);
+        if let Some(count) = self.common.dials.allow(now()) {
+            warn!(
+                event = "dial_failed",
+                proxy = %self.name,
+                addr = %master,
+                reason = error.label(),
+                count,
+                "cannot connect to the master: {error}"
+            );
+        }
+    }
+
+    fn rouse(&self) {
+        self.turn.set(self.turn.get().wrapping_add(1));
+        for (_, waker) in self.seats.borrow().iter() {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn acknowledge(&self) {
+        let published = self.published.get();
+        if published <= self.acknowledged.get() {
+            return;
+        }
+        let oldest = self.upstreams.borrow().keys().next().copied();
+        if oldest.is_none_or(|oldest| oldest >= published) {
+            self.acknowledged.set(published);
+            self.subscription
+                .acknowledge(published, self.cut.replace(0));
+        }
+    }
+
+    fn closed(&self, reason: CloseReason) {
+        self.tally.closed[reason.index()].add(1);
+        let (proxy, fault) = (&self.name, reason.fault());
+        match reason.level() {
+            tracing::Level::ERROR => error!(
+                event = "session_closed", %proxy, %reason, ?fault,
+                "a defect of the proxy ended a session; all others go on"
+            ),
+            tracing::Level::WARN => {
+                if let Some(count) = self.common.closes.allow(now()) {
+                    warn!(event = "session_closed", %proxy, %reason, ?fault, count, "closed clients");
+                }
+            }
+            _ => debug!(event = "session_closed", %proxy, %reason, ?fault, "session closed"),
+        }
+    }
+}
+
+/// One session's place in its house; dropping it is the end of the session, however that came about.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(super) house: Rc<House>,
+    key: Option<usize>,
+    turn: u64,
+    reason: Option<CloseReason>,
+}
+
+impl Seat {
+    pub(crate) fn new(house: &Rc<House>) -> Self {
+        house.tally.opened.add(1);
+        Self {
+            house: Rc::clone(house),
+            key: None,
+            turn: house.turn.get(),
+            reason: None,
+        }
+    }
+
+    /// Lets the bell wake the current task. A task's waker stays good as long as the task lives.
+    pub(super) async fn sit(&mut self) {
+        poll_fn(|cx| {
+            self.key = Some(self.house.seats.borrow_mut().insert(cx.waker().clone()));
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// True once for each time the bell rang since the last call, however often it rang.
+    #[inline]
+    pub(super) fn has_turned(&mut self) -> bool {
+        let turn = self.house.turn.get();
+        std::mem::replace(&mut self.turn, turn) != turn
+    }
+
+    /// Waits for the bell.
+    pub(super) async fn turned(&mut self) {
+        poll_fn(|_| {
+            if self.has_turned() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    /// Notes why this session ends; the first reason counts.
+    pub(crate) fn close(&mut self, reason: CloseReason) {
+        self.reason.get_or_insert(reason);
+    }
+
+    /// Counts a session that lost its upstream to a switch.
+    pub(super) fn cut(&self) {
+        self.house.cut.set(self.house.cut.get() + 1);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.house.seats.borrow_mut().remove(key);
+        }
+        let reason = match self.reason {
+            Some(reason) => reason,
+            None if std::thread::panicking() => CloseReason::Panicked,
+            None => CloseReason::ShutdownForced,
+        };
+        self.house.closed(reason);
+    }
+}
+
+/// One of `max_held` places.
+#[derive(Debug)]
+pub(super) struct WaitingPlace(Rc<House>);
+
+impl Drop for WaitingPlace {
+    fn drop(&mut self) {
+        self.0.common.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.tally.waiting.sub(1);
+    }
+}
+
+/// "I have, or am about to have, an upstream socket of this generation." Drop the socket first.
+#[derive(Debug)]
+pub(super) struct Claim {
+    house: Rc<House>,
+    generation: Generation,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut upstreams = self.house.upstreams.borrow_mut();
+        if let Some(count) = upstreams.get_mut(&self.generation) {
+            *count -= 1;
+            if *count == 0 {
+                upstreams.remove(&self.generation);
+            }
+        }
+        drop(upstreams);
+        self.house.acknowledge();
+    }
+}

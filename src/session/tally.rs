@@ -1,0 +1,80 @@
+//! Counters of one proxy entry on one worker: written by that worker alone, read by anybody.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::close::CloseReason;
+
+/// A counter with a single writer: adding is a plain load and store, no locked instruction.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    #[inline]
+    pub(crate) fn add(&self, n: u64) {
+        self.0
+            .store(self.0.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sub(&self, n: u64) {
+        self.0.store(
+            self.0.load(Ordering::Relaxed).saturating_sub(n),
+            Ordering::Relaxed,
+        );
+    }
+
+    pub(crate) fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What one worker counts of one proxy entry.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) opened: Counter,
+    pub(crate) waiting: Counter,
+    pub(crate) bytes_up: Counter,
+    pub(crate) bytes_down: Counter,
+    pub(crate) dial_failures: Counter,
+    pub(crate) closed: [Counter; CloseReason::ALL.len()],
+}
+
+/// Counted sessions of one proxy entry, summed over its workers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// Sessions ever begun.
+    pub opened: u64,
+    /// Of the active ones, those that wait for a master.
+    pub waiting: u64,
+    /// Bytes written to masters.
+    pub bytes_up: u64,
+    /// Bytes written to clients.
+    pub bytes_down: u64,
+    /// Connections to a master that failed.
+    pub dial_failures: u64,
+    /// Ended sessions by [`CloseReason::index`].
+    pub closed: [u64; CloseReason::ALL.len()],
+}
+
+impl Sum {
+    /// Sessions that are open now.
+    pub fn active(&self) -> u64 {
+        self.opened.saturating_sub(self.closed.iter().sum())
+    }
+
+    /// Sessions that ended for this reason.
+    pub const fn closed_by(&self, reason: CloseReason) -> u64 {
+        self.closed[reason.index()]
+    }
+
+    pub(crate) fn add(&mut self, tally: &Tally) {
+        // Ends are read before beginnings, so that a session counted between the two is not missing.
+        for (sum, counter) in self.closed.iter_mut().zip(&tally.closed) {
+            *sum += counter.read();
+        }
+        self.opened += tally.opened.read();
+        self.waiting += tally.waiting.read();
+        self.bytes_up += tally.bytes_up.read();
+        self.bytes_down += tally.bytes_down.read();
+        self.dial_failures += tally.dial_failures.read();
+    }
+}

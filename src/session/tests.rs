@@ -1,0 +1,159 @@
+//! The transitions, and what a panic leaves behind. Bytes over real sockets are tested with the pool.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::*;
+use crate::topology::publish::channel;
+
+const G1: Generation = Generation(1);
+const G2: Generation = Generation(2);
+const HOLD: Duration = Duration::from_secs(10);
+
+fn at(seconds: u64) -> Moment {
+    Moment::from_nanos(0) + Duration::from_secs(seconds)
+}
+
+fn open(generation: Generation) -> Outlook {
+    Outlook {
+        generation,
+        open: true,
+        held_since: None,
+        hold_max: HOLD,
+        ending: false,
+    }
+}
+
+fn held(generation: Generation, since: u64) -> Outlook {
+    Outlook {
+        open: false,
+        held_since: Some(at(since)),
+        ..open(generation)
+    }
+}
+
+fn life(stage: Stage) -> Life {
+    Life {
+        stage,
+        ..Life::new(at(0))
+    }
+}
+
+#[test]
+fn every_transition() {
+    use CloseReason as R;
+    use Event as E;
+    use Stage::{Closing, Dialing, Live, Waiting};
+
+    let ending = Outlook {
+        ending: true,
+        ..open(G1)
+    };
+    let nobody = Outlook {
+        open: false,
+        ..open(Generation(0))
+    };
+    for (stage, event, outlook, second, next) in [
+        (Waiting, E::Looked, open(G1), 0, Dialing(G1)),
+        (Waiting, E::Looked, nobody, 9, Waiting),
+        (Waiting, E::Looked, nobody, 10, Closing(R::NoMaster)),
+        (Waiting, E::Looked, held(G1, 5), 9, Waiting),
+        (Waiting, E::Looked, held(G1, 5), 10, Closing(R::HeldTooLong)),
+        (
+            Waiting,
+            E::ClientLeft,
+            open(G1),
+            1,
+            Closing(R::ClientLeftWaiting),
+        ),
+        (
+            Waiting,
+            E::WaitRefused,
+            nobody,
+            0,
+            Closing(R::TooManyWaiting),
+        ),
+        (Waiting, E::Looked, ending, 0, Closing(R::Shutdown)),
+        (Dialing(G1), E::Looked, open(G1), 1, Dialing(G1)),
+        (Dialing(G1), E::Dialled, open(G1), 1, Live(G1)),
+        (Dialing(G1), E::Dialled, open(G2), 1, Dialing(G2)),
+        (Dialing(G1), E::Looked, open(G2), 1, Dialing(G2)),
+        (Dialing(G1), E::Dialled, held(G1, 1), 1, Waiting),
+        (Dialing(G1), E::DialFailed, open(G1), 1, Dialing(G1)),
+        (Dialing(G1), E::DialFailed, open(G2), 1, Dialing(G2)),
+        (
+            Dialing(G1),
+            E::ClientLeft,
+            open(G1),
+            1,
+            Closing(R::ClientLeftWaiting),
+        ),
+        (Dialing(G1), E::Dialled, ending, 1, Closing(R::Shutdown)),
+        (Live(G1), E::Looked, open(G1), 99, Live(G1)),
+        (Live(G1), E::Looked, held(G1, 95), 99, Live(G1)),
+        (
+            Live(G1),
+            E::Looked,
+            held(G1, 89),
+            99,
+            Closing(R::HeldTooLong),
+        ),
+        (Live(G1), E::Looked, open(G2), 99, Closing(R::Switched)),
+        (Live(G1), E::Looked, held(G2, 99), 99, Closing(R::Switched)),
+        (Live(G1), E::Looked, ending, 99, Closing(R::Shutdown)),
+        (
+            Live(G1),
+            E::Ended(R::ClientClosed),
+            open(G1),
+            99,
+            Closing(R::ClientClosed),
+        ),
+        (
+            Closing(R::Switched),
+            E::Ended(R::ClientClosed),
+            ending,
+            99,
+            Closing(R::Switched),
+        ),
+    ] {
+        let got = life(stage).on(event, &outlook, at(second));
+        assert_eq!(got, next, "{stage:?} {event:?} {outlook:?} at {second} s");
+    }
+}
+
+#[test]
+fn dials_fail_for_hold_max_since_the_first() {
+    let mut life = life(Stage::Dialing(G1));
+    for second in 20..30 {
+        let stage = life.on(Event::DialFailed, &open(G1), at(second));
+        assert_eq!(stage, Stage::Dialing(G1), "at {second} s");
+    }
+    let stage = life.on(Event::DialFailed, &open(G1), at(30));
+    assert_eq!(stage, Stage::Closing(CloseReason::DialFailed));
+}
+
+#[test]
+fn a_panic_ends_one_session_and_gives_back_what_it_had() {
+    let (_publisher, reader, mut subscriptions) = channel(State::initial(HOLD), 1);
+    let tally = Arc::default();
+    let house = House::new(
+        "main".into(),
+        Config::default(),
+        reader,
+        subscriptions.remove(0),
+        Arc::clone(&tally),
+        Arc::default(),
+        new_buffer(),
+    );
+    let defect = catch_unwind(AssertUnwindSafe(|| {
+        let seat = Seat::new(&house);
+        let _claim = seat.house.claim(G1);
+        let _place = seat.house.wait();
+        panic!("a defect made for this test");
+    }));
+    assert!(defect.is_err());
+    let mut sum = tally::Sum::default();
+    sum.add(&tally);
+    assert_eq!(sum.closed_by(CloseReason::Panicked), 1);
+    assert_eq!((sum.active(), sum.waiting), (0, 0));
+}
