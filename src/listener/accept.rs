@@ -15,9 +15,9 @@ use super::Config;
 use super::bind::{Bound, SocketFile};
 use crate::net::backoff::Backoff;
 use crate::net::clock::now;
+use crate::net::counter::Counter;
 use crate::net::rarely::Rarely;
 use crate::net::stream::Stream;
-use crate::session::tally::Counter;
 
 /// Shortest and longest pause when the kernel has no descriptor or memory left.
 const PAUSE_FLOOR: Duration = Duration::from_millis(10);
