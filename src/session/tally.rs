@@ -1,31 +1,7 @@
 //! Counters of one proxy entry on one worker: written by that worker alone, read by anybody.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::close::CloseReason;
-
-/// A counter with a single writer: adding is a plain load and store, no locked instruction.
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    #[inline]
-    pub(crate) fn add(&self, n: u64) {
-        self.0
-            .store(self.0.load(Ordering::Relaxed) + n, Ordering::Relaxed);
-    }
-
-    pub(crate) fn sub(&self, n: u64) {
-        self.0.store(
-            self.0.load(Ordering::Relaxed).saturating_sub(n),
-            Ordering::Relaxed,
-        );
-    }
-
-    pub(crate) fn read(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::net::counter::Counter;
 
 /// What one worker counts of one proxy entry.
 #[derive(Debug, Default)]

@@ -157,3 +157,24 @@ fn a_panic_ends_one_session_and_gives_back_what_it_had() {
     assert_eq!(sum.closed_by(CloseReason::Panicked), 1);
     assert_eq!((sum.active(), sum.waiting), (0, 0));
 }
+
+#[tokio::test]
+async fn an_idle_session_is_small() {
+    /// Bytes of a session's task, sockets' own memory apart: ten thousand idle ones are to fit in 10 MB.
+    const SESSION_LIMIT: usize = 1024;
+
+    let (_publisher, reader, mut subscriptions) = channel(State::initial(HOLD), 1);
+    let house = House::new(
+        "main".into(),
+        Config::default(),
+        reader,
+        subscriptions.remove(0),
+        Arc::default(),
+        Arc::default(),
+        new_buffer(),
+    );
+    let (client, _peer) = tokio::net::UnixStream::pair().expect("pair");
+    let session = run(Seat::new(&house), crate::net::stream::Stream::Unix(client));
+    let size = size_of_val(&session);
+    assert!(size <= SESSION_LIMIT, "{size} bytes");
+}
