@@ -1,6 +1,7 @@
 //! The transitions, and what a panic leaves behind. Bytes over real sockets are tested with the pool.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::*;
@@ -37,6 +38,19 @@ fn life(stage: Stage) -> Life {
         stage,
         ..Life::new(at(0))
     }
+}
+
+fn house() -> Rc<House> {
+    let (_publisher, reader, mut subscriptions) = channel(State::initial(HOLD), 1);
+    House::new(
+        "main".into(),
+        Config::default(),
+        reader,
+        subscriptions.remove(0),
+        Arc::default(),
+        Arc::default(),
+        new_buffer(),
+    )
 }
 
 #[test]
@@ -134,17 +148,7 @@ fn dials_fail_for_hold_max_since_the_first() {
 
 #[test]
 fn a_panic_ends_one_session_and_gives_back_what_it_had() {
-    let (_publisher, reader, mut subscriptions) = channel(State::initial(HOLD), 1);
-    let tally = Arc::default();
-    let house = House::new(
-        "main".into(),
-        Config::default(),
-        reader,
-        subscriptions.remove(0),
-        Arc::clone(&tally),
-        Arc::default(),
-        new_buffer(),
-    );
+    let house = house();
     let defect = catch_unwind(AssertUnwindSafe(|| {
         let seat = Seat::new(&house);
         let _claim = seat.house.claim(G1);
@@ -153,7 +157,7 @@ fn a_panic_ends_one_session_and_gives_back_what_it_had() {
     }));
     assert!(defect.is_err());
     let mut sum = tally::Sum::default();
-    sum.add(&tally);
+    sum.add(&house.tally);
     assert_eq!(sum.closed_by(CloseReason::Panicked), 1);
     assert_eq!((sum.active(), sum.waiting), (0, 0));
 }
@@ -163,16 +167,7 @@ async fn an_idle_session_is_small() {
     /// Bytes of a session's task, sockets' own memory apart: ten thousand idle ones are to fit in 10 MB.
     const SESSION_LIMIT: usize = 1024;
 
-    let (_publisher, reader, mut subscriptions) = channel(State::initial(HOLD), 1);
-    let house = House::new(
-        "main".into(),
-        Config::default(),
-        reader,
-        subscriptions.remove(0),
-        Arc::default(),
-        Arc::default(),
-        new_buffer(),
-    );
+    let house = house();
     let (client, _peer) = tokio::net::UnixStream::pair().expect("pair");
     let session = run(Seat::new(&house), crate::net::stream::Stream::Unix(client));
     let size = size_of_val(&session);
