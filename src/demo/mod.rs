@@ -1,5 +1,15 @@
 //! A local topology of real servers, the proxy in front, traffic through it.
 
+pub mod cluster;
+mod cluster_config;
+pub mod guard;
+pub mod instance;
+mod ports;
+pub mod server;
+mod settle;
+pub mod wait;
+pub mod wire;
+
 use std::path::PathBuf;
 
 /// What the demo does to the topology.
