@@ -50,7 +50,10 @@ pub struct ExitError {
 
 impl ExitError {
     fn runtime(what: &str, e: &dyn std::fmt::Display) -> Self {
-        Self { exit: Exit::Runtime, message: format!("{what}: {e}") }
+        Self {
+            exit: Exit::Runtime,
+            message: format!("{what}: {e}"),
+        }
     }
 }
 
@@ -61,7 +64,10 @@ impl From<BindError> for ExitError {
             77 => Exit::Permission,
             _ => Exit::Runtime,
         };
-        Self { exit, message: e.to_string() }
+        Self {
+            exit,
+            message: e.to_string(),
+        }
     }
 }
 
@@ -103,11 +109,14 @@ async fn serve(config: Config, bound: Vec<Vec<Bound>>, lines: Lines) -> Result<(
 
     let outcome = loop {
         tokio::select! {
-            () = signals.ending() => break Ok(()),
-            _ = signals.status.recv() => log_status(&pool.counters(), &readers),
-            _ = signals.hangup.recv() => {
-                info!(event = "hangup_ignored", "SIGHUP is ignored: a changed configuration needs a restart");
-            }
+            asked = signals.next() => match asked {
+                Asked::End => break Ok(()),
+                Asked::Status => log_status(&pool.counters(), &readers),
+                Asked::Hangup => info!(
+                    event = "hangup_ignored",
+                    "SIGHUP is ignored: a changed configuration needs a restart"
+                ),
+            },
             departed = pool.departed() => {
                 let worker = departed.map_or(0, |d| d.worker);
                 error!(event = "worker_lost", worker, "a worker thread has ended; the process ends, to be restarted whole");
@@ -117,7 +126,10 @@ async fn serve(config: Config, bound: Vec<Vec<Bound>>, lines: Lines) -> Result<(
         }
     };
     let counters = pool.counters();
-    info!(event = "draining", "asked to end: no new clients, sessions are closed");
+    info!(
+        event = "draining",
+        "asked to end: no new clients, sessions are closed"
+    );
     end.cancel();
     tasks.close();
     let ending = async {
@@ -139,7 +151,7 @@ fn start(
     bound: Vec<Vec<Bound>>,
     tasks: &TaskTracker,
     end: &CancellationToken,
-) -> Result<(Pool, Vec<(Arc<str>, Reader)>), ExitError> {
+) -> Result<(Pool, Vec<Reader>), ExitError> {
     let workers = config.workers.count();
     let mut subscribers = Vec::new();
     let mut entries = Vec::new();
@@ -150,10 +162,19 @@ fn start(
         let initial = State::initial(config.rules.hold_max.resolve(None));
         let (publisher, reader, subscriptions) = publish::channel(initial, workers);
         let (seen, observations) = mpsc::channel(control::MAX_OBSERVATIONS);
-        subscribers.push(Subscriber { master: proxy.master.clone(), observations: seen });
-        controls.push((proxy, Arc::clone(&name), own_addresses(&bound), observations, publisher));
+        subscribers.push(Subscriber {
+            master: proxy.master.clone(),
+            observations: seen,
+        });
+        controls.push((
+            proxy,
+            Arc::clone(&name),
+            own_addresses(&bound),
+            observations,
+            publisher,
+        ));
         log_listening(proxy, &bound);
-        readers.push((Arc::clone(&name), reader.clone()));
+        readers.push(reader.clone());
         entries.push(worker::Entry {
             name,
             listener: proxy.listener.clone(),
@@ -201,6 +222,12 @@ struct Signals {
     hangup: Signal,
 }
 
+enum Asked {
+    End,
+    Status,
+    Hangup,
+}
+
 impl Signals {
     fn new() -> std::io::Result<Self> {
         Ok(Self {
@@ -211,11 +238,17 @@ impl Signals {
         })
     }
 
-    async fn ending(&mut self) {
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Asked::End,
+            _ = self.interrupt.recv() => Asked::End,
+            _ = self.status.recv() => Asked::Status,
+            _ = self.hangup.recv() => Asked::Hangup,
         }
+    }
+
+    async fn ending(&mut self) {
+        while !matches!(self.next().await, Asked::End) {}
     }
 }
 
@@ -229,10 +262,13 @@ fn log_listening(proxy: &Proxy, bound: &[Bound]) {
     }
 }
 
-fn log_status(counters: &[Counters], readers: &[(Arc<str>, Reader)]) {
-    for (counters, (_, reader)) in counters.iter().zip(readers) {
+fn log_status(counters: &[Counters], readers: &[Reader]) {
+    for (counters, reader) in counters.iter().zip(readers) {
         let state = reader.state();
-        let master = state.master.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+        let master = state
+            .master
+            .as_ref()
+            .map_or_else(|| "none".to_owned(), ToString::to_string);
         let phase = match &state.phase {
             Phase::NoMaster => "no_master".to_owned(),
             Phase::Held { cause, .. } => format!("held:{cause}"),
@@ -261,8 +297,13 @@ fn log_stopped(counters: &[Counters]) {
 
 /// `client_closed=12 switched=3`
 fn closed_by_reason(counters: &Counters) -> String {
-    let nonzero = CloseReason::ALL.iter().map(|r| (r.label(), counters.sessions.closed_by(*r)));
-    let words: Vec<_> = nonzero.filter(|(_, n)| *n > 0).map(|(l, n)| format!("{l}={n}")).collect();
+    let nonzero = CloseReason::ALL
+        .iter()
+        .map(|r| (r.label(), counters.sessions.closed_by(*r)));
+    let words: Vec<_> = nonzero
+        .filter(|(_, n)| *n > 0)
+        .map(|(l, n)| format!("{l}={n}"))
+        .collect();
     words.join(" ")
 }
 
@@ -272,13 +313,18 @@ fn note_open_files() {
             let sessions = limit.saturating_sub(RESERVED_FILES) / 2;
             if sessions < FEW_SESSIONS {
                 warn!(
-                    event = "few_open_files", limit, sessions,
+                    event = "few_open_files",
+                    limit,
+                    sessions,
                     "the limit of open files allows about {sessions} sessions: raise it (LimitNOFILE= in the unit, or ulimit -n)"
                 );
             }
         }
         Ok(None) => {}
-        Err(e) => warn!(event = "few_open_files", "cannot raise the limit of open files: {e}"),
+        Err(e) => warn!(
+            event = "few_open_files",
+            "cannot raise the limit of open files: {e}"
+        ),
     }
 }
 
@@ -290,7 +336,10 @@ async fn report_dropped_lines(lines: Lines, end: CancellationToken) {
         if dropped > known {
             let count = dropped - known;
             known = dropped;
-            warn!(event = "log_lines_dropped", count, "log lines were lost: whoever reads stderr is too slow");
+            warn!(
+                event = "log_lines_dropped",
+                count, "log lines were lost: whoever reads stderr is too slow"
+            );
         }
     }
 }

@@ -31,14 +31,14 @@ fn run(flags: &Flags) -> ExitCode {
         Ok(loaded) => loaded,
         Err(e) => return fail(Exit::Config, &e),
     };
-    let _log = match telemetry::init(&loaded.config.log) {
+    let log = match telemetry::init(&loaded.config.log) {
         Ok(guard) => guard,
         Err(e) => return fail(Exit::Runtime, &e),
     };
     for warning in loaded.warnings {
         tracing::warn!(event = "config_warning", "{warning}");
     }
-    match daemon::run(loaded.config) {
+    match daemon::run(loaded.config, log.lines()) {
         Ok(()) => Exit::Ok.into(),
         Err(e) => {
             tracing::error!(event = "failed", code = e.exit.code(), "{e}");

@@ -193,7 +193,14 @@ impl Instance {
 
     pub(super) fn start(&self, extra: &[String]) -> Result<(), ClusterError> {
         let mut state = self.state();
-        if !matches!(&*state, State::Down) {
+        // One that ended by itself is down too.
+        let alive = match &mut *state {
+            State::Down => false,
+            State::Running(child) | State::Frozen(child) => {
+                !matches!(child.try_wait(), Ok(Some(_)))
+            }
+        };
+        if alive {
             return Err(self.wrong_state("is already started"));
         }
         let launch = &self.launch;

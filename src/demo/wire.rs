@@ -109,6 +109,18 @@ impl Conn {
             .map_err(|e| failure(e, self.timeout))
     }
 
+    /// Whether something can be read `within` that time. Nothing is taken off the connection.
+    ///
+    /// # Errors
+    /// [`WireError::Closed`] or [`WireError::Io`] when nothing will ever come.
+    pub fn readable(&mut self, within: Duration) -> Result<bool, WireError> {
+        match self.fill(now() + within) {
+            Ok(_) => Ok(true),
+            Err(WireError::Timeout(_)) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Reads one reply.
     ///
     /// # Errors
