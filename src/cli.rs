@@ -15,6 +15,7 @@ const EXAMPLES: &str = "\
 Example: three Sentinels, applications keep using localhost:6379
   switchmaster --sentinel 10.0.0.3,10.0.0.4,10.0.0.5 --master mymaster
 
+Several addresses for clients: repeat --listen. A unix socket: --listen unix:/run/redis.sock
 Passwords are never flags: see password_file in `switchmaster config example`.
 Every key of the file has a variable: SWITCHMASTER_FAILOVER_HOLD_MAX is hold_max in [failover].
 A flag counts more than the environment, that more than the file, that more than the default.";
@@ -93,7 +94,7 @@ enum Sub {
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(Demo),
     /// Show the effective configuration, or an example file
-    #[command(subcommand)]
+    #[command(subcommand, disable_help_subcommand = true)]
     Config(ConfigSub),
     /// Become PROGRAM, and die with the parent process
     #[command(name = "__guarded", hide = true, disable_help_flag = true)]
@@ -124,7 +125,7 @@ struct Options {
     /// Its name at Sentinel [env: SWITCHMASTER_MASTER] [default: mymaster]
     #[arg(long, value_name = "NAME")]
     master: Option<String>,
-    /// Port for clients; repeatable [env: SWITCHMASTER_LISTEN] [default: 127.0.0.1:6379]
+    /// Address for clients [env: SWITCHMASTER_LISTEN] [default: 127.0.0.1:6379]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
     /// Log level or filter [env: SWITCHMASTER_LOG_LEVEL] [default: info]
@@ -137,10 +138,10 @@ struct Options {
 
 #[derive(Args)]
 struct Demo {
-    /// Events to run without a terminal: planned, kill, freeze [default: ask for keys]
+    /// Events to run: planned, kill, freeze [default: ask for keys]
     #[arg(long, value_name = "EVENT,...", value_delimiter = ',', value_parser = event)]
     script: Option<Vec<demo::Event>>,
-    /// Server to start [default: valkey-server, redis-server or redis-check-rdb]
+    /// Server to start [default: valkey-server or redis-server, if found]
     #[arg(long, value_name = "PATH")]
     server_bin: Option<PathBuf>,
     /// Port of the proxy on 127.0.0.1 [default: 6379, or the next free one]
@@ -229,5 +230,72 @@ fn event(name: &str) -> Result<demo::Event, String> {
         "kill" => Ok(demo::Event::Kill),
         "freeze" => Ok(demo::Event::Freeze),
         _ => Err("events are planned, kill and freeze".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Command, Stop> {
+        let name = ["switchmaster"].iter();
+        parse(name.chain(arguments).map(OsString::from))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn serving_is_the_default_command() {
+        for arguments in [&["--sentinel", "a,b"][..], &["run", "--sentinel", "a,b"]] {
+            let Ok(Command::Run(flags)) = parsed(arguments) else {
+                panic!("{arguments:?}");
+            };
+            assert_eq!(flags.sentinel, ["a", "b"]);
+        }
+    }
+
+    #[test]
+    fn a_guarded_program_keeps_its_own_options() {
+        let arguments = [
+            "__guarded",
+            "redis-sentinel",
+            "/bin/rdb",
+            "a.conf",
+            "--help",
+            "--port",
+            "1",
+            "--",
+            "-V",
+        ];
+        let Ok(Command::Guarded {
+            arg0,
+            program,
+            args,
+        }) = parsed(&arguments)
+        else {
+            panic!("{arguments:?}");
+        };
+        assert_eq!(
+            (arg0, program),
+            ("redis-sentinel".into(), "/bin/rdb".into())
+        );
+        assert_eq!(args, arguments[3..]);
+    }
+
+    #[test]
+    fn the_demo_reads_its_script() {
+        let Ok(Command::Demo(options)) =
+            parsed(&["demo", "--script", "planned,kill", "--port", "7000"])
+        else {
+            panic!("the demo");
+        };
+        assert_eq!(
+            options.script,
+            Some(vec![demo::Event::Planned, demo::Event::Kill])
+        );
+        assert_eq!(options.port, Some(7000));
     }
 }

@@ -41,7 +41,10 @@ fn run(flags: &Flags) -> ExitCode {
     match daemon::run(loaded.config, log.lines()) {
         Ok(()) => Exit::Ok.into(),
         Err(e) => {
-            tracing::error!(event = "failed", code = e.exit.code(), "{e}");
+            // One event is one line; what to do stands on lines of its own.
+            for line in e.to_string().lines() {
+                tracing::error!(event = "failed", code = e.exit.code(), "{line}");
+            }
             e.exit.into()
         }
     }

@@ -282,12 +282,12 @@ fn filter(text: &str) -> Result<EnvFilter, FilterError> {
     if directives.is_empty() {
         return Err(FilterError("the filter is empty".to_owned()));
     }
-    for directive in directives {
+    for directive in &directives {
         // A lone word that is no level would pass as the name of a module, and silence all others.
         let is_level = directive
             .parse::<tracing::level_filters::LevelFilter>()
             .is_ok();
-        let is_path = directive.contains(['=', ':', '[']) || directive == "switchmaster";
+        let is_path = directive.contains(['=', ':', '[']) || *directive == "switchmaster";
         if !is_level && !is_path {
             let shown: String = directive
                 .chars()
@@ -299,7 +299,7 @@ fn filter(text: &str) -> Result<EnvFilter, FilterError> {
     }
     EnvFilter::builder()
         .with_regex(false)
-        .parse(text)
+        .parse(directives.join(","))
         .map_err(|e| FilterError(format!("not a log filter: {e}")))
 }
 

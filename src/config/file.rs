@@ -88,10 +88,11 @@ pub(super) fn parse(text: &Arc<Text>) -> Result<Document, Error> {
     let reader = Reader { text };
     let root = DeTable::parse(&text.text).map_err(|e| {
         let source = reader.source(e.span().unwrap_or(0..0));
+        let message: Vec<_> = e.message().lines().collect();
         Problem::at(
             &source,
-            printable(e.message()).replace("\\n", ", "),
-            "this is not TOML; `switchmaster config example` shows how the file looks",
+            printable(&message.join(", ")),
+            "this is not valid TOML; `switchmaster config example` shows how the file looks",
         )
     })?;
 
@@ -201,7 +202,7 @@ impl Reader<'_> {
                 }
             }
             DeValue::Array(values) => Raw::List(values.iter().map(|v| self.item(v)).collect()),
-            DeValue::Float(_) => Raw::Strange("a bare number"),
+            DeValue::Float(_) => Raw::Strange("a number with a fraction"),
             DeValue::Datetime(_) => Raw::Strange("a date"),
             DeValue::Table(_) => Raw::Strange("a table"),
         };

@@ -15,6 +15,7 @@ mod resolve;
 pub mod schema;
 mod secret;
 mod show;
+mod text;
 mod value;
 mod written;
 

@@ -9,6 +9,8 @@ use std::sync::Arc;
 const MAX_SHOWN: usize = 20;
 /// Longest piece of a source line shown, in characters.
 const MAX_LINE_SHOWN: usize = 120;
+/// How much of a long line is shown after the culprit, in characters.
+const SHOWN_AFTER: usize = 20;
 /// Longest value repeated in a message, in characters.
 const MAX_VALUE_SHOWN: usize = 80;
 
@@ -137,9 +139,14 @@ fn show_snippet(
         .max(1);
 
     // Of a very long line, the part around the culprit.
-    let skipped = (column + width)
+    let skipped = (column + width + SHOWN_AFTER)
         .saturating_sub(MAX_LINE_SHOWN)
         .min(column - 1);
+    let skipped = if line.chars().nth(MAX_LINE_SHOWN).is_some() {
+        skipped
+    } else {
+        0
+    };
     let shown: String = line
         .chars()
         .skip(skipped)

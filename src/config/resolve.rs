@@ -6,16 +6,15 @@ use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 use super::env::Environment;
 use super::problem::{Error, Problem, Source, printable};
 use super::schema::{ENV_PROBE_PASSWORD, ENV_SENTINEL_PASSWORD, Key};
 use super::secret::Places;
-use super::value::{Listed, Refusal, Values};
+use super::text::{listen_addr, network, plain_name, proxy_name, refusal, sentinel_addr};
+use super::value::{Listed, Values};
 use super::written::Items;
 use super::{Config, Loaded, Proxy, Written};
-use crate::net::addr::{DEFAULT_SENTINEL_PORT, HostPort, ListenAddr, SentinelAddr};
+use crate::net::addr::ListenAddr;
 use crate::sentinel::Credentials;
 use crate::topology::rules::{Agree, HoldMax, Rules, Verify};
 use crate::worker::Workers;
@@ -29,12 +28,6 @@ const MAX_PROXIES: usize = 256;
 const MAX_LISTENERS: usize = 64;
 /// Most networks one entry allows.
 const MAX_NETWORKS: usize = 1024;
-/// Longest name of a proxy entry, in bytes.
-const MAX_PROXY_NAME: usize = 64;
-/// Longest master name or user name, in bytes; Redis itself sets no bound.
-const MAX_NAME: usize = 512;
-/// Longest path of a unix socket: `sun_path` less its zero byte (unix(7)).
-const MAX_SOCKET_PATH: usize = 107;
 /// Bounds of the counts.
 const MAX_HELD: RangeInclusive<usize> = 0..=1_000_000;
 const MAX_CONNECTIONS: RangeInclusive<usize> = 0..=10_000_000;
@@ -428,101 +421,4 @@ fn collide(a: &ListenAddr, b: &ListenAddr) -> bool {
         }
         (a, b) => a == b,
     }
-}
-
-fn sentinel_addr(text: &str) -> Result<SentinelAddr, Refusal> {
-    if text.contains("://") {
-        return Err(refusal(
-            format!(
-                "\"{}\" is a URL, which this version does not read",
-                printable(text)
-            ),
-            "write host:port, for example \"10.0.0.3:26379\"; logins go to username and password_file",
-        ));
-    }
-    let addr = HostPort::parse(text, Some(DEFAULT_SENTINEL_PORT)).map_err(|e| {
-        refusal(
-            format!("\"{}\" is no address: {e}", printable(text)),
-            "write host or host:port, for example \"10.0.0.3:26379\"",
-        )
-    })?;
-    if addr.host.is_unspecified() {
-        return Err(refusal(
-            format!(
-                "\"{}\" is an address to listen on, not one to connect to",
-                printable(text)
-            ),
-            "write the Sentinel's own address, for example \"10.0.0.3:26379\"",
-        ));
-    }
-    Ok(SentinelAddr(addr))
-}
-
-fn listen_addr(text: &str) -> Result<ListenAddr, Refusal> {
-    let addr: ListenAddr = text.parse().map_err(|e: crate::net::addr::AddrError| {
-        let help = match text.parse::<u16>() {
-            Ok(port) => format!("did you mean \"127.0.0.1:{port}\"?"),
-            Err(_) => "write \"127.0.0.1:6379\" or \"unix:/run/switchmaster/main.sock\"".to_owned(),
-        };
-        (e.to_string(), help)
-    })?;
-    match &addr {
-        ListenAddr::Unix(path) if path.as_os_str().len() > MAX_SOCKET_PATH => Err(refusal(
-            format!("the socket path \"{}\" is too long", printable(text)),
-            format!("the system allows {MAX_SOCKET_PATH} bytes: choose a shorter path"),
-        )),
-        ListenAddr::Unix(path) if path.as_os_str().as_encoded_bytes().contains(&0) => Err(refusal(
-            format!(
-                "the socket path \"{}\" has a zero byte in it",
-                printable(text)
-            ),
-            "write \"unix:/run/switchmaster/main.sock\"",
-        )),
-        _ => Ok(addr),
-    }
-}
-
-fn network(text: &str) -> Result<IpNet, Refusal> {
-    text.parse::<IpNet>()
-        .or_else(|e| text.parse::<IpAddr>().map(IpNet::from).map_err(|_| e))
-        .map(|net| net.trunc())
-        .map_err(|_| {
-            refusal(
-                format!("\"{}\" is not a network", printable(text)),
-                "write an address and the length of its prefix, for example \"10.0.0.0/8\", or one address",
-            )
-        })
-}
-
-fn proxy_name(text: &str) -> Result<(), Refusal> {
-    let good = (1..=MAX_PROXY_NAME).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    if good {
-        return Ok(());
-    }
-    Err(refusal(
-        format!("\"{}\" is not a name", printable(text)),
-        format!(
-            "use 1 to {MAX_PROXY_NAME} letters, digits, '-' and '_': it stands in logs and metrics"
-        ),
-    ))
-}
-
-/// A name that Redis or Sentinel knows: free in its letters, but one word.
-fn plain_name(text: &str) -> Result<(), Refusal> {
-    let good = (1..=MAX_NAME).contains(&text.len())
-        && !text.chars().any(|c| c.is_control() || c.is_whitespace());
-    if good {
-        return Ok(());
-    }
-    Err(refusal(
-        format!("\"{}\" is not a name", printable(text)),
-        format!("write 1 to {MAX_NAME} bytes without spaces"),
-    ))
-}
-
-fn refusal(message: impl Into<String>, help: impl Into<String>) -> Refusal {
-    (message.into(), help.into())
 }

@@ -94,14 +94,15 @@ pub(super) fn path(item: &Item) -> Option<PathBuf> {
     if text.is_empty() {
         return None;
     }
-    Some(match &item.source {
-        Source::File { text: file, .. } => file
-            .path
-            .parent()
-            .unwrap_or_else(|| Path::new(""))
-            .join(text),
+    let path = match &item.source {
+        Source::File { text: file, .. } => {
+            let folder = file.path.parent().unwrap_or_else(|| Path::new(""));
+            folder.join(text)
+        }
         _ => PathBuf::from(text),
-    })
+    };
+    // Absolute, so that what `config show` prints means the same elsewhere.
+    Some(std::path::absolute(&path).unwrap_or(path))
 }
 
 fn read(

@@ -1,0 +1,113 @@
+//! Texts that mean something by themselves: addresses, networks, names. Each refusal says what to write.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::problem::printable;
+use super::value::Refusal;
+use crate::net::addr::{AddrError, DEFAULT_SENTINEL_PORT, HostPort, ListenAddr, SentinelAddr};
+
+/// Longest name of a proxy entry, in bytes.
+const MAX_PROXY_NAME: usize = 64;
+/// Longest master name or user name, in bytes; Redis itself sets no bound.
+const MAX_NAME: usize = 512;
+/// Longest path of a unix socket: `sun_path` less its zero byte (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+
+pub(super) fn sentinel_addr(text: &str) -> Result<SentinelAddr, Refusal> {
+    if text.contains("://") {
+        return Err(refusal(
+            format!(
+                "\"{}\" is a URL, which this version does not read",
+                printable(text)
+            ),
+            "write host:port, for example \"10.0.0.3:26379\"; logins go to username and password_file",
+        ));
+    }
+    let addr = HostPort::parse(text, Some(DEFAULT_SENTINEL_PORT)).map_err(|e| {
+        refusal(
+            format!("\"{}\" is no address: {e}", printable(text)),
+            "write host or host:port, for example \"10.0.0.3:26379\"",
+        )
+    })?;
+    if addr.host.is_unspecified() {
+        return Err(refusal(
+            format!(
+                "\"{}\" is an address to listen on, not one to connect to",
+                printable(text)
+            ),
+            "write the Sentinel's own address, for example \"10.0.0.3:26379\"",
+        ));
+    }
+    Ok(SentinelAddr(addr))
+}
+
+pub(super) fn listen_addr(text: &str) -> Result<ListenAddr, Refusal> {
+    let addr: ListenAddr = text.parse().map_err(|e: AddrError| {
+        let help = match text.parse::<u16>() {
+            Ok(port) => format!("did you mean \"127.0.0.1:{port}\"?"),
+            Err(_) => "write \"127.0.0.1:6379\" or \"unix:/run/switchmaster/main.sock\"".to_owned(),
+        };
+        (e.to_string(), help)
+    })?;
+    match &addr {
+        ListenAddr::Unix(path) if path.as_os_str().len() > MAX_SOCKET_PATH => Err(refusal(
+            format!("the socket path \"{}\" is too long", printable(text)),
+            format!("the system allows {MAX_SOCKET_PATH} bytes: choose a shorter path"),
+        )),
+        ListenAddr::Unix(path) if path.as_os_str().as_encoded_bytes().contains(&0) => Err(refusal(
+            format!(
+                "the socket path \"{}\" has a zero byte in it",
+                printable(text)
+            ),
+            "write \"unix:/run/switchmaster/main.sock\"",
+        )),
+        _ => Ok(addr),
+    }
+}
+
+pub(super) fn network(text: &str) -> Result<IpNet, Refusal> {
+    text.parse::<IpNet>()
+        .or_else(|e| text.parse::<IpAddr>().map(IpNet::from).map_err(|_| e))
+        .map(|net| net.trunc())
+        .map_err(|_| {
+            refusal(
+                format!("\"{}\" is not a network", printable(text)),
+                "write an address and the length of its prefix, for example \"10.0.0.0/8\", or one address",
+            )
+        })
+}
+
+pub(super) fn proxy_name(text: &str) -> Result<(), Refusal> {
+    let good = (1..=MAX_PROXY_NAME).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if good {
+        return Ok(());
+    }
+    Err(refusal(
+        format!("\"{}\" is not a name", printable(text)),
+        format!(
+            "use 1 to {MAX_PROXY_NAME} letters, digits, '-' and '_': it stands in logs and metrics"
+        ),
+    ))
+}
+
+/// A name that Redis or Sentinel knows: free in its letters, but one word.
+pub(super) fn plain_name(text: &str) -> Result<(), Refusal> {
+    let good = (1..=MAX_NAME).contains(&text.len())
+        && !text.chars().any(|c| c.is_control() || c.is_whitespace());
+    if good {
+        return Ok(());
+    }
+    Err(refusal(
+        format!("\"{}\" is not a name", printable(text)),
+        format!("write 1 to {MAX_NAME} bytes without spaces"),
+    ))
+}
+
+pub(super) fn refusal(message: impl Into<String>, help: impl Into<String>) -> Refusal {
+    (message.into(), help.into())
+}

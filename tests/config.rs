@@ -1,0 +1,519 @@
+//! The configuration as operators write it: fixtures, the example file, precedence, secrets.
+//!
+//! `tests/config/bad/*.toml` begin with `# error: TEXT` lines; each TEXT must be in what is shown.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use secrecy::ExposeSecret;
+use switchmaster::config::schema::{Key, Section};
+use switchmaster::config::{self, EXAMPLE, Error, Flags, Loaded};
+
+const SMALLEST: &str = "[sentinel]\naddresses = [\"10.0.0.3\"]\n";
+
+#[test]
+fn good_files_load_and_what_is_shown_loads_again() {
+    for path in fixtures("tests/config/good") {
+        let text = fs::read_to_string(&path).expect("a fixture is text");
+        let loaded = match config::from_text(&path, text) {
+            Ok(loaded) => loaded,
+            Err(e) => panic!("{}:\n{e}", path.display()),
+        };
+        let shown = loaded.show();
+        // Relative paths were resolved, so the place of the copy does not matter.
+        let again = match config::from_text(Path::new("shown.toml"), shown.clone()) {
+            Ok(again) => again,
+            Err(e) => panic!("{}:\n{shown}\n{e}", path.display()),
+        };
+        assert_eq!(
+            format!("{:?}", again.config),
+            format!("{:?}", loaded.config)
+        );
+    }
+}
+
+#[test]
+fn bad_files_are_refused_with_the_words_they_promise() {
+    for path in fixtures("tests/config/bad") {
+        let text = fs::read_to_string(&path).expect("a fixture is text");
+        let expected: Vec<_> = text
+            .lines()
+            .map_while(|l| l.strip_prefix("# error: "))
+            .collect();
+        assert!(!expected.is_empty(), "{} promises no error", path.display());
+        let shown = match config::from_text(&path, text.clone()) {
+            Ok(_) => panic!("{} loads", path.display()),
+            Err(e) => e.to_string(),
+        };
+        for words in expected {
+            assert!(
+                shown.contains(words),
+                "{}: no `{words}` in\n{shown}",
+                path.display()
+            );
+        }
+        assert!(shown.contains("= help: "), "{}:\n{shown}", path.display());
+    }
+}
+
+#[test]
+fn an_error_points_at_its_place() {
+    let text = "[sentinel]\naddresses = [\"10.0.0.3\"]\n[failover]\n\thold_max = 5\n";
+    assert_eq!(
+        error(config::from_text(Path::new("c.toml"), text.to_owned())),
+        "\
+error: failover.hold_max: 5 has no unit, and seconds and milliseconds are both usual
+ --> c.toml:4:13
+  |
+4 | \thold_max = 5
+  | \t           ^
+  = help: write \"5s\" or \"5ms\", whichever you mean
+"
+    );
+}
+
+#[test]
+fn the_example_shows_the_real_defaults() {
+    let plain = config::from_text(Path::new("plain.toml"), SMALLEST.to_owned());
+    let plain = plain.expect("the smallest file loads").config;
+
+    let mut needed = Vec::new();
+    let text: String = EXAMPLE
+        .lines()
+        .map(|line| uncommented(line, &mut needed))
+        .collect();
+    assert_eq!(
+        needed,
+        [
+            "addresses",
+            "username",
+            "password_file",
+            "username",
+            "password_file"
+        ],
+        "only keys without a default may stay commented out"
+    );
+    let text = text.replacen("[sentinel]\n", SMALLEST, 1);
+    let example = match config::from_text(Path::new("config.example.toml"), text) {
+        Ok(example) => example.config,
+        Err(e) => panic!("{e}"),
+    };
+    assert_eq!(format!("{example:?}"), format!("{plain:?}"));
+}
+
+#[test]
+fn the_example_names_every_key_in_its_table() {
+    let mut shown = Vec::new();
+    let mut section = None;
+    for line in EXAMPLE.lines() {
+        if let Some(found) = Section::ALL.into_iter().find(|s| s.header() == line) {
+            section = Some(found);
+        }
+        if let Some((name, _)) = line.strip_prefix("# ").and_then(|l| l.split_once(" = "))
+            && let Some(section) = section
+        {
+            shown.extend(section.keys().find(|key| key.name() == name));
+        }
+    }
+    assert_eq!(shown, Key::ALL);
+}
+
+#[test]
+fn all_keys_of_the_example_are_valid_with_their_sample_values() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let password = dir.path().join("password");
+    fs::write(&password, "secret").expect("written");
+    let text: String = EXAMPLE
+        .lines()
+        .map(
+            |line| match line.strip_prefix("# ").filter(|l| is_key_line(l)) {
+                Some(key) if key.starts_with("password_file") => {
+                    format!("password_file = {:?}\n", password)
+                }
+                Some(key) => format!("{key}\n"),
+                None => format!("{line}\n"),
+            },
+        )
+        .collect();
+    if let Err(e) = config::from_text(Path::new("config.example.toml"), text) {
+        panic!("{e}");
+    }
+}
+
+#[test]
+fn flag_beats_environment_beats_file_beats_default() {
+    let file = file(
+        "[sentinel]\naddresses = [\"10.0.0.3\"]\n[failover]\nmax_held = 1\nagree = \"majority\"\n[[proxy]]\nmaster = \"file\"\n",
+    );
+    let flags = Flags {
+        config: Some(file.path.clone()),
+        master: Some("flag".to_owned()),
+        ..Flags::default()
+    };
+    let loaded = config::load(
+        &flags,
+        env(&[
+            ("SWITCHMASTER_MASTER", "env"),
+            ("SWITCHMASTER_FAILOVER_MAX_HELD", "2"),
+        ]),
+    )
+    .expect("valid");
+    let shown = loaded.show();
+    let source_of = |start: &str| {
+        let line = shown.lines().find(|l| l.starts_with(start)).expect(start);
+        line.split(" # ").nth(1).expect("a source").to_owned()
+    };
+    assert_eq!(source_of("master = \"flag\""), "flag --master");
+    assert_eq!(
+        source_of("max_held = 2"),
+        "env SWITCHMASTER_FAILOVER_MAX_HELD"
+    );
+    assert_eq!(
+        source_of("agree = \"majority\""),
+        format!("file {}:5", file.path.display())
+    );
+    assert_eq!(source_of("verify = "), "default");
+}
+
+#[test]
+fn every_key_has_a_working_twin() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let password = dir.path().join("password");
+    fs::write(&password, "secret").expect("written");
+    let values: Vec<(String, String)> = Key::ALL
+        .into_iter()
+        .map(|key| {
+            let value = match key {
+                Key::SentinelAddresses => "10.0.0.3, 10.0.0.4:26380",
+                Key::SentinelUsername | Key::ProbeUsername => "user",
+                Key::SentinelPasswordFile | Key::ProbePasswordFile => {
+                    password.to_str().expect("text")
+                }
+                Key::Discover => "false",
+                Key::OnSwitch => "close",
+                Key::Agree => "majority",
+                Key::Verify => "role",
+                Key::MaxHeld | Key::MaxConnections | Key::Workers => "7",
+                Key::Name | Key::Master => "other",
+                Key::Listen => "0.0.0.0:7000,unix:/run/a.sock",
+                Key::AllowFrom => "10.0.0.0/8,192.0.2.0/24",
+                Key::Level => "debug",
+                Key::Format => "json",
+                Key::SentinelConnectTimeout
+                | Key::PollInterval
+                | Key::HoldMax
+                | Key::ProxyConnectTimeout
+                | Key::UpstreamUserTimeout => "7s",
+            };
+            (key.env(), value.to_owned())
+        })
+        .collect();
+    let pairs: Vec<_> = values
+        .iter()
+        .map(|(k, v)| (k.as_str(), v.as_str()))
+        .collect();
+    let empty = file("");
+    let loaded = match config::load(&empty.flags(), env(&pairs)) {
+        Ok(loaded) => loaded,
+        Err(e) => panic!("{e}"),
+    };
+    let shown = loaded.show();
+    for (name, _) in pairs {
+        assert!(
+            shown.contains(&format!(" # env {name}")),
+            "{name} in\n{shown}"
+        );
+    }
+}
+
+#[test]
+fn a_flag_cannot_mean_one_of_several_entries() {
+    let two = file(&format!(
+        "{SMALLEST}[[proxy]]\nname = \"a\"\nlisten = [\"127.0.0.1:1\"]\n[[proxy]]\nname = \"b\"\n"
+    ));
+    let flags = Flags {
+        master: Some("m".to_owned()),
+        ..two.flags()
+    };
+    let shown = error(config::load(
+        &flags,
+        env(&[("SWITCHMASTER_LISTEN", "127.0.0.1:9")]),
+    ));
+    for words in [
+        "flag --master cannot know which of the 2 [[proxy]] entries it means",
+        "env SWITCHMASTER_LISTEN cannot know",
+        "set `master` in the file",
+    ] {
+        assert!(shown.contains(words), "{shown}");
+    }
+}
+
+#[test]
+fn unknown_variables_warn() {
+    let smallest = file(SMALLEST);
+    let variables = env(&[
+        ("SWITCHMASTER_FAILOVER_HOLDMAX", "5s"),
+        ("SWITCHMASTER_MASTER", ""),
+    ]);
+    let loaded = config::load(&smallest.flags(), variables).expect("only a warning");
+    assert_eq!(
+        loaded.warnings,
+        [
+            "the environment variable SWITCHMASTER_FAILOVER_HOLDMAX means nothing here; did you mean SWITCHMASTER_FAILOVER_HOLD_MAX?"
+        ]
+    );
+    assert_eq!(
+        loaded.config.proxies[0].master, "mymaster",
+        "empty is not set"
+    );
+}
+
+#[test]
+fn an_alias_and_its_twin_must_agree() {
+    let smallest = file(SMALLEST);
+    let variables = env(&[
+        ("SWITCHMASTER_SENTINEL", "a"),
+        ("SWITCHMASTER_SENTINEL_ADDRESSES", "b"),
+    ]);
+    assert!(
+        error(config::load(&smallest.flags(), variables)).contains("mean the same key and differ")
+    );
+    let variables = env(&[
+        ("SWITCHMASTER_SENTINEL", "a"),
+        ("SWITCHMASTER_SENTINEL_ADDRESSES", "a"),
+    ]);
+    assert!(config::load(&smallest.flags(), variables).is_ok());
+}
+
+#[test]
+fn passwords_from_files() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let password = dir.path().join("password");
+    fs::write(&password, "s3cr3t with spaces \r\n").expect("written");
+    fs::set_permissions(&password, PermissionsExt::from_mode(0o644)).expect("chmod");
+    let text = format!("{SMALLEST}username = \"u\"\npassword_file = {password:?}\n");
+    let loaded = config::load(&file(&text).flags(), env(&[])).expect("valid");
+
+    let login = &loaded.config.sentinel.credentials;
+    let secret = login.password.as_ref().expect("a password");
+    assert_eq!(secret.expose_secret(), "s3cr3t with spaces ");
+    assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
+    assert!(
+        loaded.warnings[0].contains("chmod 600"),
+        "{:?}",
+        loaded.warnings
+    );
+    for text in [loaded.show(), format!("{:?}", loaded)] {
+        assert!(!text.contains("s3cr3t"), "{text}");
+    }
+    assert!(loaded.show().contains("# password = \"********\""));
+
+    fs::set_permissions(&password, PermissionsExt::from_mode(0o600)).expect("chmod");
+    let loaded = config::load(&file(&text).flags(), env(&[])).expect("valid");
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn passwords_from_the_environment_and_from_credentials() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for name in ["sentinel_password", "probe_password", "own"] {
+        fs::write(dir.path().join(name), name).expect("written");
+    }
+    let own = dir.path().join("own");
+    let two = file(&format!(
+        "{SMALLEST}[[proxy]]\nname = \"a\"\nlisten = [\"127.0.0.1:1\"]\n[[proxy]]\nname = \"b\"\n[proxy.probe]\npassword_file = {own:?}\n"
+    ));
+    let credentials = dir.path().to_str().expect("text");
+
+    let loaded = config::load(
+        &two.flags(),
+        env(&[
+            ("CREDENTIALS_DIRECTORY", credentials),
+            ("SWITCHMASTER_SENTINEL_PASSWORD", "variable"),
+        ]),
+    )
+    .expect("valid");
+    assert_eq!(passwords(&loaded), ["variable", "probe_password", "own"]);
+
+    let loaded = config::load(
+        &two.flags(),
+        env(&[
+            ("CREDENTIALS_DIRECTORY", credentials),
+            ("SWITCHMASTER_PROXY_PROBE_PASSWORD", "variable"),
+        ]),
+    )
+    .expect("valid");
+    assert_eq!(passwords(&loaded), ["sentinel_password", "variable", "own"]);
+
+    let one = file(&format!(
+        "{SMALLEST}[[proxy]]\n[proxy.probe]\npassword_file = {own:?}\n"
+    ));
+    let variables = env(&[("SWITCHMASTER_PROXY_PROBE_PASSWORD", "variable")]);
+    let loaded = config::load(&one.flags(), variables).expect("valid");
+    assert_eq!(
+        passwords(&loaded),
+        ["variable"],
+        "the environment counts more than the file"
+    );
+
+    let both = env(&[
+        ("SWITCHMASTER_SENTINEL_PASSWORD", "variable"),
+        (
+            "SWITCHMASTER_SENTINEL_PASSWORD_FILE",
+            own.to_str().expect("text"),
+        ),
+    ]);
+    assert!(error(config::load(&one.flags(), both)).contains("both give a password"));
+}
+
+#[test]
+fn files_that_are_no_configuration() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let refused = |path: PathBuf| {
+        let flags = Flags {
+            config: Some(path),
+            ..Flags::default()
+        };
+        error(config::load(&flags, env(&[])))
+    };
+    assert!(refused(dir.path().to_owned()).contains("is a directory"));
+    assert!(refused(dir.path().join("none")).contains("No such file"));
+
+    let large = dir.path().join("large");
+    fs::write(&large, vec![b'#'; 1024 * 1024 + 1]).expect("written");
+    assert!(refused(large).contains("larger than 1 MiB"));
+    let binary = dir.path().join("binary");
+    fs::write(&binary, b"# text\n\xff\xfe").expect("written");
+    assert!(refused(binary).contains("is not UTF-8 text (line 2)"));
+}
+
+#[test]
+fn a_very_long_line_is_shown_around_its_culprit() {
+    let text = format!(
+        "{SMALLEST}# {}\n{}x = 1",
+        "-".repeat(5000),
+        " ".repeat(5000)
+    );
+    let shown = error(config::from_text(Path::new("c.toml"), text));
+    assert!(shown.len() < 1000, "{shown}");
+    assert!(
+        shown.contains(" x = 1\n") && shown.contains(" ^\n"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn deep_nesting_is_an_error_and_not_a_full_stack() {
+    for (open, close) in [("[", "]"), ("{a=", "}")] {
+        let depth = 100_000;
+        let text = format!(
+            "[log]\nlevel = {}{}",
+            open.repeat(depth),
+            close.repeat(depth)
+        );
+        error(config::from_text(Path::new("c.toml"), text));
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in any::<String>()) {
+        // Only that it returns matters.
+        config::from_text(Path::new("any.toml"), text).map_err(|e| e.to_string()).ok();
+    }
+
+    #[test]
+    fn no_value_panics(
+        section in prop::sample::select(Section::ALL.to_vec()),
+        name in prop::sample::select(Key::ALL.map(Key::name).to_vec()),
+        value in prop_oneof![
+            any::<String>().prop_map(|s| format!("{s:?}")),
+            any::<i128>().prop_map(|n| n.to_string()),
+            "\"[0-9a-z:./\\[\\]]{0,40}\"",
+            "\\[(\"[0-9a-z:./]{0,30}\",){0,4}\\]",
+            "\"[0-9]{1,30} ?(ns|ms|s|m|h|d|y|years)\"",
+        ],
+    ) {
+        // A password file named by chance must not be read from this machine.
+        prop_assume!(name != "password_file");
+        let text = format!("{}\n{name} = {value}\n", section.header());
+        config::from_text(Path::new("any.toml"), text).map_err(|e| e.to_string()).ok();
+    }
+}
+
+/// The line as it stands, or without its comment sign when it is a key with a default.
+fn uncommented(line: &str, needed: &mut Vec<String>) -> String {
+    let Some(key) = line.strip_prefix("# ").filter(|l| is_key_line(l)) else {
+        return format!("{line}\n");
+    };
+    let name = key.split(' ').next().unwrap_or_default();
+    if ["addresses", "username", "password_file"].contains(&name) {
+        needed.push(name.to_owned());
+        return String::new();
+    }
+    format!("{key}\n")
+}
+
+fn is_key_line(text: &str) -> bool {
+    text.split_once(" = ").is_some_and(|(name, _)| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+    })
+}
+
+fn passwords(loaded: &Loaded) -> Vec<String> {
+    std::iter::once(&loaded.config.sentinel.credentials)
+        .chain(loaded.config.proxies.iter().map(|proxy| &proxy.probe))
+        .filter_map(|login| login.password.as_ref())
+        .map(|password| password.expose_secret().to_owned())
+        .collect()
+}
+
+fn fixtures(folder: &str) -> Vec<PathBuf> {
+    let mut paths: Vec<_> = fs::read_dir(folder)
+        .expect(folder)
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        .collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "no fixtures in {folder}");
+    paths
+}
+
+fn error(result: Result<Loaded, Error>) -> String {
+    match result {
+        Ok(loaded) => panic!("valid:\n{}", loaded.show()),
+        Err(e) => e.to_string(),
+    }
+}
+
+fn env(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    pairs
+        .iter()
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
+}
+
+/// A configuration file of one test.
+struct TestFile {
+    path: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl TestFile {
+    fn flags(&self) -> Flags {
+        Flags {
+            config: Some(self.path.clone()),
+            ..Flags::default()
+        }
+    }
+}
+
+fn file(text: &str) -> TestFile {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("config.toml");
+    fs::write(&path, text).expect("written");
+    TestFile { path, _dir: dir }
+}
