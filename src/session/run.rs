@@ -178,7 +178,7 @@ async fn pause(seat: &mut Seat, life: &mut Life, client: &Stream, wait: Duration
 }
 
 /// Relays until the session is over and the upstream is closed; gives the client and what it is owed.
-async fn live(
+pub(super) async fn live(
     seat: &mut Seat,
     life: &mut Life,
     claim: Claim,

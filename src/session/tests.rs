@@ -4,8 +4,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+
 use super::*;
-use crate::topology::publish::channel;
+use crate::net::stream::Stream;
+use crate::topology::MasterAddr;
+use crate::topology::publish::{Publisher, Reader, channel};
 
 const G1: Generation = Generation(1);
 const G2: Generation = Generation(2);
@@ -40,9 +45,9 @@ fn life(stage: Stage) -> Life {
     }
 }
 
-fn house() -> Rc<House> {
-    let (_publisher, reader, mut subscriptions) = channel(State::initial(HOLD), 1);
-    House::new(
+fn house_of() -> (Publisher, Rc<House>) {
+    let (publisher, reader, mut subscriptions) = channel(State::initial(HOLD), 1);
+    let house = House::new(
         "main".into(),
         Config::default(),
         reader,
@@ -50,7 +55,21 @@ fn house() -> Rc<House> {
         Arc::default(),
         Arc::default(),
         new_buffer(),
-    )
+    );
+    (publisher, house)
+}
+
+fn house() -> Rc<House> {
+    house_of().1
+}
+
+fn serving(generation: Generation) -> State {
+    State {
+        generation,
+        phase: Phase::Serving,
+        master: Some(MasterAddr::for_test(([127, 0, 0, 1], 1).into())),
+        hold_max: HOLD,
+    }
 }
 
 #[test]
@@ -168,8 +187,58 @@ async fn an_idle_session_is_small() {
     const SESSION_LIMIT: usize = 1024;
 
     let house = house();
-    let (client, _peer) = tokio::net::UnixStream::pair().expect("pair");
-    let session = run(Seat::new(&house), crate::net::stream::Stream::Unix(client));
+    let (client, _peer) = UnixStream::pair().expect("pair");
+    let session = run(Seat::new(&house), Stream::Unix(client));
     let size = size_of_val(&session);
     assert!(size <= SESSION_LIMIT, "{size} bytes");
+}
+
+/// Writes until the relay, which runs beside it, takes no more.
+async fn fill_the_way(master: &UnixStream) {
+    /// Turns in a row without progress, after which the way is full: the relay has a turn in each.
+    const IDLE_TURNS: usize = 100;
+
+    let mut idle = 0;
+    while idle < IDLE_TURNS {
+        match master.try_write(&[b'x'; 8192]) {
+            Ok(_) => idle = 0,
+            Err(_) => idle += 1,
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_read_before_a_swap_is_paid_after_it() {
+    let (mut publisher, house) = house_of();
+    publisher.publish(serving(G1));
+    publisher.extend(crate::net::clock::now() + HOLD);
+    let (client, mut application) = UnixStream::pair().expect("pair");
+    let (upstream, master) = UnixStream::pair().expect("pair");
+    let mut seat = Seat::new(&house);
+    seat.sit().await;
+    let pass = Reader::pass(&serving(G1));
+    let relay = relay::Relay::new(Stream::Unix(client), Stream::Unix(upstream), pass);
+    let mut life = life(Stage::Live(G1));
+    let claim = house.claim(G1);
+    let swap = async {
+        fill_the_way(&master).await;
+        publisher.publish(serving(G2));
+        Rc::clone(&house).attend().await;
+    };
+    let (client, owed) = tokio::select! {
+        left = run::live(&mut seat, &mut life, claim, relay) => left,
+        () = swap => unreachable!("a bell is attended for ever"),
+    };
+    assert!(publisher.is_acknowledged(G2));
+    assert_eq!(life.stage, Stage::Closing(CloseReason::Switched));
+    assert!((1..=32 * 1024).contains(&owed.len()), "{}", owed.len());
+
+    let due = house.tally.bytes_down.read() + owed.len() as u64;
+    let mut got = Vec::new();
+    let (_, read) = tokio::join!(farewell::farewell(&mut seat, client, owed), async {
+        application.read_to_end(&mut got).await
+    },);
+    read.expect("the end and no reset");
+    assert_eq!(got.len() as u64, due);
 }

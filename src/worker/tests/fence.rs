@@ -69,6 +69,23 @@ fn a_swap_resets_the_old_master_and_sends_it_nothing_more() {
 }
 
 #[test]
+fn a_client_that_was_cut_is_heard_out_and_not_reset() {
+    let (first, second) = (upstream(), upstream());
+    let mut rig = Rig::serving(&first);
+    let (mut client, _master) = rig.join(&first);
+    rig.hold();
+    client.write_all(b"unread").expect("write");
+    rig.serve(2, &second);
+    assert_eq!(read_to_end(&mut client), b"");
+    // Closing with unread input would have sent a reset, which destroys replies on their way.
+    std::thread::sleep(WATCH);
+    assert!(client.take_error().expect("asked").is_none());
+    client.write_all(b"more").expect("write");
+    drop(client);
+    rig.wait_closed(CloseReason::Switched, 1);
+}
+
+#[test]
 fn replies_that_come_after_the_swap_are_not_delivered() {
     let (first, second) = (upstream(), upstream());
     let mut rig = Rig::serving(&first);
