@@ -197,11 +197,17 @@ async fn an_idle_session_is_small() {
 async fn fill_the_way(master: &UnixStream) {
     /// Turns in a row without progress, after which the way is full: the relay has a turn in each.
     const IDLE_TURNS: usize = 100;
+    /// More than the buffers of two unix sockets.
+    const WAY_LIMIT: usize = 16 * 1024 * 1024;
 
-    let mut idle = 0;
+    let (mut idle, mut sent) = (0, 0);
     while idle < IDLE_TURNS {
         match master.try_write(&[b'x'; 8192]) {
-            Ok(_) => idle = 0,
+            Ok(n) => {
+                idle = 0;
+                sent += n;
+                assert!(sent < WAY_LIMIT, "the relay holds what nobody reads");
+            }
             Err(_) => idle += 1,
         }
         tokio::task::yield_now().await;
