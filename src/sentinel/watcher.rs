@@ -358,11 +358,11 @@ impl Told {
         self.up = Some(true);
         self.why.clear();
         if subscribed {
-            info!(event = "sentinel_up", sentinel = %addr, "Sentinel answers");
+            info!(event = "sentinel_up", sentinel = %addr, "Sentinel {addr} answers");
         } else {
             warn!(
                 event = "sentinel_up", sentinel = %addr,
-                "Sentinel answers, but does not let us SUBSCRIBE: failovers are noticed by polling only. Allow it with: \
+                "Sentinel {addr} answers, but does not let us SUBSCRIBE: failovers are noticed by polling only. Allow it with: \
                  ACL SETUSER <user> +subscribe resetchannels &+switch-master ... (see docs/operations.md)"
             );
         }
@@ -374,7 +374,7 @@ impl Told {
         let news = self.up != Some(false);
         if news || self.why != text {
             let reason = why.label();
-            warn!(event = "sentinel_down", sentinel = %addr, reason, "Sentinel cannot be asked: {text}");
+            warn!(event = "sentinel_down", sentinel = %addr, reason, "Sentinel {addr} cannot be asked: {text}");
         }
         self.up = Some(false);
         self.why = text;
