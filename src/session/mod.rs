@@ -17,7 +17,7 @@
 //!             what a peer does not take at once is spilled, bounded, and that direction stops reading
 //! ```
 //!
-//! Every transition is in [`Life::on`], which is pure; `run` does what the stage says, `relay` moves the bytes,
+//! Every transition is in `Life::on`, which is pure; `run` does what the stage says, `relay` moves the bytes,
 //! `farewell` closes in order. Generation and hold are *levels*: whoever looks late sees the same.
 //!
 //! Never looks into a byte, never chooses a master, never resends, never invents a reply. Bytes reach an

@@ -33,7 +33,8 @@ enum Flow {
     Ending,
     /// The end was passed on.
     Ended,
-    /// The destination takes no more bytes; the source is not read any more.
+    /// The destination takes no more bytes; the source is not read any more. Upward only: a client that
+    /// takes no more ends the session.
     Broken,
 }
 

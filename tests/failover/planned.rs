@@ -1,0 +1,177 @@
+//! The master moves because somebody wants it to: with writers, with the proxy asleep, and by the back door.
+
+use std::time::Duration;
+
+use switchmaster::demo::wire::{Conn, Value};
+use switchmaster::net::clock::now;
+
+use crate::harness::history::{Outcome, Writers};
+use crate::harness::proxy::{Plan, Proxy};
+use crate::harness::topology::{
+    FOLLOW, Topology, follows, idle_client, is_closed, port_of, serves,
+};
+use crate::harness::{holds_for, wait_for};
+
+const PACE: Duration = Duration::from_millis(1);
+
+#[test]
+fn row_05_planned_failover_with_steady_writers() {
+    let servers = Topology::start();
+    let proxy = servers.proxy();
+    let writers = Writers::start(proxy.addr(), 4, PACE);
+    let mark = proxy.mark();
+
+    let switch = servers.fail_over(0);
+    let switched = follows(&proxy, mark, switch);
+    writers.all_acknowledged_after(switched.written(), FOLLOW);
+    let history = writers.stop();
+
+    // Still a writable master for some seconds: its data shows who wrote to it until when.
+    let mut old = servers.direct(switch.old);
+    history.assert_none_after(switched.written(), &mut old);
+    let mut new = servers.direct(switch.new);
+    history.assert_at_most_once(&mut new);
+    history.assert_lost_only_before(switched.written(), &mut new);
+    assert_eq!(
+        history.count(|o| matches!(o, Outcome::Refused(_))),
+        0,
+        "no invented errors"
+    );
+    assert!(
+        history.reconnects.iter().all(|n| *n <= 1),
+        "one reconnect a writer at most: {:?}",
+        history.reconnects
+    );
+}
+
+#[test]
+fn two_failovers_with_two_workers() {
+    let servers = Topology::start();
+    let proxy =
+        Proxy::ready(Plan::following(&servers.sentinels()).env("SWITCHMASTER_LIMITS_WORKERS", "2"));
+    for sentinel in [0, 1] {
+        // More clients than workers, so that each worker has some to cut.
+        let mut clients: Vec<Conn> = (0..8).map(|_| idle_client(&proxy)).collect();
+        let mark = proxy.mark();
+        let switch = servers.fail_over(sentinel);
+        let switched = follows(&proxy, mark, switch);
+        for client in &mut clients {
+            is_closed(client, FOLLOW);
+        }
+        assert!(switched.number("cut") >= 8.0, "{}", switched.fields);
+        serves(&proxy, switch.new, FOLLOW);
+        servers.settle();
+    }
+}
+
+#[test]
+fn row_41_proxy_frozen_across_a_failover() {
+    let servers = Topology::start();
+    let proxy = servers.proxy();
+    let addr = proxy.addr();
+    let mut kept = idle_client(&proxy);
+    let mark = proxy.mark();
+
+    proxy.freeze();
+    let switch = servers.fail_over(0);
+    // The kernel takes both in for the sleeping proxy.
+    kept.send(&["SET", "row41", "kept"]).expect("sent");
+    let mut newcomer = Conn::connect(addr, FOLLOW).expect("in the listener's queue");
+    newcomer.send(&["SET", "row41", "newcomer"]).expect("sent");
+    proxy.thaw();
+
+    is_closed(&mut kept, FOLLOW);
+    let served = newcomer.read().expect("served by the verified master");
+    assert_eq!(served, Value::Simple("OK".to_owned()));
+    follows(&proxy, mark, switch);
+    let mut old = servers.direct(switch.old);
+    holds_for(
+        "the old master never sees what was sent in the sleep",
+        Duration::from_secs(2),
+        || {
+            let seen = old.call(&["GET", "row41"]).expect("still a master");
+            seen != Value::Bulk(b"kept".to_vec())
+        },
+    );
+    let mut new = servers.direct(switch.new);
+    let seen = new.call(&["GET", "row41"]).expect("the new master answers");
+    assert_eq!(seen, Value::Bulk(b"newcomer".to_vec()));
+}
+
+#[test]
+fn sentinel_remove_and_monitor_moves_the_master_and_resets_the_epoch() {
+    /// The epoch's floor is released 1 s after every voter said `-monitor`/`+monitor`, else after 10 s.
+    const RELEASE: Duration = Duration::from_secs(15);
+    let servers = Topology::start();
+    let proxy = servers.proxy();
+    let mark = proxy.mark();
+    let first = servers.fail_over(0);
+    let floor = follows(&proxy, mark, first).number("epoch");
+    let old = servers.settle();
+    let new = servers
+        .cluster()
+        .nodes()
+        .iter()
+        .map(|node| node.addr())
+        .find(|addr| *addr != old && *addr != first.old)
+        .expect("three nodes");
+
+    let mark = proxy.mark();
+    let (ip, port) = (new.ip().to_string(), new.port().to_string());
+    ok(&mut servers.direct(new), &["REPLICAOF", "NO", "ONE"]);
+    for sentinel in servers.cluster().sentinels() {
+        let mut conn = sentinel.connect().expect("the Sentinel runs");
+        ok(&mut conn, &["SENTINEL", "REMOVE", "mymaster"]);
+        ok(
+            &mut conn,
+            &["SENTINEL", "MONITOR", "mymaster", &ip, &port, "2"],
+        );
+        ok(
+            &mut conn,
+            &[
+                "SENTINEL",
+                "SET",
+                "mymaster",
+                "down-after-milliseconds",
+                "1500",
+            ],
+        );
+    }
+    ok(&mut servers.direct(old), &["REPLICAOF", &ip, &port]);
+
+    let moved = now();
+    let switched = proxy.event_after(mark, "switched", RELEASE);
+    println!("followed {:?} after the last MONITOR", now().since(moved));
+    assert_eq!(switched.text("from"), old.to_string());
+    assert_eq!(switched.text("to"), new.to_string());
+    assert!(switched.number("epoch") < floor, "{}", switched.fields);
+    serves(&proxy, new, FOLLOW);
+}
+
+#[test]
+fn failover_happens_although_stderr_is_full() {
+    /// pipe(7): the capacity of a pipe nobody changed, less than a page that may stay unused.
+    const FULL: u64 = 60 * 1024;
+    let servers = Topology::start();
+    let proxy = Proxy::ready(
+        Plan::following(&servers.sentinels())
+            .args(["--log", "debug"])
+            .stop_reading_after("ready"),
+    );
+    wait_for("the unread pipe to fill", Duration::from_secs(60), || {
+        drop(idle_client(&proxy));
+        (proxy.unread_stderr() >= FULL).then_some(())
+    });
+    let mut kept = idle_client(&proxy);
+
+    let switch = servers.fail_over(0);
+    is_closed(&mut kept, FOLLOW);
+    let mut conn = Conn::connect(proxy.addr(), FOLLOW).expect("the proxy listens");
+    assert_eq!(port_of(&mut conn), Some(switch.new.port()));
+    assert!(proxy.unread_stderr() >= FULL, "nobody has read it since");
+}
+
+fn ok(conn: &mut Conn, command: &[&str]) {
+    let reply = conn.call(command).expect("the server is asked directly");
+    assert_eq!(reply, Value::Simple("OK".to_owned()), "{command:?}");
+}

@@ -1,0 +1,426 @@
+//! The real program as a child process, its log lines as events.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use switchmaster::net::clock::now;
+
+use super::wait_for;
+
+/// Log lines shown when a test fails.
+const TAIL: usize = 80;
+/// A healthy start takes some milliseconds; a loaded machine some more.
+const START: Duration = Duration::from_secs(10);
+
+/// How a proxy is to be started.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    command: Command,
+    config: Option<String>,
+    stop_reading_after: Option<&'static str>,
+}
+
+/// The running program; killed and waited for when dropped.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    child: Child,
+    log: Arc<Log>,
+    /// Kept open and unread when the test asked for that.
+    unread: Arc<Mutex<Option<BufReader<ChildStderr>>>>,
+    _config: Option<tempfile::TempPath>,
+}
+
+/// One log line of the program.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    /// Its place in the log.
+    pub(crate) index: usize,
+    /// The line.
+    pub(crate) fields: Value,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    lines: Mutex<Lines>,
+    grew: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    text: Vec<String>,
+    ended: bool,
+}
+
+impl Plan {
+    /// The program with these arguments and nothing of this process' configuration.
+    pub(crate) fn bare(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_switchmaster"));
+        for (key, _) in std::env::vars_os() {
+            if key.to_string_lossy().starts_with("SWITCHMASTER_") || key == "RUST_LOG" {
+                command.env_remove(key);
+            }
+        }
+        command.args(args);
+        Self {
+            command,
+            config: None,
+            stop_reading_after: None,
+        }
+    }
+
+    /// `mymaster` of these Sentinels on a free port.
+    pub(crate) fn following(sentinels: &[SocketAddr]) -> Self {
+        let sentinels: Vec<String> = sentinels.iter().map(ToString::to_string).collect();
+        Self::bare([
+            "run",
+            "--sentinel",
+            &sentinels.join(","),
+            "--master",
+            "mymaster",
+        ])
+        .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
+    }
+
+    /// More arguments.
+    pub(crate) fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// One more variable in its environment.
+    pub(crate) fn env(mut self, key: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(key, value);
+        self
+    }
+
+    /// A configuration file with this text.
+    pub(crate) fn config(mut self, text: impl Into<String>) -> Self {
+        self.config = Some(text.into());
+        self
+    }
+
+    /// Nobody reads its stderr any more once this event was seen.
+    pub(crate) fn stop_reading_after(mut self, event: &'static str) -> Self {
+        self.stop_reading_after = Some(event);
+        self
+    }
+
+    /// Starts it; does not wait for anything.
+    pub(crate) fn start(mut self) -> Proxy {
+        let config = self.config.take().map(|text| {
+            let file = tempfile::Builder::new()
+                .prefix("switchmaster-test-")
+                .suffix(".toml")
+                .tempfile()
+                .expect("a temporary file");
+            std::fs::write(file.path(), text).expect("writing a temporary file");
+            file.into_temp_path()
+        });
+        if let Some(path) = &config {
+            self.command.arg("--config").arg(path);
+        }
+        let mut child = self
+            .command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program was built by cargo");
+        let mut stderr = BufReader::new(child.stderr.take().expect("asked for above"));
+        let log = Arc::new(Log::default());
+        let unread = Arc::new(Mutex::new(None));
+        let (writing, keeping) = (Arc::clone(&log), Arc::clone(&unread));
+        let last = self.stop_reading_after;
+        thread::spawn(move || {
+            if writing.read(&mut stderr, last) {
+                *keeping.lock().unwrap_or_else(PoisonError::into_inner) = Some(stderr);
+            }
+        });
+        Proxy {
+            child,
+            log,
+            unread,
+            _config: config,
+        }
+    }
+}
+
+impl Proxy {
+    /// Starts it and waits for the first verified master.
+    pub(crate) fn ready(plan: Plan) -> Self {
+        let proxy = plan.start();
+        proxy.event("ready", START);
+        proxy
+    }
+
+    /// Where the one TCP listener is.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        let listening = self.event_where(0, "listening", START, |fields| {
+            text(fields, "addr").parse::<SocketAddr>().is_ok()
+        });
+        text(&listening.fields, "addr")
+            .parse()
+            .expect("just parsed")
+    }
+
+    /// Where the TCP listener of this `[[proxy]]` entry is.
+    pub(crate) fn addr_of(&self, entry: &str) -> SocketAddr {
+        let listening = self.event_where(0, "listening", START, |fields| {
+            text(fields, "proxy") == entry && text(fields, "addr").parse::<SocketAddr>().is_ok()
+        });
+        text(&listening.fields, "addr")
+            .parse()
+            .expect("just parsed")
+    }
+
+    /// The first such event, waiting for it if need be.
+    pub(crate) fn event(&self, name: &str, within: Duration) -> Event {
+        self.event_after(0, name, within)
+    }
+
+    /// The first such event at or behind this place of the log.
+    pub(crate) fn event_after(&self, from: usize, name: &str, within: Duration) -> Event {
+        self.event_where(from, name, within, |_| true)
+    }
+
+    /// The first such event at or behind this place of the log of which this holds.
+    pub(crate) fn event_where(
+        &self,
+        from: usize,
+        name: &str,
+        within: Duration,
+        holds: impl Fn(&Value) -> bool,
+    ) -> Event {
+        let deadline = now() + within;
+        let mut next = from;
+        let mut lines = self.log.locked();
+        loop {
+            while next < lines.text.len() {
+                if let Some(event) = lines.event(next)
+                    && event.name() == name
+                    && holds(&event.fields)
+                {
+                    return event;
+                }
+                next += 1;
+            }
+            let left = deadline.since(now());
+            // Released first: the panic's own output takes the same lock.
+            if left.is_zero() || lines.ended {
+                let why = if lines.ended {
+                    "the proxy ended"
+                } else {
+                    "waited in vain"
+                };
+                drop(lines);
+                panic!("no event {name:?} within {within:?}: {why}");
+            }
+            lines = self
+                .log
+                .grew
+                .wait_timeout(lines, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// The place where the next log line will be.
+    pub(crate) fn mark(&self) -> usize {
+        self.log.locked().text.len()
+    }
+
+    /// Every such event at or behind this place, without waiting.
+    pub(crate) fn events(&self, from: usize, name: &str) -> Vec<Event> {
+        let lines = self.log.locked();
+        (from..lines.text.len())
+            .filter_map(|index| lines.event(index))
+            .filter(|event| event.name() == name)
+            .collect()
+    }
+
+    /// Everything written to stderr so far.
+    pub(crate) fn output(&self) -> String {
+        self.log.locked().text.join("\n")
+    }
+
+    /// SIGSTOP.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// SIGTERM, and how it ended.
+    pub(crate) fn terminate(mut self, within: Duration) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.exit(within)
+    }
+
+    /// How it ended by itself.
+    pub(crate) fn exit(&mut self, within: Duration) -> ExitStatus {
+        let child = &mut self.child;
+        let status = wait_for("the proxy to end", within, || {
+            child.try_wait().expect("a child of this process")
+        });
+        // What it wrote last must be readable by the caller.
+        wait_for("the end of the proxy's log", within, || {
+            self.log.locked().ended.then_some(())
+        });
+        status
+    }
+
+    /// True while it runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Resident memory, KiB.
+    pub(crate) fn rss_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .expect("the proxy runs");
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .and_then(|rest| rest.split_whitespace().next())
+            .and_then(|n| n.parse().ok())
+            .expect("proc(5): VmRSS is a number of kB")
+    }
+
+    /// Open descriptors.
+    pub(crate) fn open_fds(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))
+            .expect("the proxy runs")
+            .count()
+    }
+
+    /// Its connections to this address that are established.
+    pub(crate) fn sockets_to(&self, addr: SocketAddr) -> usize {
+        let SocketAddr::V4(addr) = addr else {
+            panic!("tests run on 127.0.0.1");
+        };
+        // proc(5), /proc/net/tcp: addresses in hexadecimal as the machine stores them, state 01 = established.
+        let ip = u32::from_ne_bytes(addr.ip().octets());
+        let remote = format!("{ip:08X}:{:04X}", addr.port());
+        let own: HashSet<String> = std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))
+            .expect("the proxy runs")
+            .flatten()
+            .filter_map(|fd| std::fs::read_link(fd.path()).ok())
+            .filter_map(|link| {
+                let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+                Some(inode.to_owned())
+            })
+            .collect();
+        std::fs::read_to_string("/proc/net/tcp")
+            .expect("Linux tells its sockets")
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .filter(|f| f.len() > 9 && f[2] == remote && f[3] == "01" && own.contains(f[9]))
+            .count()
+    }
+
+    /// Bytes waiting in the stderr nobody reads.
+    pub(crate) fn unread_stderr(&self) -> u64 {
+        let unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        unread.as_ref().map_or(0, |stderr| {
+            rustix::io::ioctl_fionread(stderr.get_ref()).expect("pipe(7) knows FIONREAD")
+        })
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("a child of this process that was not waited for");
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // It may have ended already, which is as good.
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if thread::panicking() {
+            let lines = self.log.locked();
+            let hidden = lines.text.len().saturating_sub(TAIL);
+            eprintln!("--- the proxy's log, {hidden} lines before it left out ---");
+            for line in &lines.text[hidden..] {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+impl Event {
+    /// The `event` field.
+    pub(crate) fn name(&self) -> &str {
+        text(&self.fields, "event")
+    }
+
+    /// A field that is text.
+    pub(crate) fn text(&self, field: &str) -> &str {
+        text(&self.fields, field)
+    }
+
+    /// A field that is a number, whole or not.
+    pub(crate) fn number(&self, field: &str) -> f64 {
+        let value = &self.fields[field];
+        value
+            .as_f64()
+            .or_else(|| value.as_str().and_then(|text| text.parse().ok()))
+            .unwrap_or_else(|| panic!("no number {field:?} in {}", self.fields))
+    }
+
+    /// When it was written, by the wall clock.
+    pub(crate) fn written(&self) -> SystemTime {
+        humantime::parse_rfc3339(self.text("timestamp")).expect("an RFC 3339 timestamp")
+    }
+}
+
+impl Log {
+    /// Takes in lines until the end (`false`) or the last event of interest (`true`).
+    fn read(&self, from: &mut impl BufRead, last: Option<&str>) -> bool {
+        let mut raw = Vec::new();
+        loop {
+            raw.clear();
+            let ended = !matches!(from.read_until(b'\n', &mut raw), Ok(n) if n > 0);
+            let mut lines = self.locked();
+            if ended {
+                lines.ended = true;
+                self.grew.notify_all();
+                return false;
+            }
+            lines
+                .text
+                .push(String::from_utf8_lossy(&raw).trim_end().to_owned());
+            self.grew.notify_all();
+            let newest = lines.event(lines.text.len() - 1);
+            if newest.is_some_and(|event| Some(event.name()) == last) {
+                return true;
+            }
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lines {
+    fn event(&self, index: usize) -> Option<Event> {
+        let fields: Value = serde_json::from_str(&self.text[index]).ok()?;
+        fields.is_object().then_some(Event { index, fields })
+    }
+}
+
+fn text<'a>(fields: &'a Value, field: &str) -> &'a str {
+    fields[field].as_str().unwrap_or_default()
+}
