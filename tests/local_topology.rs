@@ -1,9 +1,12 @@
 //! The local topology on real servers: it starts, fails over, survives what is done to it, and leaves nothing.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use switchmaster::demo::cluster::{Cluster, Options};
+use switchmaster::demo::guard;
 use switchmaster::demo::server::Server;
 use switchmaster::demo::wait::wait_until;
 use switchmaster::net::clock::{Moment, now};
@@ -91,4 +94,44 @@ fn passwords_and_late_sentinels() {
         cluster.wait_settled(soon()).expect("settled"),
         cluster.nodes()[0].addr()
     );
+}
+
+#[test]
+fn a_guarded_child_dies_with_a_killed_parent() {
+    let script = format!(
+        "{}=$$ '{}' {} sleep sleep 600 & echo $!; wait",
+        guard::PARENT_VARIABLE,
+        env!("CARGO_BIN_EXE_switchmaster"),
+        guard::SUBCOMMAND
+    );
+    let mut parent = Command::new("sh")
+        .args(["-c", &script])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    let mut pid = String::new();
+    BufReader::new(parent.stdout.take().expect("piped"))
+        .read_line(&mut pid)
+        .expect("told");
+    let stat = format!("/proc/{}/stat", pid.trim());
+    // Guarded once it has become the program.
+    wait_until(soon(), "the child", || {
+        match std::fs::read_to_string(&stat) {
+            Ok(stat) if stat.contains("(sleep)") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .expect("started");
+    parent.kill().expect("killed");
+    parent.wait().expect("reaped");
+    // Nobody may be there to reap it: a zombie is as dead.
+    wait_until(
+        soon(),
+        "the child to die",
+        || match std::fs::read_to_string(&stat) {
+            Ok(stat) if !stat.contains(") Z") => Err(stat),
+            _ => Ok(()),
+        },
+    )
+    .expect("dead");
 }

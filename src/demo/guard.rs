@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 /// The hidden subcommand that leads to [`exec`].
 pub const SUBCOMMAND: &str = "__guarded";
 /// Names the process that must still be the parent when the guard takes hold.
-const PARENT_VARIABLE: &str = "SWITCHMASTER_GUARDED_BY";
+pub const PARENT_VARIABLE: &str = "SWITCHMASTER_GUARDED_BY";
 /// Requests to the starting thread that may wait; a caller beyond them waits for its turn.
 const QUEUE: usize = 16;
 

@@ -1,6 +1,7 @@
 //! The demo's writers: each keeps one connection to the proxy, writes one unique key after the other, and
 //! remembers what it was told about each. They never retry a write and never ask Sentinel for anything.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,6 +23,9 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// Writes a writer remembers: half an hour of them. The demo ends when one has made so many.
 const REMEMBERED_MAX: usize = 90_000;
 
+/// Keys that are read back at once.
+const READ_BACK_BATCH: usize = 500;
+
 /// What a writer was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -41,11 +45,20 @@ pub(super) struct Write {
     pub(super) outcome: Outcome,
 }
 
-/// Running writers; they end with it.
+/// The writers; they end with it.
 #[derive(Debug)]
 pub(super) struct Load {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    rate: Rate,
+}
+
+/// Acknowledged writes over the last second.
+#[derive(Debug)]
+struct Rate {
+    since: Moment,
+    acked: u64,
+    per_second: u64,
 }
 
 #[derive(Debug)]
@@ -58,8 +71,8 @@ struct Shared {
 }
 
 impl Load {
-    /// Starts the writers.
-    pub(super) fn start(proxy: SocketAddr) -> io::Result<Self> {
+    /// Writers that do not write yet.
+    pub(super) fn new(proxy: SocketAddr) -> Self {
         let shared = Arc::new(Shared {
             proxy,
             stop: AtomicBool::new(false),
@@ -67,17 +80,26 @@ impl Load {
             errors: AtomicU64::new(0),
             histories: (0..WRITERS).map(|_| Mutex::default()).collect(),
         });
-        let mut load = Self {
+        Self {
             shared,
             threads: Vec::new(),
-        };
+            rate: Rate {
+                since: now(),
+                acked: 0,
+                per_second: 0,
+            },
+        }
+    }
+
+    /// Starts the writers, once.
+    pub(super) fn start(&mut self) -> io::Result<()> {
         for writer in 0..WRITERS {
-            let shared = Arc::clone(&load.shared);
+            let shared = Arc::clone(&self.shared);
             let thread = thread::Builder::new().name(format!("writer-{writer}"));
-            load.threads
+            self.threads
                 .push(thread.spawn(move || shared.write_on(writer))?);
         }
-        Ok(load)
+        Ok(())
     }
 
     /// Ends the writers, each after its current write.
@@ -86,6 +108,19 @@ impl Load {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+    }
+
+    /// Acknowledged writes a second, over the last second.
+    pub(super) fn per_second(&mut self) -> u64 {
+        let (at, acked) = (now(), self.totals().0);
+        let rate = &mut self.rate;
+        let passed = at.since(rate.since);
+        if passed >= Duration::from_secs(1) {
+            let passed = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+            rate.per_second = acked.saturating_sub(rate.acked) * 1000 / passed;
+            (rate.since, rate.acked) = (at, acked);
+        }
+        rate.per_second
     }
 
     /// Acknowledged writes and errors so far.
@@ -178,6 +213,38 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Reads every acknowledged write back: writer and number of those that `master` does not hold.
+///
+/// # Errors
+/// In words, when it cannot be read.
+pub(super) fn missing(
+    master: &mut Conn,
+    histories: &[Vec<Write>],
+) -> Result<HashSet<(usize, usize)>, String> {
+    let mut missing = HashSet::new();
+    for (writer, history) in histories.iter().enumerate() {
+        let numbered = history.iter().enumerate();
+        let acked: Vec<_> = numbered
+            .filter(|(_, w)| w.outcome == Outcome::Acked)
+            .map(|(n, _)| n)
+            .collect();
+        for batch in acked.chunks(READ_BACK_BATCH) {
+            let keys = batch.iter().map(|number| key(writer, *number));
+            let command: Vec<_> = std::iter::once("MGET".to_owned()).chain(keys).collect();
+            let reply = master.call(&command).map_err(|e| e.to_string())?;
+            if reply.items().len() != batch.len() {
+                return Err(format!("an unexpected reply: {reply:?}"));
+            }
+            let held = reply.items().iter().zip(batch);
+            missing.extend(
+                held.filter(|(v, _)| **v == Value::Nil)
+                    .map(|(_, n)| (writer, *n)),
+            );
+        }
+    }
+    Ok(missing)
 }
 
 /// The key of a write: unique over all writers and the whole run.

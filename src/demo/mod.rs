@@ -25,6 +25,7 @@ mod load;
 mod proxy;
 mod witness;
 // --- what is shown and judged ----------------------------------------------------------------------
+mod error;
 mod screen;
 mod stage;
 mod story;
@@ -32,13 +33,10 @@ mod verdict;
 
 use std::path::PathBuf;
 
+use error::{DemoError, FAILED};
 use screen::Screen;
-use stage::{DemoError, Stage};
+use stage::Stage;
 
-/// Exit codes (operators know them from sysexits.h): failed, no server to start, port taken.
-const FAILED: u8 = 1;
-const NO_SERVER: u8 = 69;
-const PORT_TAKEN: u8 = 73;
 /// What is done where nobody can press a key and nothing else was asked for.
 const DEFAULT_SCRIPT: [Event; 2] = [Event::Planned, Event::Kill];
 
@@ -78,11 +76,7 @@ pub fn run(options: &Options) -> u8 {
         Ok(code) => code,
         Err(error) => {
             eprintln!("switchmaster demo: {error}");
-            match error {
-                DemoError::Server(_) => NO_SERVER,
-                DemoError::Port(_) => PORT_TAKEN,
-                _ => FAILED,
-            }
+            error.exit_code()
         }
     }
 }
@@ -113,7 +107,7 @@ fn play(options: &Options, script: Option<&[Event]>) -> Result<u8, DemoError> {
     for finding in &findings {
         stage.say(&format!("failed: {finding}"));
     }
-    if findings.is_empty() {
+    if findings.is_empty() && !evidence.episodes.is_empty() {
         stage.say("all writers came back in time, and no old master was written to after a switch");
     }
     Ok(if findings.is_empty() { 0 } else { FAILED })

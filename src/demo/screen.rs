@@ -64,8 +64,10 @@ impl Screen {
             return;
         }
         self.turn = (self.turn + 1) % SPINNER.len();
-        let width =
-            tcgetwinsize(io::stdout()).map_or(WIDTH, |size| usize::from(size.ws_col).max(20));
+        let width = match tcgetwinsize(io::stdout()) {
+            Ok(size) if size.ws_col > 1 => usize::from(size.ws_col),
+            _ => WIDTH,
+        };
         let text: String = format!("{} {status}", SPINNER[self.turn])
             .chars()
             .take(width - 1)
@@ -73,6 +75,14 @@ impl Screen {
         let mut out = io::stdout().lock();
         let _ = write!(out, "\r\x1b[2K{text}").and_then(|()| out.flush());
         self.line = text;
+    }
+
+    /// Takes the live line away.
+    pub(super) fn clear(&mut self) {
+        if self.live {
+            self.line.clear();
+            let _ = write!(io::stdout(), "\r\x1b[2K").and_then(|()| io::stdout().flush());
+        }
     }
 
     /// Waits up to `within` for a key. Without keys it merely waits.
@@ -103,9 +113,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        if self.live {
-            let _ = write!(io::stdout(), "\r\x1b[2K").and_then(|()| io::stdout().flush());
-        }
+        self.clear();
         give_back();
     }
 }

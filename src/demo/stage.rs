@@ -1,22 +1,19 @@
 //! The demo itself: everything that runs, the events that are done to it, and what is told meanwhile.
 
-use std::collections::HashSet;
-use std::io;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
 use super::cluster::{self, Cluster, ClusterError};
+use super::error::DemoError;
 use super::instance::Instance;
-use super::load::{Load, Outcome, WRITERS, Write, key};
+use super::load::{self, Load, WRITERS};
 use super::ports::{is_free, loopback};
 use super::proxy::Proxy;
 use super::screen::{Screen, interrupted};
-use super::server::ServerNotFound;
 use super::story::Story;
 use super::verdict::{Episode, Evidence, Switch, seconds, title};
 use super::wait::TimedOut;
-use super::wire::{Value, WireError};
 use super::witness::Witness;
 use super::{Event, Options, verdict};
 use crate::net::clock::{Moment, now};
@@ -36,46 +33,6 @@ const SWITCH_LIMIT: Duration = Duration::from_secs(40);
 const SETTLE_LIMIT: Duration = Duration::from_secs(90);
 /// How long the frozen master sleeps on after the switch.
 const FROZEN_AFTER_SWITCH: Duration = Duration::from_secs(3);
-/// Keys that are read back at once.
-const READ_BACK_BATCH: usize = 500;
-
-/// Why a demo ends before its time.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum DemoError {
-    /// The operator wants to end: a key or a signal.
-    #[error("interrupted")]
-    Quit,
-    /// No server on this machine.
-    #[error(transparent)]
-    Server(#[from] ServerNotFound),
-    /// The topology does not do as it should.
-    #[error(transparent)]
-    Cluster(#[from] ClusterError),
-    /// Nothing to listen on.
-    #[error("{0}")]
-    Port(String),
-    /// The system refuses.
-    #[error("{what}: {source}")]
-    Io {
-        what: &'static str,
-        source: io::Error,
-    },
-    /// A step did not come to its end.
-    #[error(
-        "{timeout}\nthe end of switchmaster's log:\n{proxy}\nthe end of a Sentinel's log:\n{sentinel}"
-    )]
-    Stuck {
-        timeout: TimedOut,
-        proxy: String,
-        sentinel: String,
-    },
-    /// The proxy ended by itself.
-    #[error("switchmaster ended by itself ({how}); the end of its log:\n{tail}")]
-    ProxyEnded { how: String, tail: String },
-    /// The final master could not be read.
-    #[error("reading the acknowledged writes back from {master}: {why}")]
-    ReadBack { master: SocketAddr, why: String },
-}
 
 /// Everything that runs. Dropped from top to bottom: the writers first, the servers last.
 #[derive(Debug)]
@@ -92,16 +49,7 @@ pub(super) struct Stage {
     story: Story,
     episodes: Vec<Episode>,
     switches: Vec<Switch>,
-    rate: Rate,
     performing: bool,
-}
-
-/// Acknowledged writes of the last second.
-#[derive(Debug)]
-struct Rate {
-    since: Moment,
-    acked: u64,
-    per_second: u64,
 }
 
 impl Stage {
@@ -131,14 +79,8 @@ impl Stage {
             listen,
         )
         .map_err(io("cannot start switchmaster"))?;
-        let load = Load::start(listen).map_err(io("cannot start the writers"))?;
-        let rate = Rate {
-            since: now(),
-            acked: 0,
-            per_second: 0,
-        };
         let mut stage = Self {
-            load,
+            load: Load::new(listen),
             witness,
             proxy,
             cluster,
@@ -150,7 +92,6 @@ impl Stage {
             story: Story::default(),
             episodes: Vec::new(),
             switches: Vec::new(),
-            rate,
             performing: false,
         };
         stage.wait("switchmaster to lead to the master", READY_LIMIT, |stage| {
@@ -159,6 +100,7 @@ impl Stage {
                 .map(drop)
                 .ok_or_else(|| "it has not said so".into())
         })?;
+        stage.load.start().map_err(io("cannot start the writers"))?;
         let started = now();
         stage.writers_back(started)?;
         Ok(stage)
@@ -262,25 +204,18 @@ impl Stage {
 
     /// Stops the writers, reads back what was acknowledged to them, and hands over all that was seen.
     pub(super) fn conclude(&mut self) -> Result<Evidence, DemoError> {
+        self.screen.clear();
         self.screen
             .say("stopping the writers, reading every acknowledged write back");
         self.load.stop();
         let ended = now();
         let master = self.cluster.master_addr()?;
         let histories = self.load.histories();
-        let acked: Vec<_> = histories
-            .iter()
-            .enumerate()
-            .flat_map(|(writer, history)| {
-                let acked = |write: &&Write| write.outcome == Outcome::Acked;
-                let numbered = history.iter().enumerate();
-                numbered
-                    .filter(move |(_, w)| acked(w))
-                    .map(move |(number, _)| (writer, number))
-            })
-            .collect();
         let missing = self
-            .missing(master, &acked)
+            .node(master)?
+            .connect()
+            .map_err(|e| e.to_string())
+            .and_then(|mut conn| load::missing(&mut conn, &histories))
             .map_err(|why| DemoError::ReadBack { master, why })?;
         Ok(Evidence {
             down_after: self.down_after,
@@ -454,8 +389,8 @@ impl Stage {
                 tail,
             });
         }
-        let (acked, errors) = self.load.totals();
-        let per_second = self.rate.at(now(), acked);
+        let (_, errors) = self.load.totals();
+        let per_second = self.load.per_second();
         let master = self
             .master
             .map_or_else(|| "no master".into(), |m| format!("master {m}"));
@@ -505,46 +440,6 @@ impl Stage {
         self.cluster
             .node_at(addr)
             .ok_or_else(|| ClusterError::NoMajority(format!("{addr} is none of the nodes")).into())
-    }
-
-    fn missing(
-        &self,
-        master: SocketAddr,
-        acked: &[(usize, usize)],
-    ) -> Result<HashSet<(usize, usize)>, String> {
-        let text = |e: WireError| e.to_string();
-        let node = self
-            .cluster
-            .node_at(master)
-            .ok_or("it is none of the nodes")?;
-        let mut conn = node.connect().map_err(text)?;
-        let mut missing = HashSet::new();
-        for batch in acked.chunks(READ_BACK_BATCH) {
-            let keys = batch.iter().map(|(writer, number)| key(*writer, *number));
-            let command: Vec<_> = std::iter::once("MGET".to_owned()).chain(keys).collect();
-            let reply = conn.call(&command).map_err(text)?;
-            if reply.items().len() != batch.len() {
-                return Err(format!("an unexpected reply: {reply:?}"));
-            }
-            let held = reply.items().iter().zip(batch);
-            missing.extend(
-                held.filter(|(v, _)| **v == Value::Nil)
-                    .map(|(_, write)| *write),
-            );
-        }
-        Ok(missing)
-    }
-}
-
-impl Rate {
-    fn at(&mut self, now: Moment, acked: u64) -> u64 {
-        let passed = now.since(self.since);
-        if passed >= Duration::from_secs(1) {
-            let passed = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
-            self.per_second = acked.saturating_sub(self.acked) * 1000 / passed;
-            (self.since, self.acked) = (now, acked);
-        }
-        self.per_second
     }
 }
 
