@@ -2,10 +2,15 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::wait::wait_until;
+use crate::net::clock::now;
 
 /// Programs that are looked for in `PATH`, best first. The last two are the server under another name: it
 /// looks at `argv[0]` to know what it is, and Debian's `redis-tools` carries nothing else of it.
@@ -15,6 +20,10 @@ const NAMES: [&str; 4] = [
     "redis-check-rdb",
     "valkey-check-rdb",
 ];
+
+/// How long a program may take to tell its version, and how many bytes of it are read.
+const VERSION_LIMIT: Duration = Duration::from_secs(5);
+const VERSION_MAX: u64 = 4096;
 
 /// A program that becomes a data node or a Sentinel by the name it is started under.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,14 +102,7 @@ impl Server {
             program: program.to_owned(),
             version: Version { major: 0, minor: 0 },
         };
-        let told = Command::new(program)
-            .arg0(server.node_arg0())
-            .arg("--version")
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .output()
-            .ok()?;
-        server.version = version_in(&String::from_utf8_lossy(&told.stdout))?;
+        server.version = version_in(&told_version(program, server.node_arg0())?)?;
         Some(server)
     }
 
@@ -116,6 +118,31 @@ impl Server {
         };
         format!("{family}-{role}").into()
     }
+}
+
+/// What a program prints when asked for its version; `None` when it does not end soon.
+fn told_version(program: &Path, arg0: OsString) -> Option<String> {
+    let mut child = Command::new(program)
+        .arg0(arg0)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    let ended = wait_until(now() + VERSION_LIMIT, "a version", || {
+        match child.try_wait() {
+            Ok(None) => Err("it still runs".into()),
+            _ => Ok(()),
+        }
+    });
+    let _ = child.kill();
+    let _ = child.wait();
+    ended.ok()?;
+    let mut told = Vec::new();
+    let stdout = child.stdout.take()?;
+    stdout.take(VERSION_MAX).read_to_end(&mut told).ok()?;
+    Some(String::from_utf8_lossy(&told).into_owned())
 }
 
 fn is_executable(program: &Path) -> bool {

@@ -355,7 +355,10 @@ impl Stage {
         let deadline = begun + limit;
         loop {
             let phase = format!("waiting for {what}");
-            self.tick(&phase)?;
+            if matches!(self.tick(&phase)?, Some(b'p' | b'k' | b'z')) {
+                self.screen
+                    .say(&format!("one event after the other: still {phase}"));
+            }
             match cond(self) {
                 Ok(found) => return Ok(found),
                 Err(missing) if now() >= deadline => {
