@@ -10,7 +10,7 @@ use super::wait::TimedOut;
 /// Exit codes; the last two as in sysexits.h.
 pub(super) const FAILED: u8 = 1;
 const NO_SERVER: u8 = 69;
-const PORT_TAKEN: u8 = 73;
+pub(super) const PORT_TAKEN: u8 = 73;
 
 /// Why a demo ends before its time.
 #[derive(Debug, thiserror::Error)]

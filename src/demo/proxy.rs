@@ -4,20 +4,29 @@ use std::env;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use super::cluster::Cluster;
+use super::error::{DemoError, PORT_TAKEN};
 use super::guard;
 use super::instance::tail;
+use super::ports::{is_free, loopback};
 use super::wait::wait_until;
 use crate::net::clock::{Moment, now};
 
+/// The port an application expects, and how many above it are tried when it is taken.
+const PORT: u16 = 6379;
+const PORTS_TRIED: u16 = 100;
+/// How long it may take until it listens.
+const LISTEN_LIMIT: Duration = Duration::from_secs(20);
 /// Longest line of its log that is read; a longer one is cut there.
 const LINE_MAX: u64 = 64 * 1024;
 /// Log lines that are kept for the story and the verdict.
@@ -55,20 +64,49 @@ impl ProxyEvent {
 #[derive(Debug)]
 pub(super) struct Proxy {
     child: Child,
+    listen: SocketAddr,
     log: PathBuf,
     events: Arc<Mutex<Vec<ProxyEvent>>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Proxy {
-    /// Starts `binary` as the proxy of `master`, listening on `listen`, its log in `folder`.
+    /// Starts `binary` as the proxy of `cluster` on port `asked` of 127.0.0.1, or else on the first one from
+    /// 6379 on that is free, and waits until it listens.
+    ///
+    /// # Errors
+    /// [`DemoError::Port`] when none is free; [`DemoError::ProxyEnded`], [`DemoError::Stuck`] or
+    /// [`DemoError::Io`] when it does not come up.
     pub(super) fn start(
         binary: &Path,
-        folder: &Path,
-        sentinels: &[SocketAddr],
-        master: &str,
-        listen: SocketAddr,
-    ) -> io::Result<Self> {
-        let sentinels: Vec<_> = sentinels.iter().map(SocketAddr::to_string).collect();
+        cluster: &Cluster,
+        asked: Option<u16>,
+    ) -> Result<Self, DemoError> {
+        let io = |source| DemoError::Io {
+            what: "cannot start switchmaster",
+            source,
+        };
+        for listen in candidates(asked)
+            .filter(|port| is_free(*port))
+            .map(loopback)
+        {
+            let mut proxy = Self::spawn(binary, cluster, listen).map_err(io)?;
+            match proxy.wait_listening(cluster) {
+                // Someone else was faster: another demo, for one.
+                Err(DemoError::ProxyEnded { .. })
+                    if proxy.ended().and_then(|how| how.code()) == Some(i32::from(PORT_TAKEN)) => {}
+                listening => return listening.map(|()| proxy),
+            }
+        }
+        Err(no_port(asked))
+    }
+
+    fn spawn(binary: &Path, cluster: &Cluster, listen: SocketAddr) -> io::Result<Self> {
+        let sentinels: Vec<_> = cluster
+            .sentinels()
+            .iter()
+            .map(|s| s.addr().to_string())
+            .collect();
         let mut command = guard::command(binary, "switchmaster".as_ref(), binary.as_os_str());
         command
             .args([
@@ -76,7 +114,7 @@ impl Proxy {
                 "--sentinel",
                 &sentinels.join(","),
                 "--master",
-                master,
+                cluster.master_name(),
             ])
             .args(["--listen", &listen.to_string(), "--log-format", "json"])
             .stdin(Stdio::null())
@@ -88,18 +126,54 @@ impl Proxy {
                 command.env_remove(name);
             }
         }
-        let log = folder.join("switchmaster.log");
+        let log = cluster.folder().join("switchmaster.log");
         let copy = File::create(&log)?;
         let mut child = guard::spawn(command)?;
-        let events = Arc::default();
         let stderr = child.stderr.take();
-        let proxy = Self { child, log, events };
+        let mut proxy = Self {
+            child,
+            listen,
+            log,
+            events: Arc::default(),
+            reader: None,
+        };
         if let Some(stderr) = stderr {
             let events = Arc::clone(&proxy.events);
             let reader = thread::Builder::new().name("proxy-log".into());
-            reader.spawn(move || read_log(stderr, copy, &events))?;
+            proxy.reader = Some(reader.spawn(move || read_log(stderr, copy, &events))?);
         }
         Ok(proxy)
+    }
+
+    fn wait_listening(&mut self, cluster: &Cluster) -> Result<(), DemoError> {
+        let outcome = wait_until(now() + LISTEN_LIMIT, "switchmaster to listen", || {
+            let listening = self
+                .events_from(0)
+                .iter()
+                .any(|event| event.name == "listening");
+            match self.ended() {
+                Some(how) => Ok(Some(how)),
+                None if listening => Ok(None),
+                None => Err("it has not said so".into()),
+            }
+        });
+        match outcome {
+            Ok(None) => Ok(()),
+            Ok(Some(how)) => Err(DemoError::ProxyEnded {
+                how: how.to_string(),
+                tail: self.log_tail(),
+            }),
+            Err(timeout) => Err(DemoError::Stuck {
+                timeout,
+                proxy: self.log_tail(),
+                sentinel: cluster.sentinel_log_tail(),
+            }),
+        }
+    }
+
+    /// Where its clients connect.
+    pub(super) fn listen(&self) -> SocketAddr {
+        self.listen
     }
 
     /// How it ended, if it has.
@@ -114,7 +188,13 @@ impl Proxy {
     }
 
     /// The end of its log.
-    pub(super) fn log_tail(&self) -> String {
+    pub(super) fn log_tail(&mut self) -> String {
+        // What an ended proxy said last may still be on its way.
+        if self.ended().is_some()
+            && let Some(reader) = self.reader.take()
+        {
+            let _ = reader.join();
+        }
         tail(&self.log).unwrap_or_default()
     }
 }
@@ -131,6 +211,33 @@ impl Drop for Proxy {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether the port that was asked for, if one was, could be listened on: said before any server is started.
+pub(super) fn check_port(asked: Option<u16>) -> Result<(), DemoError> {
+    if candidates(asked).any(is_free) {
+        Ok(())
+    } else {
+        Err(no_port(asked))
+    }
+}
+
+fn candidates(asked: Option<u16>) -> RangeInclusive<u16> {
+    match asked {
+        Some(port) => port..=port,
+        None => PORT..=PORT + PORTS_TRIED,
+    }
+}
+
+fn no_port(asked: Option<u16>) -> DemoError {
+    DemoError::Port(match asked {
+        Some(port) => {
+            format!(
+                "port {port} of 127.0.0.1 is taken: choose another with --port, or leave it out"
+            )
+        }
+        None => format!("no port of 127.0.0.1 from {PORT} on is free: choose one with --port"),
+    })
 }
 
 fn read_log(stderr: ChildStderr, mut copy: File, events: &Mutex<Vec<ProxyEvent>>) {

@@ -8,8 +8,7 @@ use super::cluster::{self, Cluster, ClusterError};
 use super::error::DemoError;
 use super::instance::Instance;
 use super::load::{self, Load, WRITERS};
-use super::ports::{is_free, loopback};
-use super::proxy::Proxy;
+use super::proxy::{self, Proxy};
 use super::screen::{Screen, interrupted};
 use super::story::Story;
 use super::verdict::{Episode, Evidence, Switch, seconds, title};
@@ -18,9 +17,6 @@ use super::witness::Witness;
 use super::{Event, Options, verdict};
 use crate::net::clock::{Moment, now};
 
-/// The port an application expects, and how many above it are tried when it is taken.
-const PORT: u16 = 6379;
-const PORTS_TRIED: u16 = 100;
 /// How often the screen is brought up to date.
 const TICK: Duration = Duration::from_millis(50);
 /// Between two looks at the whole topology, which cost some 20 questions.
@@ -42,7 +38,6 @@ pub(super) struct Stage {
     proxy: Proxy,
     cluster: Cluster,
     screen: Screen,
-    listen: SocketAddr,
     down_after: Duration,
     master: Option<SocketAddr>,
     told: usize,
@@ -56,7 +51,7 @@ impl Stage {
     /// Starts the topology, the proxy and the writers.
     pub(super) fn set(options: &Options, mut screen: Screen) -> Result<Self, DemoError> {
         let server = super::server::Server::find(options.server_bin.as_deref())?;
-        let listen = free_port(options.port)?;
+        proxy::check_port(options.port)?;
         let binary = std::env::current_exe().map_err(|source| DemoError::Io {
             what: "cannot find my own program",
             source,
@@ -70,22 +65,14 @@ impl Stage {
         let io = |what| move |source| DemoError::Io { what, source };
         let witness =
             Witness::start(&addrs(cluster.nodes())).map_err(io("cannot watch the nodes"))?;
-        let sentinels = addrs(cluster.sentinels());
-        let proxy = Proxy::start(
-            &binary,
-            cluster.folder(),
-            &sentinels,
-            cluster.master_name(),
-            listen,
-        )
-        .map_err(io("cannot start switchmaster"))?;
+        let proxy = Proxy::start(&binary, &cluster, options.port)?;
+        let listen = proxy.listen();
         let mut stage = Self {
             load: Load::new(listen),
             witness,
             proxy,
             cluster,
             screen,
-            listen,
             down_after,
             master: None,
             told: 0,
@@ -120,14 +107,15 @@ impl Stage {
             .iter()
             .map(|s| s.addr().to_string())
             .collect();
+        let listen = self.proxy.listen();
         let lines = [
             format!("Redis       {} (the first is the master)", nodes.join(", ")),
             format!("Sentinels   {}, quorum 2", sentinels.join(", ")),
             format!(
                 "switchmaster listens on {}; {WRITERS} writers use it. Try it yourself:",
-                self.listen
+                listen
             ),
-            format!("    redis-cli -p {}", self.listen.port()),
+            format!("    redis-cli -p {}", listen.port()),
         ];
         lines.iter().for_each(|line| self.screen.say(line));
         if self.screen.has_keys() {
@@ -460,24 +448,4 @@ fn start_cluster(options: &cluster::Options, screen: &mut Screen) -> Result<Clus
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
-}
-
-fn free_port(asked: Option<u16>) -> Result<SocketAddr, DemoError> {
-    let mut candidates = match asked {
-        Some(port) => port..=port,
-        None => PORT..=PORT + PORTS_TRIED,
-    };
-    candidates
-        .find(|port| is_free(*port))
-        .map(loopback)
-        .ok_or_else(|| {
-            DemoError::Port(match asked {
-                Some(port) => format!(
-                    "port {port} of 127.0.0.1 is taken: choose another with --port, or leave it out"
-                ),
-                None => {
-                    format!("no port of 127.0.0.1 from {PORT} on is free: choose one with --port")
-                }
-            })
-        })
 }

@@ -22,6 +22,9 @@ impl Story {
                     text("hint")
                 )
             }),
+            // A hold that is part of the switch is told with it.
+            "hold_begin" if text("cause") == "switching" => None,
+            "hold_end" if text("outcome") == "switched" => None,
             "hold_begin" => Some(format!(
                 "switchmaster holds its clients back ({})",
                 text("cause")
