@@ -132,7 +132,7 @@ impl Stage {
     /// Does what the keys say until the end is asked for.
     pub(super) fn play(&mut self) -> Result<(), DemoError> {
         loop {
-            let event = match self.tick("p planned failover, k kill, z freeze, q quit")? {
+            let event = match self.tick("keys: p k z q")? {
                 Some(b'p') => Event::Planned,
                 Some(b'k') => Event::Kill,
                 Some(b'z') => Event::Freeze,
