@@ -391,7 +391,7 @@ fn word(tale: &Tale) -> &'static str {
         Tale::Ambiguous(false) => "ambiguous_end",
         Tale::SetAside(_) => "set_aside",
         Tale::StoodStill(_) => "stood_still",
-        Tale::Waiting(_) => "waiting",
+        Tale::Waiting { .. } => "waiting",
     }
 }
 

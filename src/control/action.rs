@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::net::addr::SentinelAddr;
 use crate::topology::decide::{Candidate, Census};
 use crate::topology::observation::{Hint, RoleReport};
 use crate::topology::{Epoch, Generation, HoldCause, MasterAddr, State};
@@ -72,7 +73,12 @@ pub enum Tale {
     /// This process stood still so long.
     StoodStill(Duration),
     /// There is no verified master, and why.
-    Waiting(Census),
+    Waiting {
+        /// What the Sentinels say.
+        census: Census,
+        /// Some of those that say nothing.
+        silent: Vec<SentinelAddr>,
+    },
 }
 
 /// One swap, with what it took.

@@ -36,6 +36,8 @@ const SET_ASIDE_AFTER: Duration = Duration::from_secs(3);
 const REPLICA_AGAIN: Duration = Duration::from_millis(250);
 /// How often it is said that there is still no master.
 const WAITING_EVERY: Duration = Duration::from_secs(10);
+/// Most silent Sentinels named in one line.
+const MOST_NAMED: usize = 5;
 /// Before this, waiting for the first master is ordinary start-up.
 const WAITING_FIRST: Duration = Duration::from_secs(1);
 
@@ -506,7 +508,8 @@ impl Steward {
         } else if now >= self.next_waiting {
             self.next_waiting = now + WAITING_EVERY;
             let census = self.beliefs.census(now, None);
-            self.tell(Tale::Waiting(census));
+            let silent = self.beliefs.silent(MOST_NAMED);
+            self.tell(Tale::Waiting { census, silent });
         }
     }
 

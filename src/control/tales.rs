@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use super::Entry;
 use super::action::{Swap, Tale};
+use crate::net::addr::SentinelAddr;
 use crate::topology::MasterAddr;
 use crate::topology::decide::{Candidate, Census};
 use crate::topology::observation::RoleReport;
@@ -79,7 +80,7 @@ pub(super) fn tell(entry: &Entry, tale: &Tale) {
                 "this process stood still; nothing is forwarded until the master is confirmed"
             );
         }
-        Tale::Waiting(census) => waiting(entry, *census),
+        Tale::Waiting { census, silent } => waiting(entry, *census, silent),
     }
 }
 
@@ -165,7 +166,7 @@ fn rejected(entry: &Entry, addr: &MasterAddr, report: &RoleReport) {
     warn!(event = "role_rejected", proxy, addr = %addr, reason, "not accepted as master yet: {report}{remedy}");
 }
 
-fn waiting(entry: &Entry, census: Census) {
+fn waiting(entry: &Entry, census: Census, silent: &[SentinelAddr]) {
     let proxy = &*entry.name;
     let Census {
         voters,
@@ -179,7 +180,11 @@ fn waiting(entry: &Entry, census: Census) {
             "{ignorant} of {voters} Sentinels know no master named \"{master}\": check the name (SENTINEL MASTERS lists them)"
         )
     } else if fresh == 0 {
-        format!("0 of {voters} Sentinels answer: check their addresses and that they run")
+        let silent: Vec<_> = silent.iter().map(ToString::to_string).collect();
+        format!(
+            "0 of {voters} Sentinels answer ({}): check their addresses and that they run",
+            silent.join(", ")
+        )
     } else {
         format!("{fresh} of {voters} Sentinels answer, but no master of theirs is verified yet")
     };

@@ -374,7 +374,16 @@ impl Told {
         let news = self.up != Some(false);
         if news || self.why != text {
             let reason = why.label();
-            warn!(event = "sentinel_down", sentinel = %addr, reason, "Sentinel {addr} cannot be asked: {text}");
+            let remedy = match why {
+                ClientError::Auth(_) => {
+                    ": set sentinel.password_file (and sentinel.username where it has ACL users)"
+                }
+                ClientError::NoPermission(_) => {
+                    ": its user needs +sentinel|master, +sentinel|get-master-addr-by-name, +subscribe and +ping"
+                }
+                _ => "",
+            };
+            warn!(event = "sentinel_down", sentinel = %addr, reason, "Sentinel {addr} cannot be asked: {text}{remedy}");
         }
         self.up = Some(false);
         self.why = text;

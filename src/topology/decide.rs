@@ -378,6 +378,12 @@ impl Beliefs {
         census
     }
 
+    /// The Sentinels that cannot be reached now, in order, `most` at the most.
+    pub fn silent(&self, most: usize) -> Vec<SentinelAddr> {
+        let silent = self.links.iter().filter(|(_, l)| l.reach != Reach::Up);
+        silent.map(|(addr, _)| addr.clone()).take(most).collect()
+    }
+
     /// Sentinels grouped to voters.
     fn voters(&self) -> BTreeMap<Voter, Vec<&Link>> {
         let mut voters: BTreeMap<Voter, Vec<&Link>> = BTreeMap::new();

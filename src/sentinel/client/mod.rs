@@ -105,7 +105,10 @@ impl ClientError {
 
 impl From<RedisError> for ClientError {
     fn from(e: RedisError) -> Self {
-        let text = printable(&e.to_string());
+        let text = match (e.code(), e.detail()) {
+            (Some(code), Some(detail)) => printable(&format!("{code} {detail}")),
+            _ => printable(&e.to_string()),
+        };
         match (e.kind(), e.code()) {
             (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
                 Self::Auth(text)

@@ -109,10 +109,14 @@ pub(super) fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// What a peer sent, made fit for a log line.
+/// What a peer sent, made fit for a log line: short, and without control characters.
 pub(super) fn printable(text: &str) -> String {
-    text.chars()
-        .take(MAX_PRINTED)
-        .flat_map(char::escape_debug)
-        .collect()
+    let shown = |c: char| {
+        if c.is_control() {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            c
+        }
+    };
+    text.chars().take(MAX_PRINTED).map(shown).collect()
 }
