@@ -20,56 +20,32 @@ const SAYING_NOTHING: &[&str] = &[
 
 /// Which room may name which others; itself always. `*` = every room. Never up, never across: `session` does
 /// not know `sentinel`, nor the reverse, and no room imports `config`.
-const IMPORTS: &[(&str, &[&str])] = &[
-    ("main", &["*"]),
-    ("lib", &["*"]),
-    ("daemon", &["*"]),
-    ("cli", &["config", "demo", "exit", "net", "telemetry"]),
+const IMPORTS: &[(&str, &str)] = &[
+    ("main", "*"),
+    ("lib", "*"),
+    ("daemon", "*"),
+    ("cli", "config demo exit net telemetry"),
     (
         "config",
-        &[
-            "listener",
-            "session",
-            "worker",
-            "sentinel",
-            "topology",
-            "control",
-            "telemetry",
-            "exit",
-            "net",
-        ],
+        "listener session worker sentinel topology control telemetry exit net",
     ),
-    ("exit", &[]),
-    (
-        "listener",
-        &["worker", "session", "topology", "net", "telemetry"],
-    ),
-    ("worker", &["session", "topology", "net", "telemetry"]),
-    (
-        "session",
-        &["upstream", "resp", "topology", "net", "telemetry"],
-    ),
-    ("upstream", &["topology", "net", "telemetry"]),
-    ("resp", &["net"]),
-    ("sentinel", &["topology", "net", "telemetry"]),
-    ("control", &["sentinel", "topology", "net", "telemetry"]),
-    ("topology", &["net"]),
-    (
-        "admin",
-        &["control", "worker", "topology", "net", "telemetry"],
-    ),
-    (
-        "check",
-        &["sentinel", "topology", "config", "net", "telemetry"],
-    ),
-    ("drill", &["sentinel", "topology", "net", "telemetry"]),
+    ("exit", ""),
+    ("listener", "session topology net telemetry"),
+    // A worker runs the listeners and is dealt what they accept; a listener knows no worker.
+    ("worker", "listener session topology net telemetry"),
+    ("session", "upstream resp topology net telemetry"),
+    ("upstream", "topology net telemetry"),
+    ("resp", "net"),
+    ("sentinel", "topology net telemetry"),
+    ("control", "sentinel topology net telemetry"),
+    ("topology", "net"),
+    ("admin", "control worker topology net telemetry"),
+    ("check", "sentinel topology config net telemetry"),
+    ("drill", "sentinel topology net telemetry"),
     // The whole program in small: servers, and the program itself in front of them as a child.
-    (
-        "demo",
-        &["sentinel", "topology", "net", "telemetry", "exit"],
-    ),
-    ("telemetry", &["net"]),
-    ("net", &[]),
+    ("demo", "sentinel topology net telemetry exit"),
+    ("telemetry", "net"),
+    ("net", ""),
 ];
 
 /// Rooms and files that decide without doing: everything they know is handed to them, time included.
@@ -92,7 +68,10 @@ const IMPURE_WORDS: &[&str] = &[
 
 /// What only these files may name, and why that matters is in their heads.
 const ONLY: &[(&str, &[&str])] = &[
-    ("redis::", &["src/sentinel/client.rs"]),
+    (
+        "redis::",
+        &["src/sentinel/client.rs", "src/sentinel/client/"],
+    ),
     ("clap::", &["src/cli.rs", "src/cli/"]),
     ("anyhow", &["src/main.rs"]),
     ("unbounded_channel", &[]),
@@ -110,7 +89,10 @@ struct Source {
 
 #[test]
 fn rooms_import_downward_only() {
-    let rules: BTreeMap<&str, &[&str]> = IMPORTS.iter().copied().collect();
+    let rules: BTreeMap<&str, Vec<&str>> = IMPORTS
+        .iter()
+        .map(|(room, others)| (*room, others.split(' ').collect()))
+        .collect();
     let mut wrong = Vec::new();
     for source in sources("src") {
         let own = room(&source.path);
