@@ -201,7 +201,7 @@ fn the_readme_lists_every_subcommand() {
     let missing: Vec<&str> = commands
         .into_iter()
         .filter(|name| {
-            !readme.contains(&format!("`switchmaster {name}"))
+            !readme.contains(&format!("switchmaster {name}"))
                 && !readme.contains(&format!("`{name}`"))
         })
         .collect();
