@@ -18,6 +18,8 @@ use switchmaster::net::clock::now;
 
 /// Deadline of everything that should take some milliseconds.
 const SOON: Duration = Duration::from_secs(10);
+/// A process that was not run for so long must confirm what it believes.
+const STANDSTILL: Duration = Duration::from_secs(1);
 const GIB: u64 = 1024 * 1024 * 1024;
 
 /// A scripted Sentinel and master, and a proxy in front of them.
@@ -130,6 +132,57 @@ fn nothing_reaches_the_old_master_after_switched() {
         let records = stage.master.records();
         records.len() == taken.len() && records[0].bytes == taken[0].bytes
     });
+}
+
+#[test]
+fn after_a_standstill_no_byte_is_written_before_every_sentinel_was_heard() {
+    let (old, new) = (
+        FakeMaster::start(Bytes::Sink),
+        FakeMaster::start(Bytes::Sink),
+    );
+    let sentinels: Vec<FakeSentinel> = ["1", "2", "3"]
+        .iter()
+        .map(|digit| {
+            let view = View {
+                sentinel_id: digit.repeat(40),
+                others: 2,
+                quorum: 2,
+                ..View::of(old.addr())
+            };
+            FakeSentinel::start(Protocol::Resp3, view)
+        })
+        .collect();
+    let addrs: Vec<SocketAddr> = sentinels.iter().map(FakeSentinel::addr).collect();
+    let proxy = Proxy::ready(Plan::following(&addrs));
+    let mut kept = connect(proxy.addr());
+    kept.write_all(b"before").expect("written");
+    wait_until("the first bytes to arrive", SOON, || {
+        old.records().first().is_some_and(|r| r.bytes == 6)
+    });
+    wait_until("all Sentinels to be heard", SOON, || {
+        proxy.events(0, "sentinel_up").len() == 3
+    });
+
+    proxy.freeze();
+    // In the sleep the leader promotes another node, which the two that answer at once do not know yet. Both nodes
+    // say that they are masters, as they do for some seconds.
+    sentinels[2].update(|view| {
+        view.addr = new.addr();
+        view.epoch += 1;
+    });
+    sentinels[2].answer_after(Duration::from_millis(200));
+    kept.write_all(b"in the sleep")
+        .expect("taken by the kernel");
+    thread::sleep(STANDSTILL);
+    proxy.thaw();
+
+    proxy.event("switched", SOON);
+    assert_eq!(read_to_end(&mut kept), b"", "cut");
+    assert_eq!(
+        old.records()[0].bytes,
+        6,
+        "written to the master of before the sleep"
+    );
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use super::wire::{Reply, read_command};
 
@@ -76,6 +77,7 @@ struct Shared {
     views: Mutex<Vec<View>>,
     links: Mutex<Vec<Arc<Link>>>,
     mute_subscribers: AtomicBool,
+    answers_after: Mutex<Duration>,
     ended: AtomicBool,
 }
 
@@ -108,6 +110,7 @@ impl FakeSentinel {
             views: Mutex::new(vec![view]),
             links: Mutex::default(),
             mute_subscribers: AtomicBool::new(false),
+            answers_after: Mutex::default(),
             ended: AtomicBool::new(false),
         });
         let serving = Arc::clone(&shared);
@@ -179,6 +182,11 @@ impl FakeSentinel {
         self.shared.mute_subscribers.store(mute, Ordering::Release);
     }
 
+    /// From now on thinks for so long before each answer.
+    pub(crate) fn answer_after(&self, delay: Duration) {
+        *locked(&self.shared.answers_after) = delay;
+    }
+
     /// Closes every link that subscribes.
     pub(crate) fn drop_subscribers(&self) {
         for link in locked(&self.shared.links).iter() {
@@ -227,6 +235,8 @@ impl Shared {
         thread::spawn(move || {
             let mut reading = BufReader::new(reading);
             while let Ok(Some(words)) = read_command(&mut reading) {
+                let delay = *locked(&shared.answers_after);
+                thread::sleep(delay);
                 for reply in shared.answer(&link, &words) {
                     let silent =
                         link.is_subscriber() && shared.mute_subscribers.load(Ordering::Acquire);
