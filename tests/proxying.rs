@@ -135,6 +135,65 @@ fn nothing_reaches_the_old_master_after_switched() {
 }
 
 #[test]
+fn a_switch_is_not_missed_while_the_subscription_is_down() {
+    for protocol in [Protocol::Resp2Only, Protocol::Resp3] {
+        let (old, new) = (
+            FakeMaster::start(Bytes::Sink),
+            FakeMaster::start(Bytes::Echo),
+        );
+        let sentinel = FakeSentinel::start(protocol, View::of(old.addr()));
+        let proxy = Proxy::ready(Plan::following(&[sentinel.addr()]));
+        wait_until("a subscription", SOON, || sentinel.subscribers() == 1);
+        sentinel.drop_subscribers();
+        sentinel.switch_master(new.addr());
+        proxy.event("switched", SOON);
+        wait_until("a subscription again", SOON, || sentinel.subscribers() == 1);
+        // And the way back, which the new subscription may tell.
+        let mark = proxy.mark();
+        sentinel.switch_master(old.addr());
+        let back = proxy.event_after(mark, "switched", SOON);
+        assert_eq!(back.text("to"), old.addr().to_string());
+        assert_eq!(back.number("epoch"), 3.0, "{}", back.fields);
+    }
+}
+
+#[test]
+fn a_new_master_is_not_adopted_before_it_says_so_nor_the_old_one_kept() {
+    for (role, time) in [
+        (Role::Replica, 500),
+        (Role::Loading, 500),
+        (Role::Mute, 1500),
+    ] {
+        let stage = Stage::set(Bytes::Echo);
+        let next = FakeMaster::start(Bytes::Echo);
+        next.set_role(role);
+        let mut idle = stage.client();
+        assert_eq!(echoed(&mut idle, b"one"), b"one");
+        stage.sentinel.switch_master(next.addr());
+        let hold = stage.proxy.event("hold_begin", SOON);
+        // Fenced when the decision fell: neither node gets a byte, whatever the old one believes of itself.
+        let mut newcomer = stage.client();
+        newcomer.write_all(b"two").expect("written");
+        assert_silent(&mut newcomer, Duration::from_millis(time));
+        assert_eq!(
+            stage.master.records().iter().map(|r| r.bytes).sum::<u64>(),
+            3
+        );
+        assert!(next.records().is_empty(), "not a byte before its ROLE");
+        assert!(stage.proxy.events(0, "switched").is_empty());
+
+        next.set_role(Role::Master);
+        let switched = stage.proxy.event("switched", SOON);
+        assert!(switched.index > hold.index);
+        newcomer.set_read_timeout(Some(SOON)).expect("a socket");
+        let mut back = [0; 3];
+        newcomer.read_exact(&mut back).expect("held, then served");
+        assert_eq!(&back, b"two");
+        assert_eq!(read_to_end(&mut idle), b"", "cut");
+    }
+}
+
+#[test]
 fn after_a_standstill_no_byte_is_written_before_every_sentinel_was_heard() {
     let (old, new) = (
         FakeMaster::start(Bytes::Sink),
