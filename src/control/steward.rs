@@ -278,6 +278,7 @@ impl Steward {
         if self.trial.take().is_some() {
             self.actions.push_back(Action::StopProbe);
         }
+        self.next_waiting = now + WAITING_FIRST;
         self.tell(Tale::StoodStill(gap));
         self.actions.push_back(Action::AskAll);
     }
