@@ -119,8 +119,13 @@ struct Options {
     /// File [env: SWITCHMASTER_CONFIG] [default: /etc/switchmaster/config.toml]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Sentinels: HOST[:26379],... [env: SWITCHMASTER_SENTINEL]
-    #[arg(long, value_name = "HOSTS", value_delimiter = ',')]
+    // Not a doc comment: rustdoc reads brackets as links.
+    #[arg(
+        long,
+        value_name = "HOSTS",
+        value_delimiter = ',',
+        help = "Sentinels: HOST[:26379],... [env: SWITCHMASTER_SENTINEL]"
+    )]
     sentinel: Vec<String>,
     /// Its name at Sentinel [env: SWITCHMASTER_MASTER] [default: mymaster]
     #[arg(long, value_name = "NAME")]
