@@ -180,7 +180,7 @@ impl Evidence {
 /// The rows as a table of text.
 pub(super) fn table(rows: &[Row]) -> String {
     let mut out = String::from(
-        "event      outage max   outage median   errors   acknowledged   acknowledged, lost   old master after the switch\n",
+        "event      outage max   median   errors   acked writes   acked, lost   to the old master\n",
     );
     for row in rows {
         let (max, median) = match row.event {
@@ -189,7 +189,7 @@ pub(super) fn table(rows: &[Row]) -> String {
         };
         let _ = writeln!(
             out,
-            "{:<10} {:>10}   {:>13}   {:>6}   {:>12}   {:>18}   {:>20} writes",
+            "{:<10} {:>10}   {:>6}   {:>6}   {:>12}   {:>11}   {:>17}",
             row.event.map_or("before", title),
             max,
             median,
@@ -201,10 +201,13 @@ pub(super) fn table(rows: &[Row]) -> String {
     }
     if rows.iter().any(|row| row.lost > 0) {
         out.push_str(
-            "lost: acknowledged by a master that Sentinel had already begun to replace, and replicated to no \
+            "acked, lost: acknowledged by a master that Sentinel had already begun to replace, and replicated to no \
              other node\n",
         );
     }
+    out.push_str(
+        "to the old master: writes that began after the switch and that an old master executed\n",
+    );
     out
 }
 
