@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -104,7 +105,11 @@ async fn serve(config: Config, bound: Vec<Vec<Bound>>, lines: Lines) -> Result<(
     let mut signals = Signals::new().map_err(|e| ExitError::runtime("cannot take signals", &e))?;
     let tasks = TaskTracker::new();
     let end = CancellationToken::new();
-    let (mut pool, readers) = start(&config, bound, &tasks, &end)?;
+    let Started {
+        mut pool,
+        readers,
+        mut controls,
+    } = start(&config, bound, &tasks, &end)?;
     tasks.spawn(report_dropped_lines(lines, end.clone()));
 
     let outcome = loop {
@@ -117,6 +122,10 @@ async fn serve(config: Config, bound: Vec<Vec<Bound>>, lines: Lines) -> Result<(
                     "SIGHUP is ignored: a changed configuration needs a restart"
                 ),
             },
+            Some(_) = controls.join_next() => {
+                error!(event = "control_lost", "a control task has ended by a defect; the process ends, to be restarted whole");
+                break Err(ExitError { exit: Exit::Runtime, message: "a control task was lost".to_owned() });
+            }
             departed = pool.departed() => {
                 let worker = departed.map_or(0, |d| d.worker);
                 error!(event = "worker_lost", worker, "a worker thread has ended; the process ends, to be restarted whole");
@@ -145,17 +154,25 @@ async fn serve(config: Config, bound: Vec<Vec<Bound>>, lines: Lines) -> Result<(
     outcome
 }
 
+/// What runs.
+struct Started {
+    pool: Pool,
+    readers: Vec<Reader>,
+    /// None ends before it is told to; without it nobody extends the fence word and nothing is forwarded.
+    controls: JoinSet<()>,
+}
+
 /// Starts both flows.
 fn start(
     config: &Config,
     bound: Vec<Vec<Bound>>,
     tasks: &TaskTracker,
     end: &CancellationToken,
-) -> Result<(Pool, Vec<Reader>), ExitError> {
+) -> Result<Started, ExitError> {
     let workers = config.workers.count();
     let mut subscribers = Vec::new();
     let mut entries = Vec::new();
-    let mut controls = Vec::new();
+    let mut plans = Vec::new();
     let mut readers = Vec::new();
     for (proxy, bound) in config.proxies.iter().zip(bound) {
         let name: Arc<str> = proxy.name.as_str().into();
@@ -166,7 +183,7 @@ fn start(
             master: proxy.master.clone(),
             observations: seen,
         });
-        controls.push((
+        plans.push((
             proxy,
             Arc::clone(&name),
             own_addresses(&bound),
@@ -187,7 +204,8 @@ fn start(
     let pool = Pool::start(entries, workers)
         .map_err(|e| ExitError::runtime("cannot start the data plane", &e))?;
     let asker = discovery::follow(&config.sentinel, subscribers, tasks, end);
-    for (proxy, name, own, observations, publisher) in controls {
+    let mut controls = JoinSet::new();
+    for (proxy, name, own, observations, publisher) in plans {
         let entry = control::Entry {
             name,
             master: proxy.master.clone(),
@@ -199,9 +217,13 @@ fn start(
             asker: asker.clone(),
             publisher,
         };
-        tasks.spawn(control::run(entry, tasks.clone(), end.clone()));
+        controls.spawn(control::run(entry, tasks.clone(), end.clone()));
     }
-    Ok((pool, readers))
+    Ok(Started {
+        pool,
+        readers,
+        controls,
+    })
 }
 
 /// The addresses at which we would be talking to ourselves.

@@ -202,8 +202,8 @@ fn every_key_has_a_working_twin() {
                 Key::AllowFrom => "10.0.0.0/8,192.0.2.0/24",
                 Key::Level => "debug",
                 Key::Format => "json",
+                Key::PollInterval => "700ms",
                 Key::SentinelConnectTimeout
-                | Key::PollInterval
                 | Key::HoldMax
                 | Key::ProxyConnectTimeout
                 | Key::UpstreamUserTimeout => "7s",

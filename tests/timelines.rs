@@ -22,6 +22,7 @@
 #![allow(missing_docs)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use switchmaster::control::action::{Action, Tale};
@@ -34,6 +35,8 @@ use switchmaster::topology::observation::{
 use switchmaster::topology::rules::{Agree, HoldMax, Rules, Verify};
 use switchmaster::topology::{Epoch, MasterAddr, Phase, State};
 
+/// Where every name leads.
+const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6379);
 /// How long a dial takes here.
 const DIAL: Duration = Duration::from_millis(2);
 const POLL: Duration = Duration::from_secs(1);
@@ -161,7 +164,8 @@ impl World {
         };
         let silent = RoleReport::Failed("silent".to_owned());
         let report = self.roles.get(&letter(&addr)).cloned().unwrap_or(silent);
-        self.steward.probed(moment(self.now), &addr, report);
+        self.steward
+            .probed(moment(self.now), &addr, Some(ADDRESS), report);
         self.act();
     }
 
@@ -306,7 +310,8 @@ impl World {
                     .clone()
                     .filter(|m| letter(m) == *addr)
                     .ok_or("not watched")?;
-                self.steward.master_said(now, &master, &report(role)?);
+                self.steward
+                    .master_said(now, &master, Some(ADDRESS), &report(role)?);
                 self.act();
             }
             ["gone", addr] => {
@@ -319,7 +324,7 @@ impl World {
                 self.act();
             }
             ["doubt"] => {
-                self.steward.doubt();
+                self.steward.doubt(now);
                 self.act();
             }
             ["freeze", millis] => {
@@ -382,16 +387,17 @@ fn word(tale: &Tale) -> &'static str {
         Tale::FailoverSeen { .. } => "failover_seen",
         Tale::Candidate(_) => "master_candidate",
         Tale::RoleRejected { .. } => "role_rejected",
-        Tale::Unverified(_) => "master_unverified",
+        Tale::Unverified(..) => "master_unverified",
         Tale::HoldBegin(_) => "hold_begin",
         Tale::HoldEnd { .. } => "hold_end",
-        Tale::SentinelsLost => "sentinels_lost",
+        Tale::SentinelsLost(_) => "sentinels_lost",
         Tale::SentinelsBack => "sentinels_back",
         Tale::Ambiguous(true) => "ambiguous",
         Tale::Ambiguous(false) => "ambiguous_end",
         Tale::SetAside(_) => "set_aside",
         Tale::StoodStill(_) => "stood_still",
         Tale::Waiting { .. } => "waiting",
+        Tale::NamesUs { .. } => "names_us",
     }
 }
 
@@ -400,6 +406,7 @@ fn report(role: &str) -> Result<RoleReport, String> {
         "master" => RoleReport::Master,
         "replica" => RoleReport::Replica,
         "refused" => RoleReport::Refused("NOAUTH".to_owned()),
+        "wrongpass" => RoleReport::LoginFailed("WRONGPASS".to_owned()),
         "loading" => RoleReport::Loading,
         "silent" => RoleReport::Failed("silent".to_owned()),
         _ => return Err(format!("no such role: {role}")),

@@ -35,8 +35,8 @@ const WORKERS: RangeInclusive<usize> = 1..=Workers::MAX;
 /// Bounds of the times. The lower ones keep a typing error from looking like an outage.
 const CONNECT_TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(60);
-const POLL_INTERVAL: RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_secs(60);
+/// An answer counts for 3 s, and a link that has not answered for so long is dead: a longer interval would make both flap.
+const POLL_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(1);
 const HOLD_MAX: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
 const USER_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 

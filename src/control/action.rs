@@ -50,7 +50,7 @@ pub enum Tale {
         report: RoleReport,
     },
     /// It passed although it hides its role: `verify = "auto"`.
-    Unverified(MasterAddr),
+    Unverified(MasterAddr, String),
     /// Clients wait.
     HoldBegin(HoldCause),
     /// They go on.
@@ -63,7 +63,7 @@ pub enum Tale {
         switched: bool,
     },
     /// No Sentinel has answered for a while; the last verified master stays.
-    SentinelsLost,
+    SentinelsLost(Census),
     /// At least one answers again.
     SentinelsBack,
     /// The Sentinels name several masters at one epoch.
@@ -78,6 +78,15 @@ pub enum Tale {
         census: Census,
         /// Some of those that say nothing.
         silent: Vec<SentinelAddr>,
+        /// A master is known, and clients are held for this.
+        held: Option<HoldCause>,
+    },
+    /// A Sentinel names one of our own listeners as the master.
+    NamesUs {
+        /// Who.
+        sentinel: String,
+        /// Which.
+        addr: String,
     },
 }
 

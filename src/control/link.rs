@@ -3,6 +3,7 @@
 //! One session's lost upstream says little (QUIT, CLIENT KILL, Redis' own timeouts); the loss of this connection *and* a
 //! failed redial say that the master is gone.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,13 +69,15 @@ async fn watch(
             converse(&addr, open, &answers, &check).await;
         }
         // The immediate redial; what it says is the answer.
+        let dialled = ask(addr.host_port(), &dial).await;
+        let at = dialled.peer();
         let Dialled {
             report,
             link: opened,
             reached,
-        } = ask(addr.host_port(), &dial).await;
+        } = dialled;
         let answer = if reached {
-            Answer::Said(addr.clone(), report)
+            Answer::Said(addr.clone(), at, report)
         } else {
             Answer::Gone(addr.clone(), report.to_string())
         };
@@ -105,12 +108,8 @@ async fn converse(
             () = sleep(ROLE_EVERY) => {}
         }
         let report = link.role().await;
-        if link.is_closed()
-            || answers
-                .send(Answer::Said(addr.clone(), report))
-                .await
-                .is_err()
-        {
+        let said = Answer::Said(addr.clone(), Some(link.peer()), report);
+        if link.is_closed() || answers.send(said).await.is_err() {
             return;
         }
         sleep(COALESCE).await;
@@ -128,6 +127,13 @@ pub(super) struct Dialled {
     pub(super) reached: bool,
 }
 
+impl Dialled {
+    /// The address that answered.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.link.as_ref().map(RoleLink::peer)
+    }
+}
+
 /// Dials, logs in and asks for the role.
 pub(super) async fn ask(addr: &HostPort, dial: &Dial) -> Dialled {
     match RoleLink::open(addr, dial).await {
@@ -140,8 +146,13 @@ pub(super) async fn ask(addr: &HostPort, dial: &Dial) -> Dialled {
                 link,
             }
         }
-        Err(ClientError::Auth(why) | ClientError::NoPermission(why)) => Dialled {
+        Err(ClientError::LoginNeeded(why) | ClientError::NoPermission(why)) => Dialled {
             report: RoleReport::Refused(why),
+            link: None,
+            reached: true,
+        },
+        Err(ClientError::Auth(why)) => Dialled {
+            report: RoleReport::LoginFailed(why),
             link: None,
             reached: true,
         },

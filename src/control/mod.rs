@@ -16,6 +16,7 @@ pub mod steward;
 mod tales;
 
 use std::future::{Future, pending};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,11 +98,17 @@ pub async fn run(entry: Entry, tasks: TaskTracker, end: CancellationToken) {
 /// What the control connection has to say.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    Said(MasterAddr, RoleReport),
+    Said(MasterAddr, Option<SocketAddr>, RoleReport),
     Gone(MasterAddr, String),
 }
 
-type ProbeTask = Pin<Box<dyn Future<Output = (MasterAddr, RoleReport, Option<RoleLink>)> + Send>>;
+type ProbeTask = Pin<Box<dyn Future<Output = Probed> + Send>>;
+
+/// What came of a verification dial.
+struct Probed {
+    addr: MasterAddr,
+    dialled: Dialled,
+}
 
 struct Control {
     entry: Entry,
@@ -125,7 +132,7 @@ struct PendingSwitch {
 
 enum Input {
     Observation(Option<Observation>),
-    Probed((MasterAddr, RoleReport, Option<RoleLink>)),
+    Probed(Probed),
     Answer(Answer),
     Doubt,
     Acknowledged(u64),
@@ -140,30 +147,35 @@ impl Control {
             let input = self.next_input(&mut answers).await;
             // Each input is first a turn: nothing that comes after a standstill may be acted on before the standstill
             // is noticed.
-            self.steward.turn(now());
+            let at = now();
+            self.steward.turn(at);
             match input {
                 Input::Observation(Some(observation)) => self.steward.observe(now(), observation),
                 // The watchers are gone: the program is ending.
                 Input::Observation(None) => return,
-                Input::Probed((addr, report, link)) => {
+                Input::Probed(Probed { addr, dialled }) => {
                     self.probe = None;
-                    self.verified = link.map(|link| (addr.clone(), link));
-                    self.steward.probed(now(), &addr, report);
+                    let at = dialled.peer();
+                    self.verified = dialled.link.map(|link| (addr.clone(), link));
+                    self.steward.probed(now(), &addr, at, dialled.report);
                 }
-                Input::Answer(Answer::Said(addr, report)) => {
-                    self.steward.master_said(now(), &addr, &report);
+                Input::Answer(Answer::Said(addr, at, report)) => {
+                    self.steward.master_said(now(), &addr, at, &report);
                 }
                 Input::Answer(Answer::Gone(addr, why)) => {
                     tales::master_gone(&self.entry, &addr, &why);
                     self.steward.master_gone(now(), &addr);
                 }
-                Input::Doubt => self.steward.doubt(),
+                Input::Doubt => self.steward.doubt(now()),
                 Input::Acknowledged(cut) => self.report_switch(Some(cut)),
                 Input::FenceLate => self.report_switch(None),
                 Input::Turn => {}
             }
             self.act();
-            self.entry.publisher.extend(now() + VALIDITY);
+            // A connection that proved nothing is not kept open on a node that is not ours.
+            self.verified = None;
+            // From the moment that the standstill was looked for, not from now: one in between must not pass.
+            self.entry.publisher.extend(at + VALIDITY);
         }
     }
 
@@ -260,7 +272,7 @@ impl Control {
 }
 
 /// Dials a candidate and asks for its role.
-async fn probe(addr: MasterAddr, dial: Dial) -> (MasterAddr, RoleReport, Option<RoleLink>) {
-    let Dialled { report, link, .. } = link::ask(addr.host_port(), &dial).await;
-    (addr, report, link)
+async fn probe(addr: MasterAddr, dial: Dial) -> Probed {
+    let dialled = link::ask(addr.host_port(), &dial).await;
+    Probed { addr, dialled }
 }

@@ -5,6 +5,7 @@
 //! input. Nothing here waits, dials or logs, so a test (or a simulation) can be the whole world.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::action::{Action, Swap, Tale};
@@ -23,6 +24,11 @@ pub const VALIDITY: Duration = Duration::from_millis(500);
 /// Longest wait for the other Sentinels after the first has answered, at start and after standing still: the first to
 /// answer may be the one that was cut off from the others.
 const SETTLE: Duration = Duration::from_secs(1);
+/// The same while none has answered after standing still: by then a dead link is known to be dead and was redialled.
+const SETTLE_SILENT: Duration = Duration::from_secs(3);
+/// Doubts of sessions ask the Sentinels at most so often; in between they only ask the master. Clients that end with
+/// QUIT each leave a doubt behind.
+const DOUBT_EVERY: Duration = Duration::from_secs(1);
 /// Waits between tries to verify a candidate; the last repeats.
 const VERIFY_AGAIN: [Duration; 4] = [
     Duration::from_millis(50),
@@ -44,6 +50,8 @@ const WAITING_FIRST: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 struct Adopted {
     addr: MasterAddr,
+    /// Where it proved itself.
+    at: SocketAddr,
     epoch: Epoch,
 }
 
@@ -55,6 +63,18 @@ struct Trial {
     /// `None` while a dial is under way.
     next: Option<Moment>,
     told: Option<&'static str>,
+}
+
+impl Trial {
+    const fn new(decided_at: Moment, candidate: Candidate) -> Self {
+        Self {
+            candidate,
+            decided_at,
+            tries: 0,
+            next: None,
+            told: None,
+        }
+    }
 }
 
 /// Reasons to withhold client bytes although a master is known. Any of them holds.
@@ -96,7 +116,9 @@ pub struct Steward {
     settling: Option<(Moment, Option<Moment>)>,
     last_turn: Moment,
     next_role: Option<Moment>,
+    next_doubt: Moment,
     next_waiting: Moment,
+    named_us: bool,
     lost: bool,
     ambiguous: bool,
     published: State,
@@ -119,6 +141,8 @@ impl Steward {
             settling: Some((now, None)),
             last_turn: now,
             next_role: None,
+            next_doubt: now,
+            named_us: false,
             next_waiting: now + WAITING_FIRST,
             lost: false,
             ambiguous: false,
@@ -166,6 +190,15 @@ impl Steward {
             let sentinel = observation.sentinel.to_string();
             self.tell(Tale::FailoverSeen { sentinel, hint });
         }
+        if let Said::View { view: Ok(view), .. } = &observation.said {
+            let named_us = self.beliefs.is_own(&view.master);
+            if named_us && !self.named_us {
+                let sentinel = observation.sentinel.to_string();
+                let addr = view.master.to_string();
+                self.tell(Tale::NamesUs { sentinel, addr });
+            }
+            self.named_us |= named_us;
+        }
         let heard = matches!(observation.said, Said::View { view: Ok(_), .. });
         self.beliefs.observe(now, observation);
         if let Some((_, first)) = &mut self.settling
@@ -177,19 +210,26 @@ impl Steward {
     }
 
     /// A candidate was asked for its role.
-    pub fn probed(&mut self, now: Moment, addr: &MasterAddr, report: RoleReport) {
+    pub fn probed(
+        &mut self,
+        now: Moment,
+        addr: &MasterAddr,
+        at: Option<SocketAddr>,
+        report: RoleReport,
+    ) {
         let Some(trial) = self.trial.as_mut().filter(|t| t.candidate.addr == *addr) else {
             return;
         };
-        let hidden = matches!(report, RoleReport::Refused(_))
-            && self.rules.verify == Verify::Auto
-            && trial.candidate.has_majority();
-        if report == RoleReport::Master || hidden {
-            if hidden {
-                let addr = addr.clone();
-                self.tell(Tale::Unverified(addr));
+        let trusted = self.rules.verify == Verify::Auto && trial.candidate.has_majority();
+        let hidden = match &report {
+            RoleReport::Refused(why) if trusted => Some(why.clone()),
+            _ => None,
+        };
+        if let Some(at) = at.filter(|_| report == RoleReport::Master || hidden.is_some()) {
+            if let Some(why) = hidden {
+                self.tell(Tale::Unverified(addr.clone(), why));
             }
-            self.adopt(now);
+            self.adopt(now, at);
             return;
         }
         trial.next = Some(now + VERIFY_AGAIN[trial.tries.min(VERIFY_AGAIN.len() - 1)]);
@@ -210,11 +250,18 @@ impl Steward {
     }
 
     /// The control connection had an answer to ROLE.
-    pub fn master_said(&mut self, now: Moment, addr: &MasterAddr, report: &RoleReport) {
+    pub fn master_said(
+        &mut self,
+        now: Moment,
+        addr: &MasterAddr,
+        at: Option<SocketAddr>,
+        report: &RoleReport,
+    ) {
         if !self.is_master(addr) {
             return;
         }
         match report {
+            RoleReport::Master if self.has_moved(at) => self.follow_name(now, at),
             RoleReport::Master => {
                 self.holds.says_replica = false;
                 self.holds.unreachable = false;
@@ -229,13 +276,29 @@ impl Steward {
                 self.next_role = Some(now + REPLICA_AGAIN);
             }
             // It is there. Slow scripts, loading or a changed password never end a generation by themselves.
-            RoleReport::Loading | RoleReport::Refused(_) => {
+            RoleReport::Loading | RoleReport::Refused(_) | RoleReport::LoginFailed(_) => {
                 self.holds.unreachable = false;
                 self.actions.push_back(Action::AskAll);
             }
             RoleReport::Failed(_) => self.actions.push_back(Action::AskAll),
         }
         self.reconsider(now);
+    }
+
+    fn has_moved(&self, at: Option<SocketAddr>) -> bool {
+        at.is_some() && self.master.as_ref().map(|m| m.at) != at
+    }
+
+    /// The redial of the control connection found the master's name at another address, and a master there.
+    fn follow_name(&mut self, now: Moment, at: Option<SocketAddr>) {
+        let (Some(at), Some(master)) = (at, &self.master) else {
+            return;
+        };
+        let candidate = self
+            .beliefs
+            .candidate_again(now, &master.addr, master.epoch);
+        self.trial = Some(Trial::new(now, candidate));
+        self.adopt(now, at);
     }
 
     /// The control connection is gone and an immediate redial failed.
@@ -248,8 +311,11 @@ impl Steward {
     }
 
     /// A session lost its upstream, or could not dial.
-    pub fn doubt(&mut self) {
-        self.actions.push_back(Action::AskAll);
+    pub fn doubt(&mut self, now: Moment) {
+        if now >= self.next_doubt {
+            self.next_doubt = now + DOUBT_EVERY;
+            self.actions.push_back(Action::AskAll);
+        }
         if self.master.is_some() {
             self.actions.push_back(Action::CheckMaster);
         }
@@ -291,7 +357,7 @@ impl Steward {
         }
         let current = self.master.as_ref().map(|m| m.addr.clone());
         let verdict = self.beliefs.decide(now, current.as_ref());
-        self.note_health(&verdict);
+        self.note_health(now, &verdict);
         match verdict {
             Verdict::Verify(candidate) => {
                 self.holds.switching = self.master.is_some();
@@ -303,6 +369,10 @@ impl Steward {
                 if self.holds.resumed {
                     self.try_current(now, self.master.as_ref().map_or(Epoch(0), |m| m.epoch));
                 }
+            }
+            // Nobody can tell which: the master in force is kept if it says that it is one.
+            Verdict::Keep(Why::Ambiguous) if self.holds.switching => {
+                self.try_current(now, self.master.as_ref().map_or(Epoch(0), |m| m.epoch));
             }
             Verdict::Keep(Why::BelowFloor | Why::Ambiguous | Why::AwaitMajority) => {
                 // Nobody is named: a candidate of before is not named any longer.
@@ -362,13 +432,7 @@ impl Steward {
         self.tell(Tale::Candidate(candidate.clone()));
         self.actions
             .push_back(Action::Probe(candidate.addr.clone()));
-        self.trial = Some(Trial {
-            candidate,
-            decided_at: now,
-            tries: 0,
-            next: None,
-            told: None,
-        });
+        self.trial = Some(Trial::new(now, candidate));
     }
 
     fn try_again(&mut self, now: Moment) {
@@ -382,7 +446,7 @@ impl Steward {
     }
 
     /// The candidate is verified.
-    fn adopt(&mut self, now: Moment) {
+    fn adopt(&mut self, now: Moment, at: SocketAddr) {
         let Some(Trial {
             candidate,
             decided_at,
@@ -395,9 +459,14 @@ impl Steward {
         self.beliefs.adopt(candidate.epoch);
         self.holds = Holds::default();
         self.next_role = None;
-        let same = from.as_ref() == Some(&candidate.addr);
+        // A name that leads to another address is another master.
+        let same = self
+            .master
+            .as_ref()
+            .is_some_and(|m| m.addr == candidate.addr && m.at == at);
         self.master = Some(Adopted {
             addr: candidate.addr.clone(),
+            at,
             epoch: candidate.epoch,
         });
         if !same {
@@ -460,6 +529,7 @@ impl Steward {
             generation: self.generation,
             phase,
             master: self.master.as_ref().map(|m| m.addr.clone()),
+            verified_at: self.master.as_ref().map(|m| m.at),
             hold_max: self.rules.hold_max.resolve(self.beliefs.down_after()),
         };
         if state != self.published {
@@ -473,7 +543,10 @@ impl Steward {
             return true;
         };
         let waited = first.map_or_else(
-            || self.master.is_some() && now.since(since) >= SETTLE,
+            || {
+                let silent = now.since(since) >= SETTLE_SILENT || self.beliefs.all_down();
+                self.master.is_some() && silent
+            },
             |first| now.since(first) >= SETTLE || self.beliefs.is_settled(now),
         );
         if waited {
@@ -486,12 +559,13 @@ impl Steward {
         self.master.as_ref().is_some_and(|m| m.addr == *addr)
     }
 
-    fn note_health(&mut self, verdict: &Verdict) {
+    fn note_health(&mut self, now: Moment, verdict: &Verdict) {
         let lost = matches!(verdict, Verdict::Keep(Why::NoFreshView)) && self.master.is_some();
         if lost != self.lost {
             self.lost = lost;
+            let census = self.beliefs.census(now, None);
             self.tell(if lost {
-                Tale::SentinelsLost
+                Tale::SentinelsLost(census)
             } else {
                 Tale::SentinelsBack
             });
@@ -510,7 +584,12 @@ impl Steward {
             self.next_waiting = now + WAITING_EVERY;
             let census = self.beliefs.census(now, None);
             let silent = self.beliefs.silent(MOST_NAMED);
-            self.tell(Tale::Waiting { census, silent });
+            let held = self.held.map(|(cause, _)| cause);
+            self.tell(Tale::Waiting {
+                census,
+                silent,
+                held,
+            });
         }
     }
 

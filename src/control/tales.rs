@@ -8,9 +8,10 @@ use tracing::{info, warn};
 use super::Entry;
 use super::action::{Swap, Tale};
 use crate::net::addr::SentinelAddr;
-use crate::topology::MasterAddr;
 use crate::topology::decide::{Candidate, Census};
 use crate::topology::observation::RoleReport;
+use crate::topology::rules::Verify;
+use crate::topology::{HoldCause, MasterAddr};
 
 /// Tells what can be told at once.
 pub(super) fn tell(entry: &Entry, tale: &Tale) {
@@ -25,9 +26,9 @@ pub(super) fn tell(entry: &Entry, tale: &Tale) {
         }
         Tale::Candidate(candidate) => tell_candidate(entry, candidate),
         Tale::RoleRejected { addr, report } => rejected(entry, addr, report),
-        Tale::Unverified(addr) => warn!(
+        Tale::Unverified(addr, why) => warn!(
             event = "master_unverified", proxy, addr = %addr,
-            "the master does not tell its role without a login; it is trusted because most Sentinels name it. Set \
+            "{why}: the master does not tell its role without a login; it is trusted because most Sentinels name it. Set \
              proxy.probe.password_file (a user with +role is enough) to have it verified, or failover.verify = \
              \"role\" to refuse such a node"
         ),
@@ -43,11 +44,26 @@ pub(super) fn tell(entry: &Entry, tale: &Tale) {
             let held_ms = millis(*lasted);
             info!(event = "hold_end", proxy, cause = %cause, outcome, held_ms, "clients go on");
         }
-        Tale::SentinelsLost => warn!(
+        Tale::NamesUs { sentinel, addr } => warn!(
+            event = "sentinel_names_us", proxy, %sentinel, %addr,
+            "Sentinel {sentinel} names our own listener {addr} as the master; that is not followed. Listen on another \
+             port, or announce the master by an address that is not this host's loopback"
+        ),
+        Tale::SentinelsLost(census) if census.ignorant > 0 => warn!(
             event = "sentinels_lost",
             proxy,
             degraded = true,
-            "no Sentinel has answered for 3 s; the last verified master keeps serving, but a failover would go unnoticed"
+            ignorant = census.ignorant,
+            "{} of {} Sentinels answer, but know no master named \"{}\" any longer; the last verified master keeps serving",
+            census.ignorant,
+            census.voters,
+            entry.master
+        ),
+        Tale::SentinelsLost(_) => warn!(
+            event = "sentinels_lost",
+            proxy,
+            degraded = true,
+            "no Sentinel has had an answer that counts for 3 s; the last verified master keeps serving, but a failover would go unnoticed"
         ),
         Tale::SentinelsBack => {
             info!(
@@ -80,7 +96,11 @@ pub(super) fn tell(entry: &Entry, tale: &Tale) {
                 "this process stood still; nothing is forwarded until the master is confirmed"
             );
         }
-        Tale::Waiting { census, silent } => waiting(entry, *census, silent),
+        Tale::Waiting {
+            census,
+            silent,
+            held,
+        } => waiting(entry, *census, silent, *held),
     }
 }
 
@@ -157,16 +177,20 @@ fn tell_candidate(entry: &Entry, candidate: &Candidate) {
 fn rejected(entry: &Entry, addr: &MasterAddr, report: &RoleReport) {
     let proxy = &*entry.name;
     let reason = report.label();
-    let remedy = match report {
-        RoleReport::Refused(_) => {
+    let remedy = match (report, entry.rules.verify) {
+        (RoleReport::Refused(_), Verify::Auto) => {
+            "; set proxy.probe.password_file (and username). Without it a majority of at least two Sentinels has to name the node"
+        }
+        (RoleReport::Refused(_), Verify::Role) => {
             "; set proxy.probe.password_file (and username), or failover.verify = \"auto\" to trust a majority of Sentinels"
         }
+        (RoleReport::LoginFailed(_), _) => "; check proxy.probe.username and password_file",
         _ => "",
     };
     warn!(event = "role_rejected", proxy, addr = %addr, reason, "not accepted as master yet: {report}{remedy}");
 }
 
-fn waiting(entry: &Entry, census: Census, silent: &[SentinelAddr]) {
+fn waiting(entry: &Entry, census: Census, silent: &[SentinelAddr], held: Option<HoldCause>) {
     let proxy = &*entry.name;
     let Census {
         voters,
@@ -175,20 +199,24 @@ fn waiting(entry: &Entry, census: Census, silent: &[SentinelAddr]) {
         ..
     } = census;
     let master = &entry.master;
-    let what = if ignorant > 0 && fresh == 0 {
+    let sentinels = if fresh > 0 {
+        format!("{fresh} of {voters} Sentinels answer")
+    } else if ignorant > 0 {
         format!(
             "{ignorant} of {voters} Sentinels know no master named \"{master}\": check the name (SENTINEL MASTERS lists them)"
         )
-    } else if fresh == 0 {
+    } else {
         let silent: Vec<_> = silent.iter().map(ToString::to_string).collect();
         format!(
             "0 of {voters} Sentinels answer ({}): check their addresses and that they run",
             silent.join(", ")
         )
-    } else {
-        format!("{fresh} of {voters} Sentinels answer, but no master of theirs is verified yet")
     };
-    warn!(event = "waiting", proxy, master_name = %master, sentinels = voters, answering = fresh, "no verified master: clients wait. {what}");
+    let cause = held.map_or("no master was verified yet", HoldCause::in_words);
+    warn!(
+        event = "waiting", proxy, master_name = %master, sentinels = voters, answering = fresh,
+        "clients wait: {cause}. {sentinels}"
+    );
 }
 
 fn millis(d: Duration) -> f64 {

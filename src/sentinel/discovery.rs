@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info};
+use tracing::{debug, error, info, warn};
 
 use super::client::Dial;
 use super::watcher::{Found, Heard, Subscriber, Watcher};
@@ -55,6 +56,8 @@ pub fn follow(
         asker: asker.clone(),
         found,
         followed: BTreeMap::new(),
+        watchers: JoinSet::new(),
+        told_full: false,
     };
     tasks.spawn(flock.run(reports));
     asker
@@ -68,6 +71,8 @@ struct Flock {
     asker: Asker,
     found: mpsc::Sender<Found>,
     followed: BTreeMap<SentinelAddr, Followed>,
+    watchers: JoinSet<()>,
+    told_full: bool,
 }
 
 struct Followed {
@@ -75,6 +80,7 @@ struct Followed {
     run_id: Option<RunId>,
     heard_of: Moment,
     end: CancellationToken,
+    task: Id,
 }
 
 impl Flock {
@@ -88,6 +94,10 @@ impl Flock {
                 () = self.end.cancelled() => return,
                 _ = forget.tick() => {
                     self.forget_silent().await;
+                    continue;
+                }
+                Some(ended) = self.watchers.join_next_with_id() => {
+                    self.watcher_ended(ended.map_or_else(|e| e.id(), |(id, ())| id));
                     continue;
                 }
                 report = reports.recv() => report,
@@ -107,11 +117,36 @@ impl Flock {
     }
 
     async fn start(&mut self, addr: SentinelAddr, run_id: Option<RunId>, configured: bool) {
-        if self.followed.contains_key(&addr) || self.followed.len() >= MAX_SENTINELS {
+        if self.followed.contains_key(&addr) {
+            return;
+        }
+        if self.followed.len() >= MAX_SENTINELS {
+            if !std::mem::replace(&mut self.told_full, true) {
+                warn!(
+                    event = "too_many_sentinels",
+                    most = MAX_SENTINELS,
+                    "no more Sentinels are followed; SENTINEL RESET removes dead ones"
+                );
+            }
             return;
         }
         let end = self.end.child_token();
         self.tell_all(&addr, Said::Followed(run_id.clone())).await;
+        let task = self.watch(&addr, &end);
+        let followed = Followed {
+            configured,
+            run_id,
+            heard_of: now(),
+            end,
+            task,
+        };
+        if !configured {
+            info!(event = "sentinel_discovered", sentinel = %addr, "another Sentinel is followed");
+        }
+        self.followed.insert(addr, followed);
+    }
+
+    fn watch(&mut self, addr: &SentinelAddr, end: &CancellationToken) -> Id {
         let watcher = Watcher {
             addr: addr.clone(),
             dial: Dial {
@@ -125,18 +160,24 @@ impl Flock {
             found: self.found.clone(),
             end: end.clone(),
         };
-        self.tasks.spawn(watcher.run());
-        self.followed.insert(
-            addr,
-            Followed {
-                configured,
-                run_id,
-                heard_of: now(),
-                end,
-            },
-        );
+        self.watchers.spawn(watcher.run()).id()
     }
 
+    /// A watcher that ends without having been told to has met a defect: the Sentinel is followed anew.
+    fn watcher_ended(&mut self, id: Id) {
+        let ended = self
+            .followed
+            .iter()
+            .find(|(_, f)| f.task == id && !f.end.is_cancelled());
+        let Some((addr, end)) = ended.map(|(addr, f)| (addr.clone(), f.end.clone())) else {
+            return;
+        };
+        error!(event = "watcher_lost", sentinel = %addr, "a defect ended the task that follows this Sentinel; it is started again");
+        let task = self.watch(&addr, &end);
+        if let Some(followed) = self.followed.get_mut(&addr) {
+            followed.task = task;
+        }
+    }
     /// A Sentinel has told its run id: one that was discovered under another address is then followed twice.
     async fn identify(&mut self, by: &SentinelAddr, run_id: Option<RunId>) {
         let Some(this) = self.followed.get_mut(by) else {
@@ -170,7 +211,6 @@ impl Flock {
             if let Some((_, known)) = known {
                 known.heard_of = now();
             } else {
-                info!(event = "sentinel_discovered", sentinel = %addr, by = %by, "another Sentinel is followed");
                 self.start(addr, run_id, false).await;
             }
         }

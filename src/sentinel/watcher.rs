@@ -112,6 +112,10 @@ impl Watcher {
         };
         self.tell_all(Said::Up(run_id.clone())).await;
         self.report(Heard::Itself(run_id));
+        // Before the first question: who else votes is to be known when the first view is weighed.
+        if let Err(why) = self.ask_for_peers(&mut link).await {
+            return why;
+        }
         let mut rhythm = Rhythm::new(self.poll_interval);
         self.ask.mark_unchanged();
         let mut questions = Questions::default();
@@ -181,7 +185,7 @@ impl Watcher {
     ) -> Result<(), ClientError> {
         let at = Instant::now();
         if let Some((asked, since)) = rhythm.take_question(at) {
-            self.question(link, questions, asked, since).await?;
+            self.question(link, questions, told, asked, since).await?;
             rhythm.answered = now();
             told.up(&self.addr, link.subscribed());
         }
@@ -191,10 +195,15 @@ impl Watcher {
         }
         if at >= rhythm.peers_due {
             rhythm.peers_due = at + PEERS_EVERY;
-            if let Some(first) = self.subscribers.first() {
-                let peers = link.peers(&first.master).await?;
-                self.report(Heard::Others(peers));
-            }
+            self.ask_for_peers(link).await?;
+        }
+        Ok(())
+    }
+
+    async fn ask_for_peers(&self, link: &mut SentinelLink) -> Result<(), ClientError> {
+        for subscriber in self.subscribers.iter() {
+            let peers = link.peers(&subscriber.master).await?;
+            self.report(Heard::Others(peers));
         }
         Ok(())
     }
@@ -204,6 +213,7 @@ impl Watcher {
         &self,
         link: &mut SentinelLink,
         questions: &mut Questions,
+        told: &mut Told,
         asked: Asked,
         since: Moment,
     ) -> Result<(), ClientError> {
@@ -215,6 +225,7 @@ impl Watcher {
                 view = link.view(&subscriber.master).await?;
             }
             questions.remember(&subscriber.master, view.as_ref());
+            told.view(&self.addr, &subscriber.master, view.as_ref().err());
             self.tell(
                 subscriber,
                 Said::View {
@@ -279,7 +290,7 @@ impl Rhythm {
             interval,
             poll_due: start + interval,
             ping_due: start + PING_EVERY,
-            peers_due: start,
+            peers_due: start + PEERS_EVERY,
             wanted: Some((Asked::OnConnect, now(), start)),
             last_question: None,
             answered: now(),
@@ -348,6 +359,8 @@ impl Questions {
 struct Told {
     up: Option<bool>,
     why: String,
+    /// What was last said of answers that are no views, by master.
+    no_view: HashMap<String, NoView>,
 }
 
 impl Told {
@@ -363,8 +376,22 @@ impl Told {
             warn!(
                 event = "sentinel_up", sentinel = %addr,
                 "Sentinel {addr} answers, but does not let us SUBSCRIBE: failovers are noticed by polling only. Allow it with: \
-                 ACL SETUSER <user> +subscribe resetchannels &+switch-master ... (see docs/operations.md)"
+                 ACL SETUSER <user> +subscribe resetchannels &+switch-master ..."
             );
+        }
+    }
+
+    fn view(&mut self, addr: &SentinelAddr, master: &str, no_view: Option<&NoView>) {
+        match no_view {
+            None => drop(self.no_view.remove(master)),
+            Some(why) if self.no_view.get(master) != Some(why) => {
+                warn!(
+                    event = "sentinel_view_refused", sentinel = %addr, master_name = master,
+                    "Sentinel {addr} has no usable answer for the master \"{master}\": {why}"
+                );
+                self.no_view.insert(master.to_owned(), why.clone());
+            }
+            Some(_) => {}
         }
     }
 
@@ -375,7 +402,7 @@ impl Told {
         if news || self.why != text {
             let reason = why.label();
             let remedy = match why {
-                ClientError::Auth(_) => {
+                ClientError::Auth(_) | ClientError::LoginNeeded(_) => {
                     ": set sentinel.password_file (and sentinel.username where it has ACL users)"
                 }
                 ClientError::NoPermission(_) => {

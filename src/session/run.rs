@@ -121,11 +121,11 @@ async fn wait(seat: &mut Seat, life: &mut Life, client: &Stream) {
 async fn try_dial(seat: &mut Seat, life: &mut Life, generation: Generation) -> Option<Connected> {
     let state = seat.house.state();
     // A swap since the stage was chosen: look again.
-    let Some(master) = state
-        .master
-        .as_ref()
-        .filter(|_| state.generation == generation)
-    else {
+    let (Some(master), Some(addr), true) = (
+        state.master.as_ref(),
+        state.verified_at,
+        state.generation == generation,
+    ) else {
         observe(seat, life, Event::Looked);
         return None;
     };
@@ -134,7 +134,7 @@ async fn try_dial(seat: &mut Seat, life: &mut Life, generation: Generation) -> O
         connect_timeout: seat.house.config.connect_timeout,
         user_timeout: seat.house.config.upstream_user_timeout,
     };
-    let mut dialling = std::pin::pin!(dial(master, options));
+    let mut dialling = std::pin::pin!(dial(addr, options));
     loop {
         tokio::select! {
             biased;

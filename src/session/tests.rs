@@ -68,6 +68,7 @@ fn serving(generation: Generation) -> State {
         generation,
         phase: Phase::Serving,
         master: Some(MasterAddr::for_test(([127, 0, 0, 1], 1).into())),
+        verified_at: Some(([127, 0, 0, 1], 1).into()),
         hold_max: HOLD,
     }
 }

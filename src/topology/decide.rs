@@ -8,7 +8,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::observation::{Asked, Hint, NoView, Observation, RunId, Said, View};
+use super::observation::{Asked, Hint, NoView, Observation, RunId, Said};
+pub use super::poll::Why;
+use super::poll::{Poll, Statement};
 use super::rules::Agree;
 use super::{Epoch, MasterAddr};
 use crate::net::addr::{HostPort, NodeAddr, SentinelAddr};
@@ -53,14 +55,6 @@ enum Reach {
     Down,
 }
 
-#[derive(Clone, Debug)]
-struct Statement {
-    view: View,
-    asked_at: Moment,
-    asked: Asked,
-    since: Moment,
-}
-
 /// All that is known of one master from its Sentinels.
 #[derive(Debug)]
 pub struct Beliefs {
@@ -82,21 +76,6 @@ pub enum Verdict {
     Keep(Why),
     /// They name this address, which is not the current master's.
     Verify(Candidate),
-}
-
-/// Why nothing changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// The current master is named at this epoch.
-    Confirmed(Epoch),
-    /// No Sentinel has answered lately.
-    NoFreshView,
-    /// The fresh answers are older than what was adopted.
-    BelowFloor,
-    /// Several addresses at the highest epoch, no majority for one.
-    Ambiguous,
-    /// A new address is named, but not yet by a majority (`agree = "majority"`).
-    AwaitMajority,
 }
 
 /// An address the Sentinels name.
@@ -218,8 +197,9 @@ impl Beliefs {
     }
 
     /// Answers to questions sent before now count no longer (this process stood still).
-    pub const fn distrust_until(&mut self, now: Moment) {
+    pub fn distrust_until(&mut self, now: Moment) {
         self.not_before = now;
+        self.below = None;
     }
 
     /// True when every voter has answered since the start (or since [`Self::distrust_until`]) or cannot be
@@ -244,48 +224,35 @@ impl Beliefs {
 
     /// Decides; `current` is the master in force. Lowers the floor where its release is due.
     pub fn decide(&mut self, now: Moment, current: Option<&MasterAddr>) -> Verdict {
+        self.lift_set_aside(now);
+        self.outvote(now, current);
         self.release_floor(now);
-        let voters = self.voters().len();
         let statements = self.statements(now);
-        let floor = self.floor.unwrap_or_default();
-        let Some(epoch) = statements.iter().map(|s| s.view.epoch).max() else {
+        if statements.is_empty() {
             return Verdict::Keep(Why::NoFreshView);
-        };
-        if epoch < floor {
-            return Verdict::Keep(Why::BelowFloor);
         }
-        let mut named: BTreeMap<&NodeAddr, Vec<&Statement>> = BTreeMap::new();
-        for statement in statements.iter().filter(|s| s.view.epoch == epoch) {
-            named
-                .entry(&statement.view.master)
-                .or_default()
-                .push(statement);
+        let poll = Poll::new(&statements, self.voters().len(), current);
+        match poll.winner(self.floor, self.agree) {
+            Err(why) => Verdict::Keep(why),
+            Ok((epoch, addr, _)) if poll.is_current(addr) => {
+                // One voter alone raises no floor: it could never be lowered by the others' word for 10 s.
+                let sure = poll.is_majority(epoch, addr) || self.floor.is_none();
+                let floor = self.floor.unwrap_or_default();
+                Verdict::Keep(Why::Confirmed(if sure { epoch } else { floor }))
+            }
+            Ok((epoch, addr, by)) => {
+                // The earliest cause among those who name it is what set the switch off.
+                let first = by.iter().min_by_key(|s| s.since);
+                Verdict::Verify(Candidate {
+                    addr: MasterAddr::decided(addr.clone()),
+                    epoch,
+                    support: by.len(),
+                    voters: poll.voters,
+                    asked: first.map_or(Asked::ByPoll, |s| s.asked),
+                    since: first.map_or(now, |s| s.since),
+                })
+            }
         }
-        let winner = if named.len() == 1 {
-            named.into_iter().next()
-        } else {
-            named.into_iter().find(|(_, by)| by.len() * 2 > voters)
-        };
-        let Some((addr, by)) = winner else {
-            return Verdict::Keep(Why::Ambiguous);
-        };
-        if current.is_some_and(|c| *c.host_port() == addr.0) {
-            return Verdict::Keep(Why::Confirmed(epoch));
-        }
-        let support = by.len();
-        if self.agree == Agree::Majority && support * 2 <= voters {
-            return Verdict::Keep(Why::AwaitMajority);
-        }
-        // The earliest cause among those who name it is what set the switch off.
-        let first = by.iter().min_by_key(|s| s.since);
-        Verdict::Verify(Candidate {
-            addr: MasterAddr::decided(addr.clone()),
-            epoch,
-            support,
-            voters,
-            asked: first.map_or(Asked::ByPoll, |s| s.asked),
-            since: first.map_or(now, |s| s.since),
-        })
     }
 
     /// The current master again, to be verified before it is resumed.
@@ -340,6 +307,57 @@ impl Beliefs {
             }
         }
         true
+    }
+
+    /// A set-aside word counts again once those who outvoted it no longer speak.
+    fn lift_set_aside(&mut self, now: Moment) {
+        let aside = self.links.values().any(|l| l.set_aside.is_some());
+        if aside && self.statements(now).len() * 2 <= self.voters().len() {
+            for link in self.links.values_mut() {
+                link.set_aside = None;
+            }
+        }
+    }
+
+    /// One voter alone, however high its epoch, does not keep us at the current master while a strict majority has
+    /// moved on to another.
+    fn outvote(&mut self, now: Moment, current: Option<&MasterAddr>) {
+        let (Some(current), Some(floor)) = (current, self.floor) else {
+            return;
+        };
+        let stays = |s: &Statement| s.view.master.0 == *current.host_port();
+        let voters = self.voters().len();
+        let newer: Vec<_> = self
+            .statements(now)
+            .into_iter()
+            .filter(|s| s.view.epoch > floor)
+            .collect();
+        let moved = newer.iter().filter(|s| !stays(s)).any(|s| {
+            let same =
+                |o: &&Statement| o.view.master == s.view.master && o.view.epoch == s.view.epoch;
+            newer.iter().filter(same).count() * 2 > voters
+        });
+        if moved {
+            for link in self.links.values_mut() {
+                if let Some(said) = link
+                    .said
+                    .as_ref()
+                    .filter(|s| stays(s) && s.view.epoch > floor)
+                {
+                    link.set_aside = Some(said.view.master.clone());
+                }
+            }
+        }
+    }
+
+    /// True when no Sentinel can be reached.
+    pub fn all_down(&self) -> bool {
+        self.links.values().all(|l| l.reach == Reach::Down)
+    }
+
+    /// True for an address at which we would be talking to ourselves.
+    pub fn is_own(&self, addr: &NodeAddr) -> bool {
+        self.own.contains(&addr.0)
     }
 
     /// The floor in force.

@@ -7,10 +7,12 @@
 
 pub mod decide;
 pub mod observation;
+mod poll;
 pub mod publish;
 pub mod rules;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::net::addr::{HostPort, NodeAddr};
@@ -54,7 +56,7 @@ impl MasterAddr {
 
     /// For tests of rooms that are handed a decision.
     #[cfg(test)]
-    pub(crate) fn for_test(addr: std::net::SocketAddr) -> Self {
+    pub(crate) fn for_test(addr: SocketAddr) -> Self {
         Self(HostPort::from(addr))
     }
 }
@@ -126,6 +128,9 @@ pub struct State {
     pub phase: Phase,
     /// The master of this generation; `None` exactly in generation 0.
     pub master: Option<MasterAddr>,
+    /// The socket address that proved to be the master; a name may resolve to others, which did not. `None` as
+    /// long as there is no master.
+    pub verified_at: Option<SocketAddr>,
     /// How long a client waits for a verified master at the most, as of now (`hold_max`, resolved).
     pub hold_max: Duration,
 }
@@ -137,6 +142,7 @@ impl State {
             generation: Generation(0),
             phase: Phase::NoMaster,
             master: None,
+            verified_at: None,
             hold_max,
         }
     }

@@ -193,6 +193,8 @@ pub enum RoleReport {
     Loading,
     /// It is there, and tells its role only to those who log in or are permitted.
     Refused(String),
+    /// It is there, and refuses the login that was configured.
+    LoginFailed(String),
     /// It could not be asked.
     Failed(String),
 }
@@ -206,6 +208,7 @@ impl RoleReport {
             Self::NotADataNode => "not_a_data_node",
             Self::Loading => "loading",
             Self::Refused(_) => "refused",
+            Self::LoginFailed(_) => "login_failed",
             Self::Failed(_) => "failed",
         }
     }
@@ -219,6 +222,7 @@ impl fmt::Display for RoleReport {
             Self::NotADataNode => f.write_str("it is no Redis or Valkey data node"),
             Self::Loading => f.write_str("it is loading its data"),
             Self::Refused(why) => write!(f, "it does not tell its role: {why}"),
+            Self::LoginFailed(why) => write!(f, "it refuses the configured login: {why}"),
             Self::Failed(why) => write!(f, "it cannot be asked: {why}"),
         }
     }

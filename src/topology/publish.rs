@@ -264,6 +264,7 @@ mod tests {
             generation: Generation(generation),
             phase: Phase::Serving,
             master: Some(MasterAddr::for_test(([127, 0, 0, 1], 1).into())),
+            verified_at: Some(([127, 0, 0, 1], 1).into()),
             hold_max: Duration::from_secs(1),
         }
     }

@@ -1,23 +1,17 @@
-//! Dials an address that was decided on, within a deadline: resolve, connect, set options.
+//! Dials the address that proved to be the master, within a deadline: connect, set options.
 //!
-//! Makes no choice of its own: it is handed a [`MasterAddr`], and what it returns has been sent no byte.
+//! Makes no choice of its own and resolves no name: a name may have other addresses, which proved nothing. What it
+//! returns has been sent no byte.
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::net::addr::{Host, HostPort};
 use crate::net::socket;
 use crate::net::stream::Stream;
-use crate::topology::MasterAddr;
-
-/// Longest wait for a name to be resolved.
-const RESOLVE_LIMIT: Duration = Duration::from_secs(1);
-/// Most addresses of one name that are tried.
-const ADDRESS_LIMIT: usize = 8;
 
 /// How to dial.
 #[derive(Clone, Copy, Debug)]
@@ -31,18 +25,6 @@ pub struct Options {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// The resolver said no.
-    #[error("the name cannot be resolved: {0}")]
-    Resolve(#[source] io::Error),
-    /// The resolver said nothing.
-    #[error(
-        "the name was not resolved within {}",
-        humantime::format_duration(RESOLVE_LIMIT)
-    )]
-    ResolveTimeout,
-    /// The resolver knows the name but no address of it.
-    #[error("the name has no address")]
-    NoAddress,
     /// Nothing answered in time: host down, packets dropped, or its accept queue is full.
     #[error("no answer within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
@@ -61,9 +43,6 @@ impl DialError {
     /// One word for logs and metrics.
     pub const fn label(&self) -> &'static str {
         match self {
-            Self::Resolve(_) => "resolve",
-            Self::ResolveTimeout => "resolve_timeout",
-            Self::NoAddress => "no_address",
             Self::Timeout(_) => "timeout",
             Self::Refused => "refused",
             Self::OutOfFiles => "out_of_files",
@@ -72,37 +51,11 @@ impl DialError {
     }
 }
 
-/// Connects to a decided master; the addresses of a name are tried in the resolver's order. Dropping the
-/// future gives the attempt up.
+/// Connects to a verified address. Dropping the future gives the attempt up.
 ///
 /// # Errors
-/// The last address' error, see [`DialError`].
-pub async fn dial(master: &MasterAddr, options: Options) -> Result<Stream, DialError> {
-    let target = master.host_port();
-    let mut last = DialError::NoAddress;
-    for addr in resolve(target).await?.into_iter().take(ADDRESS_LIMIT) {
-        match connect(addr, options).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-async fn resolve(target: &HostPort) -> Result<Vec<SocketAddr>, DialError> {
-    match &target.host {
-        Host::Ip(ip) => Ok(vec![SocketAddr::new(*ip, target.port)]),
-        Host::Name(name) => {
-            match timeout(RESOLVE_LIMIT, lookup_host((name.as_str(), target.port))).await {
-                Ok(Ok(found)) => Ok(found.collect()),
-                Ok(Err(error)) => Err(DialError::Resolve(error)),
-                Err(_) => Err(DialError::ResolveTimeout),
-            }
-        }
-    }
-}
-
-async fn connect(addr: SocketAddr, options: Options) -> Result<Stream, DialError> {
+/// See [`DialError`].
+pub async fn dial(addr: SocketAddr, options: Options) -> Result<Stream, DialError> {
     let stream = timeout(options.connect_timeout, TcpStream::connect(addr))
         .await
         .map_err(|_| DialError::Timeout(options.connect_timeout))?

@@ -74,7 +74,10 @@ pub enum ClientError {
         /// How long we waited.
         limit: Duration,
     },
-    /// Wrong password, or a password is needed.
+    /// A login is needed.
+    #[error("a login is needed: {0}")]
+    LoginNeeded(String),
+    /// Wrong user or password.
     #[error("login failed: {0}")]
     Auth(String),
     /// The user may not run the command.
@@ -92,7 +95,7 @@ impl ClientError {
             Self::Resolve(_) => "resolve",
             Self::Io(_) => "connect",
             Self::Timeout { .. } => "timeout",
-            Self::Auth(_) => "auth",
+            Self::LoginNeeded(_) | Self::Auth(_) => "auth",
             Self::NoPermission(_) => "permission",
             Self::Protocol(_) => "protocol",
         }
@@ -110,9 +113,8 @@ impl From<RedisError> for ClientError {
             _ => printable(&e.to_string()),
         };
         match (e.kind(), e.code()) {
-            (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
-                Self::Auth(text)
-            }
+            (_, Some("NOAUTH")) => Self::LoginNeeded(text),
+            (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS")) => Self::Auth(text),
             (ErrorKind::Server(ServerErrorKind::NoPerm), _) => Self::NoPermission(text),
             (ErrorKind::Io, _) if e.is_timeout() => Self::timeout("reading a reply", REPLY_TIMEOUT),
             (ErrorKind::Io, _) => Self::Io(text),
@@ -195,7 +197,7 @@ impl SentinelLink {
         channels: &[&str],
     ) -> Result<Self, ClientError> {
         let questions = Connection::open(addr, dial, ProtocolVersion::RESP2, None).await?;
-        let (stream, meter) = Metered::new(connect(addr, dial).await?);
+        let (stream, meter) = Metered::new(connect(addr, dial).await?.0);
         let info = connection_info(&dial.credentials, ProtocolVersion::RESP2);
         let mut pubsub = answer("logging in", PubSub::new(&info, stream)).await?;
         let events = match answer("subscribing", pubsub.subscribe(channels)).await {
@@ -360,12 +362,18 @@ impl RoleLink {
                 _ => RoleReport::NotADataNode,
             },
             Ok(_) => RoleReport::NotADataNode,
-            Err(ClientError::Auth(why) | ClientError::NoPermission(why)) => {
+            Err(ClientError::LoginNeeded(why) | ClientError::NoPermission(why)) => {
                 RoleReport::Refused(why)
             }
+            Err(ClientError::Auth(why)) => RoleReport::LoginFailed(why),
             Err(ClientError::Protocol(why)) if why.contains("LOADING") => RoleReport::Loading,
             Err(e) => RoleReport::Failed(e.to_string()),
         }
+    }
+
+    /// The address that the name was dialled at.
+    pub const fn peer(&self) -> SocketAddr {
+        self.connection.peer
     }
 
     /// True once the node has closed the connection.
@@ -381,6 +389,7 @@ impl RoleLink {
 
 struct Connection {
     connection: MultiplexedConnection,
+    peer: SocketAddr,
     meter: Meter,
     /// Ends with the link.
     _driver: AbortOnDropHandle<()>,
@@ -401,7 +410,8 @@ impl Connection {
         protocol: ProtocolVersion,
         events: Option<mpsc::Sender<RawEvent>>,
     ) -> Result<Self, ClientError> {
-        let (stream, meter) = Metered::new(connect(addr, dial).await?);
+        let (stream, peer) = connect(addr, dial).await?;
+        let (stream, meter) = Metered::new(stream);
         let mut config = AsyncConnectionConfig::new().set_response_timeout(Some(REPLY_TIMEOUT));
         if let Some(events) = events {
             let meter = meter.clone();
@@ -420,6 +430,7 @@ impl Connection {
         let _driver = AbortOnDropHandle::new(dial.tasks.spawn(driver));
         Ok(Self {
             connection,
+            peer,
             meter,
             _driver,
         })
@@ -455,7 +466,7 @@ async fn answer<T>(
     }
 }
 
-async fn connect(addr: &HostPort, dial: &Dial) -> Result<TcpStream, ClientError> {
+async fn connect(addr: &HostPort, dial: &Dial) -> Result<(TcpStream, SocketAddr), ClientError> {
     let mut last = ClientError::Resolve(addr.to_string());
     for target in resolve(addr).await? {
         match timeout(dial.connect_timeout, TcpStream::connect(target)).await {
@@ -464,7 +475,7 @@ async fn connect(addr: &HostPort, dial: &Dial) -> Result<TcpStream, ClientError>
                 let _ = stream.set_nodelay(true);
                 let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
                 let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
-                return Ok(stream);
+                return Ok((stream, target));
             }
             Ok(Err(e)) => last = ClientError::Io(e.to_string()),
             Err(_) => last = ClientError::timeout("connecting", dial.connect_timeout),

@@ -92,6 +92,7 @@ impl Rig {
             generation: Generation(generation),
             phase: Phase::Serving,
             master: Some(MasterAddr::for_test(addr)),
+            verified_at: Some(addr),
             hold_max,
         });
     }
