@@ -205,6 +205,7 @@ fn every_key_has_a_working_twin() {
                 Key::PollInterval => "700ms",
                 Key::SentinelConnectTimeout
                 | Key::HoldMax
+                | Key::AnnouncedHoldMax
                 | Key::ProxyConnectTimeout
                 | Key::UpstreamUserTimeout => "7s",
             };

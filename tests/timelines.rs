@@ -14,8 +14,10 @@
 //! 60   said A replica              the control connection brings this answer
 //! 70   gone A                      the control connection is lost and a redial failed
 //! 80   freeze 3000                 the process stands still so long
+//! 85   announce s1 A B               s1 leads a failover from A and is about to promote B
+//! 86   successor B master            what the announced successor answers now (an error when it is not asked)
 //! 90   doubt
-//! expect serving A 1               phase, master, generation now (held CAUSE A 1 | none)
+//! expect serving A 1               phase, master, generation now (held CAUSE A 1 | sealed CAUSE A 1 | none)
 //! expect told role_rejected        this was told since the last `expect told`/`expect untold` (`untold`: was not)
 //! ```
 
@@ -30,7 +32,7 @@ use switchmaster::control::steward::Steward;
 use switchmaster::net::addr::{HostPort, NodeAddr, SentinelAddr};
 use switchmaster::net::clock::Moment;
 use switchmaster::topology::observation::{
-    Asked, Hint, NoView, Observation, RoleReport, RunId, Said, View,
+    Asked, Hint, NoView, Observation, RoleReport, RunId, Said, Succession, View,
 };
 use switchmaster::topology::rules::{Agree, HoldMax, Rules, Verify};
 use switchmaster::topology::{Epoch, MasterAddr, Phase, State};
@@ -80,6 +82,7 @@ struct World {
     told: Vec<String>,
     dial: Option<(MasterAddr, u64)>,
     master: Option<MasterAddr>,
+    successor: Option<NodeAddr>,
 }
 
 fn play(text: &str) -> Result<(), String> {
@@ -124,6 +127,7 @@ impl World {
             told: Vec::new(),
             dial: None,
             master: None,
+            successor: None,
         }
     }
 
@@ -228,6 +232,8 @@ impl World {
                 Action::StopProbe => self.dial = None,
                 Action::Watch(addr) => self.master = Some(addr),
                 Action::Tell(tale) => self.told.push(word(&tale).to_owned()),
+                Action::Follow(addr) => self.successor = Some(addr),
+                Action::Unfollow => self.successor = None,
                 Action::AskAll | Action::CheckMaster => {}
             }
         }
@@ -323,6 +329,16 @@ impl World {
                 self.steward.master_gone(now, &master);
                 self.act();
             }
+            ["announce", who, master, successor] => {
+                let (master, successor) = (node(master), node(successor));
+                self.say(who, Said::Announced(Succession { master, successor }));
+            }
+            ["successor", addr, role] => {
+                let asked = self.successor.clone().filter(|s| *s == node(addr));
+                let asked = asked.ok_or("not asked")?;
+                self.steward.successor_said(now, &asked, &report(role)?);
+                self.act();
+            }
             ["doubt"] => {
                 self.steward.doubt(now);
                 self.act();
@@ -374,6 +390,11 @@ impl World {
         let rest = format!("{} {}", letter(master), self.state.generation);
         match &self.state.phase {
             Phase::NoMaster => "none".to_owned(),
+            Phase::Held {
+                cause,
+                sealed: true,
+                ..
+            } => format!("sealed {cause} {rest}"),
             Phase::Held { cause, .. } => format!("held {cause} {rest}"),
             Phase::Serving => format!("serving {rest}"),
         }
@@ -388,6 +409,7 @@ fn word(tale: &Tale) -> &'static str {
         Tale::Candidate(_) => "master_candidate",
         Tale::RoleRejected { .. } => "role_rejected",
         Tale::Unverified(..) => "master_unverified",
+        Tale::AnnouncementOver { .. } => "announcement_over",
         Tale::HoldBegin(_) => "hold_begin",
         Tale::HoldEnd { .. } => "hold_end",
         Tale::SentinelsLost(_) => "sentinels_lost",

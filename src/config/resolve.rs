@@ -38,6 +38,7 @@ const CONNECT_TIMEOUT: RangeInclusive<Duration> =
 /// An answer counts for 3 s, and a link that has not answered for so long is dead: a longer interval would make both flap.
 const POLL_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(1);
 const HOLD_MAX: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
+const ANNOUNCED_HOLD_MAX: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
 const USER_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
 const NO_SENTINEL: &str = "give them in one of three ways:
@@ -179,6 +180,11 @@ fn rules(values: &mut Values<'_>) -> Rules {
         hold_max: values
             .duration_or_auto(Key::HoldMax, HOLD_MAX)
             .map_or(HoldMax::Auto, HoldMax::Fixed),
+        announced_hold_max: values.duration(
+            Key::AnnouncedHoldMax,
+            ANNOUNCED_HOLD_MAX,
+            Rules::default().announced_hold_max,
+        ),
     }
 }
 

@@ -102,6 +102,8 @@ keys! {
     OnSwitch = Failover, "on_switch";
     /// How long clients wait for a master.
     HoldMax = Failover, "hold_max";
+    /// How long clients wait for an announced promotion.
+    AnnouncedHoldMax = Failover, "announced_hold_max";
     /// How many Sentinels must name a new master.
     Agree = Failover, "agree";
     /// What a claimed master has to prove.

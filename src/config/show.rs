@@ -97,6 +97,7 @@ fn value(key: Key, config: &Config, proxy: &Proxy, items: &Items) -> Option<Stri
             HoldMax::Auto => text("auto"),
             HoldMax::Fixed(limit) => duration(limit),
         },
+        Key::AnnouncedHoldMax => duration(config.rules.announced_hold_max),
         Key::Agree => text(match config.rules.agree {
             Agree::Any => "any",
             Agree::Majority => "majority",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::net::addr::SentinelAddr;
+use crate::net::addr::{NodeAddr, SentinelAddr};
 use crate::topology::decide::{Candidate, Census};
 use crate::topology::observation::{Hint, RoleReport};
 use crate::topology::{Epoch, Generation, HoldCause, MasterAddr, State};
@@ -18,6 +18,11 @@ pub enum Action {
     Probe(MasterAddr),
     /// Drop the dial under way.
     StopProbe,
+    /// Ask this announced successor for its role again and again; drop any earlier one. Answer with
+    /// [`Steward::successor_said`](super::steward::Steward::successor_said).
+    Follow(NodeAddr),
+    /// Ask the announced successor no longer.
+    Unfollow,
     /// Publish this.
     Publish(State),
     /// Keep the control connection to this master from now on.
@@ -51,6 +56,11 @@ pub enum Tale {
     },
     /// It passed although it hides its role: `verify = "auto"`.
     Unverified(MasterAddr, String),
+    /// An announced failover did not happen: clients go on with the same master.
+    AnnouncementOver {
+        /// Why.
+        why: Unfulfilled,
+    },
     /// Clients wait.
     HoldBegin(HoldCause),
     /// They go on.
@@ -88,6 +98,17 @@ pub enum Tale {
         /// Which.
         addr: String,
     },
+}
+
+/// Why an announced failover is no longer waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfulfilled {
+    /// Sentinel gave it up.
+    Aborted,
+    /// The successor was not promoted within `announced_hold_max`.
+    NotPromoted,
+    /// The successor says it is a master, and no Sentinel confirmed it within `hold_max`.
+    NotConfirmed,
 }
 
 /// One swap, with what it took.

@@ -13,6 +13,7 @@
 pub mod action;
 mod link;
 pub mod steward;
+mod succession;
 mod tales;
 
 use std::future::{Future, pending};
@@ -29,7 +30,8 @@ use tokio_util::task::TaskTracker;
 use self::action::{Action, Swap, Tale};
 use self::link::{Dialled, MasterLink};
 use self::steward::{Steward, VALIDITY};
-use crate::net::addr::HostPort;
+use self::succession::Successor;
+use crate::net::addr::{HostPort, NodeAddr};
 use crate::net::clock::now;
 use crate::sentinel::Credentials;
 use crate::sentinel::client::{Dial, RoleLink};
@@ -87,6 +89,7 @@ pub async fn run(entry: Entry, tasks: TaskTracker, end: CancellationToken) {
         probe: None,
         verified: None,
         link: None,
+        successor: None,
         pending_switch: None,
     };
     tokio::select! {
@@ -100,6 +103,8 @@ pub async fn run(entry: Entry, tasks: TaskTracker, end: CancellationToken) {
 pub(crate) enum Answer {
     Said(MasterAddr, Option<SocketAddr>, RoleReport),
     Gone(MasterAddr, String),
+    /// The announced successor's answer.
+    Successor(NodeAddr, RoleReport),
 }
 
 type ProbeTask = Pin<Box<dyn Future<Output = Probed> + Send>>;
@@ -121,6 +126,8 @@ struct Control {
     /// The connection over which the last candidate proved itself; becomes its control connection.
     verified: Option<(MasterAddr, RoleLink)>,
     link: Option<MasterLink>,
+    /// Asks an announced successor.
+    successor: Option<Successor>,
     pending_switch: Option<PendingSwitch>,
 }
 
@@ -161,6 +168,9 @@ impl Control {
                 }
                 Input::Answer(Answer::Said(addr, at, report)) => {
                     self.steward.master_said(now(), &addr, at, &report);
+                }
+                Input::Answer(Answer::Successor(addr, report)) => {
+                    self.steward.successor_said(now(), &addr, &report);
                 }
                 Input::Answer(Answer::Gone(addr, why)) => {
                     tales::master_gone(&self.entry, &addr, &why);
@@ -229,6 +239,8 @@ impl Control {
                 Action::Probe(addr) => self.probe = Some(Box::pin(probe(addr, self.dial.clone()))),
                 Action::StopProbe => self.probe = None,
                 Action::Watch(addr) => self.watch(addr),
+                Action::Follow(addr) => self.follow(addr),
+                Action::Unfollow => self.successor = None,
                 Action::Tell(Tale::Switched(swap)) => {
                     // Two swaps in a row: the first is reported as it is, its sockets go with the second's.
                     self.report_switch(None);
@@ -261,6 +273,11 @@ impl Control {
             check,
             &self.tasks,
         ));
+    }
+
+    fn follow(&mut self, addr: NodeAddr) {
+        let (dial, answers) = (self.dial.clone(), self.answers_to.clone());
+        self.successor = Some(Successor::start(addr, dial, answers, &self.tasks));
     }
 
     /// `None`: not every worker has acknowledged.

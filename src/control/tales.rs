@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::Entry;
-use super::action::{Swap, Tale};
+use super::action::{Swap, Tale, Unfulfilled};
 use crate::net::addr::SentinelAddr;
 use crate::topology::decide::{Candidate, Census};
 use crate::topology::observation::RoleReport;
@@ -32,6 +32,22 @@ pub(super) fn tell(entry: &Entry, tale: &Tale) {
              proxy.probe.password_file (a user with +role is enough) to have it verified, or failover.verify = \
              \"role\" to refuse such a node"
         ),
+        Tale::AnnouncementOver { why } => {
+            let (reason, words) = match why {
+                Unfulfilled::Aborted => ("aborted", "Sentinel gave the failover up"),
+                Unfulfilled::NotPromoted => {
+                    ("not_promoted", "the replica was not promoted in time")
+                }
+                Unfulfilled::NotConfirmed => (
+                    "not_confirmed",
+                    "the replica was promoted, and no Sentinel confirmed it in time",
+                ),
+            };
+            warn!(
+                event = "announcement_over",
+                proxy, reason, "the announced failover is not waited for any longer: {words}"
+            );
+        }
         Tale::HoldBegin(cause) => {
             info!(event = "hold_begin", proxy, cause = %cause, "clients wait: {}", cause.in_words());
         }

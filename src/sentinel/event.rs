@@ -4,7 +4,8 @@
 //! Sentinel's source: `<type> <name> <ip> <port>`, followed by `@ <master> <ip> <port>` unless the type is
 //! `master`; `+switch-master` alone is `<master> <old ip> <old port> <new ip> <new port>`.
 
-use crate::topology::observation::Hint;
+use crate::net::addr::{Host, HostPort, NodeAddr};
+use crate::topology::observation::{Hint, Succession};
 
 /// The events subscribed to. Exact names: a least-privilege user may not PSUBSCRIBE.
 pub const CHANNELS: &[&str] = &[
@@ -29,28 +30,48 @@ pub const CHANNELS: &[&str] = &[
     "+sentinel",
 ];
 
+/// Words of a payload that mean something to us.
+const MAX_WORDS: usize = 10;
+
 /// An event that concerns one master.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event<'a> {
     /// The master's name.
     pub master: &'a str,
     /// What happened.
     pub hint: Hint,
+    /// Whom the leader is about to promote.
+    pub succession: Option<Succession>,
 }
 
 /// Understands one event; `None` for what is not Sentinel's form or not subscribed to.
 pub fn parse<'a>(channel: &str, payload: &'a str) -> Option<Event<'a>> {
     let hint = hint_of(channel)?;
-    let mut words = payload.split_ascii_whitespace();
-    let first = words.next()?;
-    let master = if hint == Hint::SwitchMaster {
-        first
-    } else if first == "master" {
-        words.next()?
-    } else {
-        words.skip_while(|word| *word != "@").nth(1)?
+    let words: Vec<&str> = payload.split_ascii_whitespace().take(MAX_WORDS).collect();
+    let master = match words.as_slice() {
+        [name, ..] if hint == Hint::SwitchMaster => name,
+        ["master", name, ..] | [_, _, _, _, "@", name, ..] => name,
+        _ => return None,
     };
-    Some(Event { master, hint })
+    let succession = match words.as_slice() {
+        ["slave", _, ip, port, "@", _, master_ip, master_port, ..]
+            if hint == Hint::SelectedSlave =>
+        {
+            let (master, successor) = (node(master_ip, master_port)?, node(ip, port)?);
+            Some(Succession { master, successor })
+        }
+        _ => None,
+    };
+    Some(Event {
+        master,
+        hint,
+        succession,
+    })
+}
+
+fn node(host: &str, port: &str) -> Option<NodeAddr> {
+    let host = Host::parse(host).ok().filter(|h| !h.is_unspecified())?;
+    HostPort::new(host, port.parse().ok()?).ok().map(NodeAddr)
 }
 
 fn hint_of(channel: &str) -> Option<Hint> {
@@ -113,14 +134,9 @@ mod tests {
                 Hint::Aborted,
             ),
         ] {
-            assert_eq!(
-                parse(channel, payload),
-                Some(Event {
-                    master: "mymaster",
-                    hint
-                }),
-                "{channel}"
-            );
+            let event = parse(channel, payload).expect(channel);
+            assert_eq!((event.master, event.hint), ("mymaster", hint), "{channel}");
+            assert_eq!(event.succession.is_some(), channel == "+selected-slave");
         }
     }
 

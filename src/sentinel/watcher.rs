@@ -167,6 +167,9 @@ impl Watcher {
         for subscriber in self.subscribers.iter().filter(|s| s.master == event.master) {
             concerned = true;
             self.tell(subscriber, Said::Hint(event.hint)).await;
+            if let Some(succession) = event.succession.clone() {
+                self.tell(subscriber, Said::Announced(succession)).await;
+            }
         }
         if concerned && event.hint.asks() {
             rhythm.hint(Asked::OnHint(event.hint), now());

@@ -133,7 +133,7 @@ impl Relay {
 
     /// Moves what can be moved; ready when the session is over.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, house: &House) -> Poll<CloseReason> {
-        if house.gate().has_passed(self.pass) {
+        if house.gate().leave_to_read(self.pass) == Leave::Passed {
             return Poll::Ready(CloseReason::Switched);
         }
         if let Break(reason) = self.pump_up(cx, house) {
@@ -266,10 +266,13 @@ impl Relay {
         cx: &mut Context<'_>,
         house: &House,
     ) -> ControlFlow<CloseReason, Poll<()>> {
-        // A reply of a passed generation must not be read: its write may be undone by the successor, and
-        // handing it over would call it acknowledged.
-        if house.gate().has_passed(self.pass) {
-            return Break(CloseReason::Switched);
+        // A reply of a generation whose successor is a master must not be read: its write may be undone by the
+        // successor, and handing it over would call it acknowledged.
+        match house.gate().leave_to_read(self.pass) {
+            Leave::Open => {}
+            // The bell rings when that changes.
+            Leave::Held => return Continue(Poll::Pending),
+            Leave::Passed => return Break(CloseReason::Switched),
         }
         let mut buffer = house.buffer.borrow_mut();
         match self.upstream.poll_read(cx, &mut buffer) {

@@ -70,6 +70,8 @@ impl fmt::Display for MasterAddr {
 /// Why clients wait although a master is known (or was).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HoldCause {
+    /// The leader of a failover has named the successor and is about to promote it.
+    Announced,
     /// Sentinel named another master, which is being verified; the old one is fenced.
     Switching,
     /// The master's control connection is gone and a redial failed: it crashed or is unreachable.
@@ -84,6 +86,7 @@ impl HoldCause {
     /// For people.
     pub const fn in_words(self) -> &'static str {
         match self {
+            Self::Announced => "a failover is announced: a replica is about to be promoted",
             Self::Switching => "the Sentinels name another master, which is being verified",
             Self::MasterUnreachable => "the master cannot be reached",
             Self::MasterSaysReplica => "the master says it is a replica",
@@ -95,6 +98,7 @@ impl HoldCause {
 impl fmt::Display for HoldCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Announced => "announced",
             Self::Switching => "switching",
             Self::MasterUnreachable => "master_unreachable",
             Self::MasterSaysReplica => "master_says_replica",
@@ -114,6 +118,9 @@ pub enum Phase {
         cause: HoldCause,
         /// Since when.
         since: Moment,
+        /// The successor already says that it is a master: no reply of this generation may be relayed any longer,
+        /// because the write behind it may be undone, and handing it over would call it acknowledged.
+        sealed: bool,
     },
     /// The master is verified and open.
     Serving,
@@ -149,6 +156,11 @@ impl State {
 
     /// The fence word of this state, see [`publish::Gate`].
     pub(crate) const fn word(&self) -> u64 {
-        (self.generation.0 << 1) | matches!(self.phase, Phase::Serving) as u64
+        let mode = match self.phase {
+            Phase::Serving => publish::OPEN,
+            Phase::Held { sealed: true, .. } => publish::SEALED,
+            Phase::Held { sealed: false, .. } | Phase::NoMaster => publish::HELD,
+        };
+        (self.generation.0 << publish::MODE_BITS) | mode
     }
 }

@@ -120,6 +120,15 @@ impl Hint {
     }
 }
 
+/// A failover that is about to happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Succession {
+    /// The master that is left.
+    pub master: NodeAddr,
+    /// The replica that was chosen.
+    pub successor: NodeAddr,
+}
+
 /// Why a Sentinel was asked; names the trigger of a switch in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
@@ -178,6 +187,8 @@ pub enum Said {
     },
     /// It published an event.
     Hint(Hint),
+    /// It leads a failover and is about to promote a replica.
+    Announced(Succession),
 }
 
 /// What a data node says of itself (ROLE).

@@ -15,9 +15,18 @@ use tokio::sync::Notify;
 use super::{Generation, Phase, State};
 use crate::net::clock::{Moment, now};
 
+/// Low bits of the fence word: what a session of that generation may do.
+pub(super) const MODE_BITS: u32 = 2;
+/// Nothing may be written; replies flow.
+pub(super) const HELD: u64 = 0;
+/// Everything flows.
+pub(super) const OPEN: u64 = 1;
+/// Nothing flows, see [`Phase::Held`].
+pub(super) const SEALED: u64 = 2;
+
 /// The fence, checked before every upstream write: two loads and a clock reading.
 ///
-/// The word is `generation * 2 + open`. `valid_until` is extended by the control task as it turns; a process
+/// The word is `generation * 4 + mode`. `valid_until` is extended by the control task as it turns; a process
 /// that stood still (SIGSTOP, a suspended machine) finds it in the past and writes nothing until the
 /// control task has confirmed what it believes.
 #[derive(Debug)]
@@ -26,23 +35,23 @@ pub struct Gate {
     valid_until: AtomicU64,
 }
 
-/// What a session must hold to write to the upstream of one generation.
+/// What a session must hold to write to the upstream of one generation: the word of that generation, open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pass(u64);
 
 /// What the fence says of a [`Pass`] at this instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leave {
-    /// Write.
+    /// Go on.
     Open,
-    /// Not now: held, or the word is older than its validity. The worker is woken when that changes.
+    /// Not now. The worker is woken when that changes.
     Held,
     /// Never again: the generation has passed.
     Passed,
 }
 
 impl Gate {
-    /// May a session with this pass write now?
+    /// May a session with this pass write to its upstream now?
     #[inline]
     pub fn leave(&self, pass: Pass) -> Leave {
         let word = self.word.load(Ordering::Acquire);
@@ -52,17 +61,24 @@ impl Gate {
             } else {
                 Leave::Held
             }
-        } else if word >> 1 == pass.0 >> 1 {
+        } else if word >> MODE_BITS == pass.0 >> MODE_BITS {
             Leave::Held
         } else {
             Leave::Passed
         }
     }
 
-    /// True once another generation is published: nothing of this pass is to be read any more either.
+    /// May a session with this pass read replies of its upstream now? Costs no clock reading.
     #[inline]
-    pub fn has_passed(&self, pass: Pass) -> bool {
-        self.word.load(Ordering::Acquire) >> 1 != pass.0 >> 1
+    pub fn leave_to_read(&self, pass: Pass) -> Leave {
+        let word = self.word.load(Ordering::Acquire);
+        if word >> MODE_BITS != pass.0 >> MODE_BITS {
+            Leave::Passed
+        } else if word & SEALED != 0 {
+            Leave::Held
+        } else {
+            Leave::Open
+        }
     }
 }
 
@@ -215,7 +231,7 @@ impl Reader {
 
     /// The pass for the upstream of this state.
     pub const fn pass(state: &State) -> Pass {
-        Pass((state.generation.0 << 1) | 1)
+        Pass((state.generation.0 << MODE_BITS) | OPEN)
     }
 
     /// The fence.
@@ -282,12 +298,25 @@ mod tests {
         let held = Phase::Held {
             cause: HoldCause::Switching,
             since: now(),
+            sealed: false,
         };
         publisher.publish(State {
             phase: held,
             ..first.clone()
         });
         assert_eq!(reader.gate().leave(pass), Leave::Held);
+        assert_eq!(reader.gate().leave_to_read(pass), Leave::Open);
+        let sealed = Phase::Held {
+            cause: HoldCause::Announced,
+            since: now(),
+            sealed: true,
+        };
+        publisher.publish(State {
+            phase: sealed,
+            ..first.clone()
+        });
+        assert_eq!(reader.gate().leave(pass), Leave::Held);
+        assert_eq!(reader.gate().leave_to_read(pass), Leave::Held);
         publisher.publish(first);
         assert_eq!(reader.gate().leave(pass), Leave::Open);
         publisher.publish(serving(2));

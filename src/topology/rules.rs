@@ -5,6 +5,8 @@ use std::time::Duration;
 /// Shortest and longest `hold_max = "auto"` (failover.md: down-after + 10 s, at most 60 s).
 const AUTO_HOLD_MARGIN: Duration = Duration::from_secs(10);
 const AUTO_HOLD_LIMIT: Duration = Duration::from_secs(60);
+/// Default of `announced_hold_max`: a promotion takes about 0.1 s from its announcement, its confirmation 1 s more.
+const ANNOUNCED_HOLD_MAX: Duration = Duration::from_secs(3);
 /// Sentinel's own default of `down-after-milliseconds`, assumed until a Sentinel has said otherwise.
 const DEFAULT_DOWN_AFTER: Duration = Duration::from_secs(30);
 
@@ -52,7 +54,7 @@ impl HoldMax {
 }
 
 /// The `[failover]` section as far as it concerns decisions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// See [`Agree`].
     pub agree: Agree,
@@ -60,4 +62,17 @@ pub struct Rules {
     pub verify: Verify,
     /// See [`HoldMax`].
     pub hold_max: HoldMax,
+    /// Longest wait for an announced promotion; zero does not wait for announced ones.
+    pub announced_hold_max: Duration,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            agree: Agree::default(),
+            verify: Verify::default(),
+            hold_max: HoldMax::default(),
+            announced_hold_max: ANNOUNCED_HOLD_MAX,
+        }
+    }
 }

@@ -102,6 +102,7 @@ impl Rig {
         state.phase = Phase::Held {
             cause: HoldCause::Switching,
             since: now(),
+            sealed: false,
         };
         self.publisher.publish(state);
     }

@@ -4,11 +4,16 @@
 //! of sessions, and turns of the clock. Outputs are [`Action`]s, taken in order with [`Steward::next_action`] after each
 //! input. Nothing here waits, dials or logs, so a test (or a simulation) can be the whole world.
 
+mod announced;
+mod trial;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::action::{Action, Swap, Tale};
+use self::announced::Announcement;
+use self::trial::Trial;
+use super::action::{Action, Swap, Tale, Unfulfilled};
 use crate::net::addr::HostPort;
 use crate::net::clock::Moment;
 use crate::topology::decide::{Beliefs, Candidate, Verdict, Why};
@@ -29,13 +34,6 @@ const SETTLE_SILENT: Duration = Duration::from_secs(3);
 /// Doubts of sessions ask the Sentinels at most so often; in between they only ask the master. Clients that end with
 /// QUIT each leave a doubt behind.
 const DOUBT_EVERY: Duration = Duration::from_secs(1);
-/// Waits between tries to verify a candidate; the last repeats.
-const VERIFY_AGAIN: [Duration; 4] = [
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(200),
-    Duration::from_millis(250),
-];
 /// A candidate of one voter that fails this long is set aside where a majority names another.
 const SET_ASIDE_AFTER: Duration = Duration::from_secs(3);
 /// How often a master that said it is a replica is asked again.
@@ -55,32 +53,11 @@ struct Adopted {
     epoch: Epoch,
 }
 
-#[derive(Debug)]
-struct Trial {
-    candidate: Candidate,
-    decided_at: Moment,
-    tries: usize,
-    /// `None` while a dial is under way.
-    next: Option<Moment>,
-    told: Option<&'static str>,
-}
-
-impl Trial {
-    const fn new(decided_at: Moment, candidate: Candidate) -> Self {
-        Self {
-            candidate,
-            decided_at,
-            tries: 0,
-            next: None,
-            told: None,
-        }
-    }
-}
-
 /// Reasons to withhold client bytes although a master is known. Any of them holds.
 #[derive(Debug, Default)]
 struct Holds {
     switching: bool,
+    announced: bool,
     says_replica: bool,
     unreachable: bool,
     resumed: bool,
@@ -92,6 +69,8 @@ impl Holds {
             Some(HoldCause::Resumed)
         } else if self.switching {
             Some(HoldCause::Switching)
+        } else if self.announced {
+            Some(HoldCause::Announced)
         } else if self.says_replica {
             Some(HoldCause::MasterSaysReplica)
         } else if self.unreachable {
@@ -112,6 +91,9 @@ pub struct Steward {
     holds: Holds,
     held: Option<(HoldCause, Moment)>,
     trial: Option<Trial>,
+    announced: Option<Announcement>,
+    /// After an announcement that came to nothing: the next one is waited for from then on.
+    announced_again: Moment,
     /// Waiting for the Sentinels to answer once, since when, and when the first did.
     settling: Option<(Moment, Option<Moment>)>,
     last_turn: Moment,
@@ -138,6 +120,8 @@ impl Steward {
             holds: Holds::default(),
             held: None,
             trial: None,
+            announced: None,
+            announced_again: now,
             settling: Some((now, None)),
             last_turn: now,
             next_role: None,
@@ -175,7 +159,7 @@ impl Steward {
         let tick = self.last_turn + TURN;
         self.trial
             .as_ref()
-            .and_then(|t| t.next)
+            .and_then(Trial::next)
             .map_or(tick, |next| next.min(tick))
     }
 
@@ -198,6 +182,11 @@ impl Steward {
                 self.tell(Tale::NamesUs { sentinel, addr });
             }
             self.named_us |= named_us;
+        }
+        match &observation.said {
+            Said::Announced(succession) => self.announce(now, succession.clone()),
+            Said::Hint(Hint::Aborted) => self.give_up_announcement(now, Unfulfilled::Aborted),
+            _ => {}
         }
         let heard = matches!(observation.said, Said::View { view: Ok(_), .. });
         self.beliefs.observe(now, observation);
@@ -232,11 +221,8 @@ impl Steward {
             self.adopt(now, at);
             return;
         }
-        trial.next = Some(now + VERIFY_AGAIN[trial.tries.min(VERIFY_AGAIN.len() - 1)]);
-        trial.tries += 1;
         let failing = now.since(trial.decided_at);
-        if trial.told != Some(report.label()) {
-            trial.told = Some(report.label());
+        if trial.failed(now, &report) {
             self.tell(Tale::RoleRejected {
                 addr: addr.clone(),
                 report,
@@ -332,6 +318,7 @@ impl Steward {
             self.next_role = Some(now + REPLICA_AGAIN);
             self.actions.push_back(Action::CheckMaster);
         }
+        self.expire_announcement(now);
         self.reconsider(now);
         self.try_again(now);
         self.tell_waiting(now);
@@ -347,6 +334,10 @@ impl Steward {
         self.next_waiting = now + WAITING_FIRST;
         self.tell(Tale::StoodStill(gap));
         self.actions.push_back(Action::AskAll);
+    }
+
+    fn hold_max(&self) -> Duration {
+        self.rules.hold_max.resolve(self.beliefs.down_after())
     }
 
     /// Decides anew and acts on the verdict.
@@ -421,12 +412,7 @@ impl Steward {
             .as_mut()
             .filter(|t| t.candidate.addr == candidate.addr)
         {
-            // More voices for the same address: the majority may be what was missing.
-            let gained = candidate.has_majority() && !trial.candidate.has_majority();
-            trial.candidate = candidate;
-            if gained && trial.next.is_some() {
-                trial.next = Some(now);
-            }
+            trial.renew(now, candidate);
             return;
         }
         self.tell(Tale::Candidate(candidate.clone()));
@@ -437,9 +423,8 @@ impl Steward {
 
     fn try_again(&mut self, now: Moment) {
         if let Some(trial) = &mut self.trial
-            && trial.next.is_some_and(|next| now >= next)
+            && trial.begin_dial(now)
         {
-            trial.next = None;
             let addr = trial.candidate.addr.clone();
             self.actions.push_back(Action::Probe(addr));
         }
@@ -457,7 +442,6 @@ impl Steward {
         };
         let from = self.master.as_ref().map(|m| m.addr.clone());
         self.beliefs.adopt(candidate.epoch);
-        self.holds = Holds::default();
         self.next_role = None;
         // A name that leads to another address is another master.
         let same = self
@@ -469,9 +453,16 @@ impl Steward {
             at,
             epoch: candidate.epoch,
         });
+        // The same master again ends no announced hold: it is about to be left.
+        let announced = same && self.holds.announced;
         if !same {
             self.generation = Generation(self.generation.0 + 1);
+            self.end_announcement();
         }
+        self.holds = Holds {
+            announced,
+            ..Holds::default()
+        };
         self.settle_publication(now);
         if same {
             return;
@@ -522,7 +513,17 @@ impl Steward {
         }
         let phase = match (&self.master, self.held) {
             (None, _) => Phase::NoMaster,
-            (Some(_), Some((cause, since))) => Phase::Held { cause, since },
+            (Some(_), Some((cause, since))) => {
+                let sealed = self
+                    .announced
+                    .as_ref()
+                    .is_some_and(Announcement::is_promoted);
+                Phase::Held {
+                    cause,
+                    since,
+                    sealed,
+                }
+            }
             (Some(_), None) => Phase::Serving,
         };
         let state = State {
@@ -530,7 +531,7 @@ impl Steward {
             phase,
             master: self.master.as_ref().map(|m| m.addr.clone()),
             verified_at: self.master.as_ref().map(|m| m.at),
-            hold_max: self.rules.hold_max.resolve(self.beliefs.down_after()),
+            hold_max: self.hold_max(),
         };
         if state != self.published {
             self.published = state;
