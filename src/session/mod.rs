@@ -126,6 +126,8 @@ struct Life {
     stage: Stage,
     arrived: Moment,
     first_failure: Option<Moment>,
+    /// It was not served on arrival, so its client may have given up since.
+    kept_waiting: bool,
 }
 
 impl Life {
@@ -134,6 +136,7 @@ impl Life {
             stage: Stage::Waiting,
             arrived,
             first_failure: None,
+            kept_waiting: false,
         }
     }
 
@@ -165,6 +168,7 @@ impl Life {
                 Some(_) | None => Stage::Live(g),
             },
         };
+        self.kept_waiting |= self.stage == Stage::Waiting || event == Event::DialFailed;
         self.stage
     }
 

@@ -82,7 +82,7 @@ async fn connect(
                 if last.replace(generation) != Some(generation) {
                     backoff.reset();
                 }
-                if let Some(connected) = try_dial(seat, life, generation).await {
+                if let Some(connected) = try_dial(seat, life, client, generation).await {
                     return Ok(connected);
                 }
                 if life.stage == Stage::Dialing(generation) {
@@ -118,7 +118,12 @@ async fn wait(seat: &mut Seat, life: &mut Life, client: &Stream) {
 }
 
 /// Tries once. `None`: the stage says what now.
-async fn try_dial(seat: &mut Seat, life: &mut Life, generation: Generation) -> Option<Connected> {
+async fn try_dial(
+    seat: &mut Seat,
+    life: &mut Life,
+    client: &Stream,
+    generation: Generation,
+) -> Option<Connected> {
     let state = seat.house.state();
     // A swap since the stage was chosen: look again.
     let (Some(master), Some(addr), true) = (
@@ -145,7 +150,11 @@ async fn try_dial(seat: &mut Seat, life: &mut Life, generation: Generation) -> O
             }
             dialled = &mut dialling => match dialled {
                 Ok(upstream) => {
-                    let stage = observe(seat, life, Event::Dialled);
+                    // On a first dial an end behind a request is in order (`printf | nc -N`); a client that was
+                    // kept waiting and has ended gave up, and what it sent must not run any more.
+                    let left = life.kept_waiting && read_closed(client);
+                    let event = if left { Event::ClientLeft } else { Event::Dialled };
+                    let stage = observe(seat, life, event);
                     return (stage == Stage::Live(generation)).then(|| Connected {
                         upstream,
                         pass: Reader::pass(&state),

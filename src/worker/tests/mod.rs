@@ -1,5 +1,6 @@
 //! The whole bytes flow over loopback: a real pool between plain blocking sockets.
 
+mod busy;
 mod bytes;
 mod fence;
 mod pool;

@@ -1,5 +1,6 @@
 //! Clients that come while there is no master to serve them.
 
+use super::busy::{Busy, slow_to_connect};
 use super::*;
 
 fn waiting(rig: &Rig) -> u64 {
@@ -129,4 +130,53 @@ fn a_client_between_two_dials_goes_to_the_successor() {
     rig.serve(2, &successor);
     rig.wait_acknowledged(2);
     assert_eq!(read(&mut accept(&successor), 7), b"patient");
+}
+
+#[test]
+fn a_client_that_left_during_a_later_dial_is_not_served() {
+    let gone = upstream().local_addr().expect("addr");
+    let mut rig = Rig::with(LONG, slow_to_connect());
+    rig.serve_at(1, gone);
+    let mut client = rig.connect();
+    client.write_all(b"doomed").expect("write");
+    wait_until("tried", || rig.counters().sessions.dial_failures > 0);
+    let busy = Busy::new();
+    rig.serve_at(2, busy.addr());
+    wait_until("dialling", || busy.dials() == 1);
+    drop(client);
+    let mut master = busy.make_room();
+    assert_eq!(read_to_end(&mut master), b"", "not a byte of it");
+    rig.wait_closed(CloseReason::ClientLeftWaiting, 1);
+    assert_eq!(rig.counters().sessions.bytes_up, 0);
+}
+
+#[test]
+fn a_client_that_left_during_the_dial_after_a_hold_is_not_served() {
+    let busy = Busy::new();
+    let mut rig = Rig::with(LONG, slow_to_connect());
+    let mut client = rig.connect();
+    client.write_all(b"doomed").expect("write");
+    wait_until("waiting", || waiting(&rig) == 1);
+    rig.serve_at(1, busy.addr());
+    wait_until("dialling", || busy.dials() == 1);
+    drop(client);
+    assert_eq!(read_to_end(&mut busy.make_room()), b"");
+    rig.wait_closed(CloseReason::ClientLeftWaiting, 1);
+}
+
+#[test]
+fn a_client_that_ends_its_request_during_its_first_dial_is_served() {
+    let busy = Busy::new();
+    let mut rig = Rig::with(LONG, slow_to_connect());
+    rig.serve_at(1, busy.addr());
+    rig.wait_acknowledged(1);
+    let mut client = rig.connect();
+    client.write_all(b"ping").expect("write");
+    client.shutdown(Shutdown::Write).expect("shutdown");
+    wait_until("dialling", || busy.dials() == 1);
+    let mut master = busy.make_room();
+    assert_eq!(read_to_end(&mut master), b"ping");
+    master.write_all(b"pong").expect("write");
+    drop(master);
+    assert_eq!(read_to_end(&mut client), b"pong");
 }
