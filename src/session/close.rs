@@ -23,7 +23,7 @@ pub enum CloseReason {
     NoMaster,
     /// `max_held` clients were waiting already.
     TooManyWaiting,
-    /// The published master could not be reached within `hold_max` of the first try.
+    /// The published master could not be reached within `hold_max` of the first try, or of getting in line for it.
     DialFailed,
     /// The kernel had no room to watch the client's socket (`epoll_ctl(2)`).
     NotWatched,

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 
 use slab::Slab;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, error, warn};
 
 use super::close::CloseReason;
@@ -28,6 +29,10 @@ use crate::upstream::DialError;
 /// twice the processor time (a write of it leaves a tiny segment behind a full one).
 const BUFFER_SIZE: usize = 32 * 1024;
 
+/// Dials of one proxy entry at the same time, over all workers. After a swap thousands of clients come at once:
+/// the new master's accept queue must not overflow, or dials meet retransmission timers instead of a queue.
+pub(crate) const DIALS_AT_ONCE: usize = 64;
+
 /// The buffer all sessions of a worker read into. Never held across an await, so an idle session owns none.
 pub(crate) type Buffer = Rc<RefCell<Box<[u8]>>>;
 
@@ -36,11 +41,23 @@ pub(crate) fn new_buffer() -> Buffer {
 }
 
 /// What the workers share of one proxy entry; touched off the hot path only.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Common {
     waiting: AtomicUsize,
+    dial_slots: Arc<Semaphore>,
     dials: Rarely,
     closes: Rarely,
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        Self {
+            waiting: AtomicUsize::new(0),
+            dial_slots: Arc::new(Semaphore::new(DIALS_AT_ONCE)),
+            dials: Rarely::default(),
+            closes: Rarely::default(),
+        }
+    }
 }
 
 /// See the head of this file.
@@ -158,6 +175,25 @@ impl House {
         Claim {
             house: Rc::clone(self),
             generation,
+        }
+    }
+
+    /// One of [`DIALS_AT_ONCE`] places, if one is free and nobody is in line for it.
+    pub(super) fn free_dial_slot(&self) -> Option<DialSlot> {
+        Arc::clone(&self.common.dial_slots)
+            .try_acquire_owned()
+            .ok()
+            .map(|permit| DialSlot { _permit: permit })
+    }
+
+    /// The same, waiting in line for it. Dropping the future leaves the line.
+    pub(super) fn dial_slot(&self) -> impl Future<Output = DialSlot> + use<> {
+        let slots = Arc::clone(&self.common.dial_slots);
+        async move {
+            match slots.acquire_owned().await {
+                Ok(permit) => DialSlot { _permit: permit },
+                Err(_) => unreachable!("the slots are never closed"),
+            }
         }
     }
 
@@ -296,6 +332,12 @@ impl Drop for WaitingPlace {
         self.0.common.waiting.fetch_sub(1, Ordering::Relaxed);
         self.0.tally.waiting.sub(1);
     }
+}
+
+/// The right to dial; dropping it lets the next one dial.
+#[derive(Debug)]
+pub(super) struct DialSlot {
+    _permit: OwnedSemaphorePermit,
 }
 
 /// "I have, or am about to have, an upstream socket of this generation." Drop the socket first.

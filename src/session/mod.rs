@@ -39,6 +39,8 @@ use crate::net::clock::Moment;
 use crate::topology::{Generation, Phase, State};
 
 use close::CloseReason;
+#[cfg(test)]
+pub(crate) use house::DIALS_AT_ONCE;
 pub(crate) use house::{Common, House, Seat, new_buffer};
 pub(crate) use run::run;
 
@@ -68,7 +70,7 @@ impl Default for Config {
 enum Stage {
     /// There is no open master. Nothing is read from the client.
     Waiting,
-    /// A connection to the master of this generation is being made, or about to be tried again.
+    /// A connection to the master of this generation is being made, or about to be (in line, or after a pause).
     Dialing(Generation),
     /// Bytes flow to and from the master of this generation, or are withheld by the fence.
     Live(Generation),
@@ -89,6 +91,10 @@ enum Event {
     Dialled,
     /// The dial failed.
     DialFailed,
+    /// It has been in line to dial for so long that a client may have given up.
+    InLine,
+    /// It has been in line to dial for `hold_max`.
+    LineTooLong,
     /// The relay is over.
     Ended(CloseReason),
 }
@@ -159,7 +165,8 @@ impl Life {
                     Stage::Dialing(g)
                 }
             }
-            (Stage::Dialing(g), Event::Looked) => Stage::Dialing(g),
+            (Stage::Dialing(_), Event::LineTooLong) => Stage::Closing(CloseReason::DialFailed),
+            (Stage::Dialing(g), Event::Looked | Event::InLine) => Stage::Dialing(g),
             (Stage::Live(g), _) if outlook.generation != g => Stage::Closing(CloseReason::Switched),
             (Stage::Live(g), _) => match outlook.held_since {
                 Some(since) if now.since(since) >= outlook.hold_max => {
@@ -168,7 +175,8 @@ impl Life {
                 Some(_) | None => Stage::Live(g),
             },
         };
-        self.kept_waiting |= self.stage == Stage::Waiting || event == Event::DialFailed;
+        self.kept_waiting |=
+            self.stage == Stage::Waiting || matches!(event, Event::DialFailed | Event::InLine);
         self.stage
     }
 

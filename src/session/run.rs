@@ -1,6 +1,7 @@
 //! Does what the stage of a session says: waits, dials, relays, takes leave.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::close::CloseReason;
 use super::farewell::farewell;
-use super::house::{Claim, Seat};
+use super::house::{Claim, DialSlot, Seat};
 use super::relay::{Relay, Remains};
 use super::{Event, Life, Stage};
 use crate::net::backoff::Backoff;
@@ -26,6 +27,9 @@ const REDIAL_CAP: Duration = Duration::from_millis(500);
 /// How often a waiting client that has sent something is asked whether it is still there; one that has not is
 /// noticed at once.
 const LEFT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a newcomer is in line to dial before its end is taken for giving up, rather than for the end of a
+/// request (`printf | nc -N`) that is to be served.
+const IN_LINE_GRACE: Duration = Duration::from_secs(1);
 
 /// The whole life of one client; never takes longer to end than [`farewell`]'s limits.
 pub(crate) async fn run(mut seat: Seat, client: Stream) {
@@ -124,6 +128,11 @@ async fn try_dial(
     client: &Stream,
     generation: Generation,
 ) -> Option<Connected> {
+    let _slot = match seat.house.free_dial_slot() {
+        Some(slot) => slot,
+        // In a box, so that a dial that finds a slot does not pay for the line.
+        None => Box::pin(stand_in_line(seat, life, client)).await?,
+    };
     let state = seat.house.state();
     // A swap since the stage was chosen: look again.
     let (Some(master), Some(addr), true) = (
@@ -139,7 +148,7 @@ async fn try_dial(
         connect_timeout: seat.house.config.connect_timeout,
         user_timeout: seat.house.config.upstream_user_timeout,
     };
-    let mut dialling = std::pin::pin!(dial(addr, options));
+    let mut dialling = pin!(dial(addr, options));
     loop {
         tokio::select! {
             biased;
@@ -169,6 +178,37 @@ async fn try_dial(
             },
         }
     }
+}
+
+/// Until it is this session's turn to dial. `None`: the stage says what now.
+async fn stand_in_line(seat: &mut Seat, life: &mut Life, client: &Stream) -> Option<DialSlot> {
+    let stage = life.stage;
+    let begun = Instant::now();
+    let tried = life
+        .first_failure
+        .map_or(Duration::ZERO, |first| now().since(first));
+    // Without any hold a line of some microseconds is still no reason to close: as long as a dial may take.
+    let patience = seat
+        .house
+        .state()
+        .hold_max
+        .max(seat.house.config.connect_timeout);
+    let end = begun + patience.saturating_sub(tried);
+    let mut slot = pin!(seat.house.dial_slot());
+    let mut grace = pin!(sleep_until(begun + IN_LINE_GRACE));
+    let mut departed = pin!(departure(client));
+    while life.stage == stage {
+        let event = tokio::select! {
+            biased;
+            () = seat.turned() => Event::Looked,
+            () = &mut departed, if life.kept_waiting => Event::ClientLeft,
+            slot = &mut slot => return Some(slot),
+            () = sleep_until(end) => Event::LineTooLong,
+            () = &mut grace, if !life.kept_waiting => Event::InLine,
+        };
+        observe(seat, life, event);
+    }
+    None
 }
 
 /// Between two dials of the same generation.

@@ -115,6 +115,16 @@ fn every_transition() {
         (Dialing(G1), E::Dialled, held(G1, 1), 1, Waiting),
         (Dialing(G1), E::DialFailed, open(G1), 1, Dialing(G1)),
         (Dialing(G1), E::DialFailed, open(G2), 1, Dialing(G2)),
+        (Dialing(G1), E::InLine, open(G1), 1, Dialing(G1)),
+        (Dialing(G1), E::InLine, open(G2), 1, Dialing(G2)),
+        (
+            Dialing(G1),
+            E::LineTooLong,
+            open(G1),
+            1,
+            Closing(R::DialFailed),
+        ),
+        (Dialing(G1), E::LineTooLong, held(G1, 1), 1, Waiting),
         (
             Dialing(G1),
             E::ClientLeft,
@@ -167,12 +177,29 @@ fn dials_fail_for_hold_max_since_the_first() {
 }
 
 #[test]
+fn whoever_was_not_served_on_arrival_was_kept_waiting() {
+    for (event, outlook, kept) in [
+        (Event::Looked, open(G1), false),
+        (Event::Looked, open(G2), false),
+        (Event::Dialled, open(G1), false),
+        (Event::InLine, open(G1), true),
+        (Event::DialFailed, open(G1), true),
+        (Event::Looked, held(G1, 1), true),
+    ] {
+        let mut life = life(Stage::Dialing(G1));
+        life.on(event, &outlook, at(1));
+        assert_eq!(life.kept_waiting, kept, "{event:?} {outlook:?}");
+    }
+}
+
+#[test]
 fn a_panic_ends_one_session_and_gives_back_what_it_had() {
     let house = house();
     let defect = catch_unwind(AssertUnwindSafe(|| {
         let seat = Seat::new(&house);
         let _claim = seat.house.claim(G1);
         let _place = seat.house.wait();
+        let _slot = seat.house.free_dial_slot();
         panic!("a defect made for this test");
     }));
     assert!(defect.is_err());
@@ -180,6 +207,8 @@ fn a_panic_ends_one_session_and_gives_back_what_it_had() {
     sum.add(&house.tally);
     assert_eq!(sum.closed_by(CloseReason::Panicked), 1);
     assert_eq!((sum.active(), sum.waiting), (0, 0));
+    let slots: Vec<_> = std::iter::from_fn(|| house.free_dial_slot()).collect();
+    assert_eq!(slots.len(), DIALS_AT_ONCE);
 }
 
 #[tokio::test]

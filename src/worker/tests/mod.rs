@@ -2,6 +2,7 @@
 
 mod busy;
 mod bytes;
+mod crowd;
 mod fence;
 mod pool;
 mod waiting;
