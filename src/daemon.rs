@@ -34,8 +34,11 @@ use crate::{control, worker};
 const CONTROL_END_LIMIT: Duration = Duration::from_millis(500);
 /// How often dropped log lines are looked at.
 const LINES_EVERY: Duration = Duration::from_secs(1);
-/// Descriptors that are not for sessions: listeners, runtimes, Sentinel links, control connections.
+/// Descriptors that are not for sessions: listeners, runtimes, Sentinel links, control connections. Where the limit
+/// is so low that nearly none would be left for sessions, half of it.
 const RESERVED_FILES: u64 = 256;
+/// What a session takes: its client's socket and its master's.
+const FILES_PER_SESSION: u64 = 2;
 /// Fewer sessions than this deserve a word at start.
 const FEW_SESSIONS: u64 = 1000;
 
@@ -87,7 +90,7 @@ pub fn run(config: Config, lines: Lines) -> Result<(), ExitError> {
         workers = config.workers.count(),
         "switchmaster {} starts", env!("CARGO_PKG_VERSION")
     );
-    note_open_files();
+    let sessions_max = note_open_files();
     // Binding comes first: nobody is asked anything by a process that cannot serve.
     let bound = config
         .proxies
@@ -98,10 +101,15 @@ pub fn run(config: Config, lines: Lines) -> Result<(), ExitError> {
         .enable_all()
         .build()
         .map_err(|e| ExitError::runtime("cannot start the control plane", &e))?;
-    runtime.block_on(serve(config, bound, lines))
+    runtime.block_on(serve(config, bound, sessions_max, lines))
 }
 
-async fn serve(config: Config, bound: Vec<Vec<Bound>>, lines: Lines) -> Result<(), ExitError> {
+async fn serve(
+    config: Config,
+    bound: Vec<Vec<Bound>>,
+    sessions_max: Option<u64>,
+    lines: Lines,
+) -> Result<(), ExitError> {
     let mut signals = Signals::new().map_err(|e| ExitError::runtime("cannot take signals", &e))?;
     let tasks = TaskTracker::new();
     let end = CancellationToken::new();
@@ -109,7 +117,7 @@ async fn serve(config: Config, bound: Vec<Vec<Bound>>, lines: Lines) -> Result<(
         mut pool,
         readers,
         mut controls,
-    } = start(&config, bound, &tasks, &end)?;
+    } = start(&config, bound, sessions_max, &tasks, &end)?;
     tasks.spawn(report_dropped_lines(lines, end.clone()));
 
     let outcome = loop {
@@ -166,6 +174,7 @@ struct Started {
 fn start(
     config: &Config,
     bound: Vec<Vec<Bound>>,
+    sessions_max: Option<u64>,
     tasks: &TaskTracker,
     end: &CancellationToken,
 ) -> Result<Started, ExitError> {
@@ -201,7 +210,7 @@ fn start(
             subscriptions,
         });
     }
-    let pool = Pool::start(entries, workers)
+    let pool = Pool::start(entries, workers, sessions_max)
         .map_err(|e| ExitError::runtime("cannot start the data plane", &e))?;
     let asker = discovery::follow(&config.sentinel, subscribers, tasks, end);
     let mut controls = JoinSet::new();
@@ -329,25 +338,30 @@ fn closed_by_reason(counters: &Counters) -> String {
     words.join(" ")
 }
 
-fn note_open_files() {
-    match socket::raise_open_files() {
-        Ok(Some(limit)) => {
-            let sessions = limit.saturating_sub(RESERVED_FILES) / 2;
-            if sessions < FEW_SESSIONS {
-                warn!(
-                    event = "few_open_files",
-                    limit,
-                    sessions,
-                    "the limit of open files allows about {sessions} sessions: raise it (LimitNOFILE= in the unit, or ulimit -n)"
-                );
-            }
-        }
-        Ok(None) => {}
-        Err(e) => warn!(
+/// Raises the limit of open files and gives the number of sessions it allows. `None` is as many as come.
+fn note_open_files() -> Option<u64> {
+    let limit = socket::raise_open_files().unwrap_or_else(|e| {
+        warn!(
             event = "few_open_files",
             "cannot raise the limit of open files: {e}"
-        ),
+        );
+        socket::open_files()
+    })?;
+    let sessions = sessions_of(limit);
+    if sessions < FEW_SESSIONS {
+        warn!(
+            event = "few_open_files",
+            limit,
+            sessions,
+            "the limit of open files allows {sessions} sessions: raise it (LimitNOFILE= in the unit, or ulimit -n)"
+        );
     }
+    Some(sessions)
+}
+
+/// Sessions that leave the control plane its descriptors; with none left it could not ask a new master for its role.
+fn sessions_of(limit: u64) -> u64 {
+    (limit - RESERVED_FILES.min(limit / 2)) / FILES_PER_SESSION
 }
 
 async fn report_dropped_lines(lines: Lines, end: CancellationToken) {
@@ -368,4 +382,16 @@ async fn report_dropped_lines(lines: Lines, end: CancellationToken) {
 
 fn join<T: ToString>(items: &[T]) -> String {
     items.iter().map(T::to_string).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_never_take_what_the_control_plane_needs() {
+        for (limit, sessions) in [(262_144, 130_944), (1024, 384), (300, 75), (1, 0)] {
+            assert_eq!(sessions_of(limit), sessions, "of {limit}");
+        }
+    }
 }

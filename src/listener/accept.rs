@@ -32,23 +32,25 @@ pub(crate) struct Door {
     allow_from: Vec<IpNet>,
     max_connections: usize,
     inside: Arc<AtomicUsize>,
+    ceiling: Ceiling,
     /// Failed calls of `accept(2)`.
     pub(crate) accept_errors: Counter,
     /// Peers that `allow_from` does not name.
     pub(crate) not_allowed: Counter,
-    /// Peers beyond `max_connections`, or that no worker could take.
+    /// Peers beyond `max_connections` or the ceiling, or that no worker could take.
     pub(crate) full: Counter,
     error_log: Rarely,
     refusal_log: Rarely,
 }
 
 impl Door {
-    pub(crate) fn new(name: Arc<str>, config: &Config) -> Self {
+    pub(crate) fn new(name: Arc<str>, config: &Config, ceiling: Ceiling) -> Self {
         Self {
             name,
             allow_from: config.allow_from.clone(),
             max_connections: config.max_connections,
             inside: Arc::default(),
+            ceiling,
             accept_errors: Counter::default(),
             not_allowed: Counter::default(),
             full: Counter::default(),
@@ -65,7 +67,7 @@ impl Door {
     fn refuse(&self, refusal: Refusal, peer: Option<SocketAddr>) {
         match refusal {
             Refusal::NotAllowed => self.not_allowed.add(1),
-            Refusal::Full | Refusal::NoWorker => self.full.add(1),
+            Refusal::Full | Refusal::OpenFiles | Refusal::NoWorker => self.full.add(1),
         }
         let Some(count) = self.refusal_log.allow(now()) else {
             return;
@@ -93,17 +95,44 @@ impl Door {
         }
     }
 
-    fn enter(&self, local: bool, peer: Option<SocketAddr>) -> Result<Ticket, Refusal> {
+    fn enter(&self, local: bool, peer: Option<SocketAddr>) -> Result<Entrance, Refusal> {
         if let Some(peer) = peer
             && !admits(&self.allow_from, local, peer.ip())
         {
             return Err(Refusal::NotAllowed);
         }
-        let ticket = Ticket::new(&self.inside);
-        if self.max_connections > 0 && ticket.number > self.max_connections {
+        let here = Ticket::new(&self.inside);
+        if self.max_connections > 0 && here.number > self.max_connections {
             return Err(Refusal::Full);
         }
-        Ok(ticket)
+        let anywhere = Ticket::new(&self.ceiling.inside);
+        if anywhere.number > self.ceiling.most {
+            return Err(Refusal::OpenFiles);
+        }
+        Ok(Entrance {
+            _here: here,
+            _anywhere: anywhere,
+        })
+    }
+}
+
+/// How many connections there may be over all entries. Sessions that took the last descriptor would leave none to
+/// ask a new master for its role with.
+#[derive(Clone, Debug)]
+pub(crate) struct Ceiling {
+    inside: Arc<AtomicUsize>,
+    most: usize,
+}
+
+impl Ceiling {
+    /// `None` is as many as come.
+    pub(crate) fn new(most: Option<u64>) -> Self {
+        Self {
+            inside: Arc::default(),
+            most: most.map_or(usize::MAX, |most| {
+                usize::try_from(most).unwrap_or(usize::MAX)
+            }),
+        }
     }
 }
 
@@ -130,12 +159,19 @@ impl Drop for Ticket {
     }
 }
 
+/// Counts one connection at its entry and under the ceiling of all.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    _here: Ticket,
+    _anywhere: Ticket,
+}
+
 /// A connection that may come in.
 #[derive(Debug)]
 pub(crate) struct Accepted {
     /// Registered with the runtime that accepted it.
     pub(crate) stream: Stream,
-    pub(crate) ticket: Ticket,
+    pub(crate) entrance: Entrance,
 }
 
 /// Why a connection is closed at once.
@@ -143,6 +179,7 @@ pub(crate) struct Accepted {
 enum Refusal {
     NotAllowed,
     Full,
+    OpenFiles,
     NoWorker,
 }
 
@@ -151,6 +188,7 @@ impl Refusal {
         match self {
             Self::NotAllowed => "not_allowed",
             Self::Full => "max_connections",
+            Self::OpenFiles => "open_files",
             Self::NoWorker => "no_worker",
         }
     }
@@ -159,6 +197,9 @@ impl Refusal {
         match self {
             Self::NotAllowed => "add its address to `allow_from` if it may connect",
             Self::Full => "`max_connections` are open; raise it if there may be more",
+            Self::OpenFiles => {
+                "there are as many sessions as the limit of open files allows, two files a session; raise LimitNOFILE in the unit (or `ulimit -n`)"
+            }
             Self::NoWorker => "no worker took it; raise `[limits] workers` if this goes on",
         }
     }
@@ -241,7 +282,7 @@ where
             Ok((stream, peer)) => {
                 backoff.reset();
                 match door.enter(local, peer) {
-                    Ok(ticket) => deal(Accepted { stream, ticket }).await,
+                    Ok(entrance) => deal(Accepted { stream, entrance }).await,
                     Err(refusal) => door.refuse(refusal, peer),
                 }
             }

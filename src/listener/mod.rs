@@ -16,7 +16,7 @@ use ipnet::IpNet;
 
 use crate::net::addr::ListenAddr;
 
-pub(crate) use accept::{Accepted, Door, Ticket, serve};
+pub(crate) use accept::{Accepted, Ceiling, Door, Entrance, Ticket, serve};
 pub use bind::{BindError, Bound, bind};
 pub use holder::Holder;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::listener::{Accepted, Ticket};
+use crate::listener::{Accepted, Entrance, Ticket};
 use crate::net::stream::{Stream, Unregistered};
 
 /// Connections that may be on their way to one worker.
@@ -23,10 +23,10 @@ pub(super) struct Deal {
     pub(super) tickets: Tickets,
 }
 
-/// Counts a connection at its entry, and on its worker, already while it is on the way.
+/// Counts a connection where it came in, and on its worker, already while it is on the way.
 #[derive(Debug)]
 pub(super) struct Tickets {
-    _inside: Ticket,
+    _inside: Entrance,
     _load: Ticket,
 }
 
@@ -82,7 +82,7 @@ impl Dealer {
             return Dealt::Nowhere;
         };
         let tickets = Tickets {
-            _inside: accepted.ticket,
+            _inside: accepted.entrance,
             _load: Ticket::new(&lane.load),
         };
         if worker == 0 {

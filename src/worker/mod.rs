@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::listener::{self, Bound, Door};
+use crate::listener::{self, Bound, Ceiling, Door};
 use crate::session;
 use crate::session::tally::{Sum, Tally};
 use crate::topology::publish::{Reader, Subscription};
@@ -88,7 +88,7 @@ pub struct Counters {
     pub accept_errors: u64,
     /// Connections closed because `allow_from` does not name the peer.
     pub refused_not_allowed: u64,
-    /// Connections closed because of `max_connections`, or because no worker could take them.
+    /// Connections closed because of `max_connections` or the most sessions there may be, or because no worker could take them.
     pub refused_full: u64,
 }
 
@@ -119,11 +119,16 @@ pub struct Departed {
 }
 
 impl Pool {
-    /// Starts `workers` threads and serves the entries.
+    /// Starts `workers` threads and serves the entries, with at most `sessions_max` sessions over all of them
+    /// (`None`: as many as come). A session takes two descriptors.
     ///
     /// # Errors
     /// When a thread or its runtime cannot be made, or an entry has not one subscription for each worker.
-    pub fn start(entries: Vec<Entry>, workers: usize) -> io::Result<Self> {
+    pub fn start(
+        entries: Vec<Entry>,
+        workers: usize,
+        sessions_max: Option<u64>,
+    ) -> io::Result<Self> {
         if workers == 0 || entries.iter().any(|e| e.subscriptions.len() != workers) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -141,8 +146,13 @@ impl Pool {
         };
         let mut plans: Vec<Plan> = inboxes.into_iter().map(Plan::new).collect();
         let mut doorways = Vec::with_capacity(entries.len());
+        let ceiling = Ceiling::new(sessions_max);
         for entry in entries {
-            let door = Arc::new(Door::new(Arc::clone(&entry.name), &entry.listener));
+            let door = Arc::new(Door::new(
+                Arc::clone(&entry.name),
+                &entry.listener,
+                ceiling.clone(),
+            ));
             let common = Arc::default();
             let mut tallies = Vec::with_capacity(workers);
             for (plan, subscription) in plans.iter_mut().zip(entry.subscriptions) {

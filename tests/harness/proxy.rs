@@ -101,6 +101,23 @@ impl Plan {
         self
     }
 
+    /// It may open so many descriptors and no more.
+    pub(crate) fn open_files(mut self, limit: u32) -> Self {
+        let mut limited = Command::new("sh");
+        limited
+            .args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &limit.to_string()])
+            .arg(self.command.get_program())
+            .args(self.command.get_args());
+        for (key, value) in self.command.get_envs() {
+            match value {
+                Some(value) => limited.env(key, value),
+                None => limited.env_remove(key),
+            };
+        }
+        self.command = limited;
+        self
+    }
+
     /// A configuration file with this text.
     pub(crate) fn config(mut self, text: impl Into<String>) -> Self {
         self.config = Some(text.into());

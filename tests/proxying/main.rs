@@ -5,6 +5,7 @@ mod harness;
 
 mod bytes;
 mod doors;
+mod files;
 mod switching;
 mod waiting;
 

@@ -37,6 +37,7 @@ struct Options {
     workers: Option<usize>,
     session: session::Config,
     max_connections: usize,
+    sessions_max: Option<u64>,
     allow_from: Vec<ipnet::IpNet>,
     listen: Option<ListenAddr>,
 }
@@ -70,7 +71,7 @@ impl Rig {
             subscriptions,
         };
         Self {
-            pool: Some(Pool::start(vec![entry], workers).expect("pool")),
+            pool: Some(Pool::start(vec![entry], workers, options.sessions_max).expect("pool")),
             publisher,
             addr,
         }

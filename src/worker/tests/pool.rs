@@ -73,6 +73,25 @@ fn no_more_than_max_connections_and_places_come_free() {
 }
 
 #[test]
+fn no_more_sessions_than_the_most_there_may_be_whatever_max_connections_says() {
+    let upstream = upstream();
+    let options = Options {
+        workers: Some(2),
+        max_connections: 100,
+        sessions_max: Some(3),
+        ..Options::default()
+    };
+    let mut rig = Rig::with(LONG, options);
+    rig.serve(1, &upstream);
+    let mut inside: Vec<_> = (0..3).map(|_| rig.join(&upstream)).collect();
+    assert_eq!(read_to_end(&mut rig.connect()), b"");
+    assert_eq!(rig.counters().refused_full, 1);
+    inside.pop();
+    rig.wait_closed(CloseReason::ClientClosed, 1);
+    let _next = rig.join(&upstream);
+}
+
+#[test]
 fn a_unix_socket_serves_and_is_gone_at_the_end() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("main.sock");
