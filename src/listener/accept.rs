@@ -39,8 +39,9 @@ pub(crate) struct Door {
     pub(crate) not_allowed: Counter,
     /// Peers beyond `max_connections` or the ceiling, or that no worker could take.
     pub(crate) full: Counter,
-    error_log: Rarely,
-    refusal_log: Rarely,
+    /// One for each kind: what is counted in a line happened for the reason it names.
+    error_log: [Rarely; Trouble::ALL.len()],
+    refusal_log: [Rarely; Refusal::ALL.len()],
 }
 
 impl Door {
@@ -54,8 +55,8 @@ impl Door {
             accept_errors: Counter::default(),
             not_allowed: Counter::default(),
             full: Counter::default(),
-            error_log: Rarely::default(),
-            refusal_log: Rarely::default(),
+            error_log: Default::default(),
+            refusal_log: Default::default(),
         }
     }
 
@@ -64,12 +65,12 @@ impl Door {
         self.refuse(Refusal::NoWorker, None);
     }
 
-    fn refuse(&self, refusal: Refusal, peer: Option<SocketAddr>) {
+    pub(super) fn refuse(&self, refusal: Refusal, peer: Option<SocketAddr>) {
         match refusal {
             Refusal::NotAllowed => self.not_allowed.add(1),
             Refusal::Full | Refusal::OpenFiles | Refusal::NoWorker => self.full.add(1),
         }
-        let Some(count) = self.refusal_log.allow(now()) else {
+        let Some(count) = self.refusal_log[refusal as usize].allow(now()) else {
             return;
         };
         let (proxy, reason) = (&self.name, refusal.label());
@@ -85,9 +86,9 @@ impl Door {
         }
     }
 
-    fn failed(&self, trouble: Trouble, error: &io::Error) {
+    pub(super) fn failed(&self, trouble: Trouble, error: &io::Error) {
         self.accept_errors.add(1);
-        if let Some(count) = self.error_log.allow(now()) {
+        if let Some(count) = self.error_log[trouble as usize].allow(now()) {
             warn!(
                 event = "accept_failed", proxy = %self.name, count,
                 "cannot accept a connection ({error}): {}", trouble.advice()
@@ -176,7 +177,7 @@ pub(crate) struct Accepted {
 
 /// Why a connection is closed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refusal {
+pub(super) enum Refusal {
     NotAllowed,
     Full,
     OpenFiles,
@@ -184,7 +185,15 @@ enum Refusal {
 }
 
 impl Refusal {
-    const fn label(self) -> &'static str {
+    /// Every refusal once, in order.
+    pub(super) const ALL: [Self; 4] = [
+        Self::NotAllowed,
+        Self::Full,
+        Self::OpenFiles,
+        Self::NoWorker,
+    ];
+
+    pub(super) const fn label(self) -> &'static str {
         match self {
             Self::NotAllowed => "not_allowed",
             Self::Full => "max_connections",
@@ -219,6 +228,14 @@ pub(super) enum Trouble {
 }
 
 impl Trouble {
+    /// Every trouble once, in order.
+    pub(super) const ALL: [Self; 4] = [
+        Self::Connection,
+        Self::ProcessFiles,
+        Self::MachineResources,
+        Self::Listener,
+    ];
+
     pub(super) fn of(error: &io::Error) -> Self {
         let Some(errno) = Errno::from_io_error(error) else {
             return Self::Listener;

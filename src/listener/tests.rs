@@ -7,8 +7,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::io::Errno;
 
-use super::accept::{Trouble, admits};
+use super::accept::{Refusal, Trouble, admits};
 use super::*;
+use crate::net::rarely::logged;
 
 fn tcp(port: u16) -> Config {
     Config {
@@ -121,4 +122,34 @@ fn no_error_of_accept_is_taken_for_another() {
     }
     assert!(of(Errno::INVAL).pauses());
     assert!(Trouble::of(&io::Error::other("no errno")).pauses());
+}
+
+#[test]
+fn a_line_counts_what_happened_for_its_own_reason() {
+    let door = Door::new("main".into(), &Config::default(), Ceiling::new(None));
+    let lines = logged(|| {
+        for refusal in Refusal::ALL {
+            door.refuse(refusal, None);
+            door.refuse(refusal, None);
+        }
+        for trouble in Trouble::ALL {
+            door.failed(trouble, &io::Error::other("made for this test"));
+        }
+    });
+    for refusal in Refusal::ALL {
+        let line = format!("reason=\"{}\" count=1", refusal.label());
+        assert!(lines.contains(&line), "{line} in {lines}");
+    }
+    assert_eq!(lines.matches("accept_failed").count(), Trouble::ALL.len());
+    assert_eq!(door.not_allowed.read() + door.full.read(), 8);
+}
+
+#[test]
+fn places_by_kind_are_in_order() {
+    for (i, refusal) in Refusal::ALL.into_iter().enumerate() {
+        assert_eq!(refusal as usize, i);
+    }
+    for (i, trouble) in Trouble::ALL.into_iter().enumerate() {
+        assert_eq!(trouble as usize, i);
+    }
 }

@@ -38,6 +38,23 @@ impl Rarely {
     }
 }
 
+/// The log lines that this thread writes meanwhile.
+#[cfg(test)]
+pub(crate) fn logged(write: impl FnOnce()) -> String {
+    use std::io::{Read, Seek};
+
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(std::sync::Arc::new(file.try_clone().expect("a file")))
+        .with_ansi(false)
+        .finish();
+    tracing::subscriber::with_default(subscriber, write);
+    let mut lines = String::new();
+    file.rewind().expect("a file");
+    file.read_to_string(&mut lines).expect("text");
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -46,7 +46,8 @@ pub(crate) struct Common {
     waiting: AtomicUsize,
     dial_slots: Arc<Semaphore>,
     dials: Rarely,
-    closes: Rarely,
+    /// One for each reason: what is counted in a line happened for the reason it names.
+    closes: [Rarely; CloseReason::ALL.len()],
 }
 
 impl Default for Common {
@@ -55,7 +56,7 @@ impl Default for Common {
             waiting: AtomicUsize::new(0),
             dial_slots: Arc::new(Semaphore::new(DIALS_AT_ONCE)),
             dials: Rarely::default(),
-            closes: Rarely::default(),
+            closes: Default::default(),
         }
     }
 }
@@ -241,7 +242,7 @@ impl House {
                 "a defect of the proxy ended a session; all others go on"
             ),
             tracing::Level::WARN => {
-                if let Some(count) = self.common.closes.allow(now()) {
+                if let Some(count) = self.common.closes[reason.index()].allow(now()) {
                     warn!(event = "session_closed", %proxy, %reason, ?fault, count, "closed clients");
                 }
             }

@@ -8,6 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
 use super::*;
+use crate::net::rarely::logged;
 use crate::net::stream::Stream;
 use crate::topology::MasterAddr;
 use crate::topology::publish::{Publisher, Reader, channel};
@@ -209,6 +210,22 @@ fn a_panic_ends_one_session_and_gives_back_what_it_had() {
     assert_eq!((sum.active(), sum.waiting), (0, 0));
     let slots: Vec<_> = std::iter::from_fn(|| house.free_dial_slot()).collect();
     assert_eq!(slots.len(), DIALS_AT_ONCE);
+}
+
+#[test]
+fn a_line_counts_what_happened_for_its_own_reason() {
+    let house = house();
+    let lines = logged(|| {
+        for _ in 0..3 {
+            Seat::new(&house).close(CloseReason::HeldTooLong);
+        }
+        Seat::new(&house).close(CloseReason::TooManyWaiting);
+    });
+    for reason in [CloseReason::HeldTooLong, CloseReason::TooManyWaiting] {
+        let line = lines.lines().find(|line| line.contains(reason.label()));
+        let line = line.unwrap_or_else(|| panic!("no {reason} in {lines}"));
+        assert!(line.contains("count=1"), "{line}");
+    }
 }
 
 #[tokio::test]
