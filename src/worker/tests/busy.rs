@@ -1,4 +1,4 @@
-//! A master that is slow to take connections: the queue of those it has not accepted is full.
+//! Masters that take no connection: one whose queue of those it has not accepted is full, and one that refuses.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
 
 use super::*;
 
-/// States of a connection in `/proc/net/tcp` (the kernel's `tcp_states.h`).
+/// State of a connection in `/proc/net/tcp` (the kernel's `tcp_states.h`).
 const SYN_SENT: &str = "02";
 
 /// Dials to it hang until [`Busy::make_room`]; the kernel tries a dropped SYN again after a second.
@@ -17,11 +17,8 @@ pub(super) struct Busy {
 
 impl Busy {
     pub(super) fn new() -> Self {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let descriptor = socket(AddressFamily::INET, SocketType::STREAM, None).expect("socket");
-        bind(&descriptor, &any).expect("bind");
-        listen(&descriptor, 0).expect("listen");
-        let listener = TcpListener::from(descriptor);
+        let listener = deaf();
+        listen(&listener, 0).expect("listen");
         let addr = listener.local_addr().expect("addr");
         // A queue of length 0 takes one.
         let fillers = vec![TcpStream::connect(addr).expect("connect")];
@@ -52,6 +49,15 @@ impl Busy {
         }
         accept(&self.listener)
     }
+}
+
+/// Owns a port and does not listen: dials are refused, nobody else is given the port, and no dial can be given it as
+/// its own and so meet itself.
+pub(super) fn deaf() -> TcpListener {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let descriptor = socket(AddressFamily::INET, SocketType::STREAM, None).expect("socket");
+    bind(&descriptor, &any).expect("bind");
+    TcpListener::from(descriptor)
 }
 
 /// Dials outlast what a test does meanwhile.

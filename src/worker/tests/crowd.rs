@@ -1,6 +1,6 @@
 //! More clients at once than are dialled for at once.
 
-use super::busy::{Busy, slow_to_connect};
+use super::busy::{Busy, deaf, slow_to_connect};
 use super::*;
 use crate::session::DIALS_AT_ONCE;
 
@@ -66,13 +66,13 @@ fn a_client_that_leaves_the_line_is_noticed() {
 
 #[test]
 fn who_dials_makes_room_for_the_next_in_line() {
-    let gone = upstream().local_addr().expect("addr");
+    let gone = deaf();
     let options = Options {
         workers: Some(2),
         ..Options::default()
     };
     let mut rig = Rig::with(Duration::from_secs(1), options);
-    rig.serve_at(1, gone);
+    rig.serve(1, &gone);
     const CLIENTS: usize = DIALS_AT_ONCE * 3;
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| rig.connect()).collect();
     for client in &mut clients {

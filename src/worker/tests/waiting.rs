@@ -1,6 +1,6 @@
 //! Clients that come while there is no master to serve them.
 
-use super::busy::{Busy, slow_to_connect};
+use super::busy::{Busy, deaf, slow_to_connect};
 use super::*;
 
 fn waiting(rig: &Rig) -> u64 {
@@ -106,9 +106,9 @@ fn no_more_than_max_held_wait() {
 
 #[test]
 fn a_master_that_refuses_is_tried_until_hold_max() {
-    let gone = upstream().local_addr().expect("addr");
+    let gone = deaf();
     let mut rig = Rig::new(Duration::from_millis(300));
-    rig.serve_at(1, gone);
+    rig.serve(1, &gone);
     let mut client = rig.connect();
     assert_eq!(read_to_end(&mut client), b"");
     drop(client);
@@ -120,10 +120,10 @@ fn a_master_that_refuses_is_tried_until_hold_max() {
 
 #[test]
 fn a_client_between_two_dials_goes_to_the_successor() {
-    let gone = upstream().local_addr().expect("addr");
+    let gone = deaf();
     let successor = upstream();
     let mut rig = Rig::new(LONG);
-    rig.serve_at(1, gone);
+    rig.serve(1, &gone);
     let mut client = rig.connect();
     client.write_all(b"patient").expect("write");
     wait_until("tried", || rig.counters().sessions.dial_failures > 0);
@@ -134,9 +134,9 @@ fn a_client_between_two_dials_goes_to_the_successor() {
 
 #[test]
 fn a_client_that_left_during_a_later_dial_is_not_served() {
-    let gone = upstream().local_addr().expect("addr");
+    let gone = deaf();
     let mut rig = Rig::with(LONG, slow_to_connect());
-    rig.serve_at(1, gone);
+    rig.serve(1, &gone);
     let mut client = rig.connect();
     client.write_all(b"doomed").expect("write");
     wait_until("tried", || rig.counters().sessions.dial_failures > 0);
