@@ -158,6 +158,12 @@ impl Evidence {
                     ));
                 }
             }
+            if row.event == Some(Event::Planned) && row.lost > 0 {
+                findings.push(format!(
+                    "planned: {} acknowledged writes were lost, although clients are held from the announcement on",
+                    row.lost
+                ));
+            }
             if row.after_fence > 0 {
                 findings.push(format!(
                     "{}: an old master executed {} writes that began after the switch",
@@ -333,11 +339,18 @@ mod tests {
     fn rows_attribute_writes_to_the_event_they_fell_in() {
         let acks: Vec<u64> = (1..=1000).map(|i| i * 20).collect();
         let evidence = evidence(&acks, vec![]);
-        let rows = evidence.rows();
+        let mut rows = evidence.rows();
         assert_eq!((rows[0].acked, rows[0].lost), (49, 1));
         assert_eq!((rows[1].acked, rows[1].lost, rows[1].errors), (950, 0, 0));
         assert_eq!(rows[1].outage_max, Duration::from_millis(20));
         assert!(evidence.findings(&rows).is_empty());
+        rows[1].event = Some(Event::Planned);
+        rows[1].lost = 1;
+        assert_eq!(
+            evidence.findings(&rows).len(),
+            1,
+            "a planned failover loses nothing"
+        );
         assert!(table(&rows).lines().any(|line| line.starts_with("planned")));
     }
 }
