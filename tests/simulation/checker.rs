@@ -1,0 +1,424 @@
+//! What must hold of a proxy after every step, whatever happened: judged from what the proxy has received and published
+//! alone, by bookkeeping of its own.
+
+use std::collections::BTreeMap;
+
+use switchmaster::control::action::{Swap, Tale};
+use switchmaster::control::steward::VALIDITY;
+use switchmaster::topology::observation::{Hint, RoleReport};
+use switchmaster::topology::rules::{Agree, Verify};
+use switchmaster::topology::{HoldCause, Phase, State};
+
+use crate::names::node_of;
+
+/// How long an answer counts, milliseconds.
+const FRESH: u64 = 3000;
+/// How long a majority below the floor has to agree; and when all of them announced it.
+const RELEASE: u64 = 10_000;
+const RELEASE_MONITORED: u64 = 1000;
+const MONITOR_MEMORY: u64 = 60_000;
+/// Longest wait for the Sentinels after a standstill.
+const SETTLE: u64 = 1000;
+
+/// What did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Violation {
+    pub(crate) property: Property,
+    pub(crate) at: u64,
+    pub(crate) what: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Property {
+    /// The floor falls by the documented release only, and what is adopted was named at that epoch, not below it.
+    Floor,
+    /// A generation has one address and only the newest is open; a fence comes before the candidate's answer.
+    OneGeneration,
+    /// Nothing is open on a node that the fresh views of the highest epoch do not name.
+    Named,
+    /// Nothing is adopted, or open, that did not say it is a master.
+    Verified,
+    /// What a majority names and answers is served in the end, a lone rogue notwithstanding.
+    Converges,
+    /// After a standstill nothing is open before fresh answers and a role.
+    Standstill,
+}
+
+#[derive(Clone, Debug)]
+struct Seen {
+    node: usize,
+    epoch: u64,
+    asked_at: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Heard {
+    voter: Option<usize>,
+    seen: Option<Seen>,
+    set_aside: Option<usize>,
+    monitored: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Below {
+    epoch: u64,
+    node: usize,
+    since: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Checker {
+    agree: Agree,
+    verify: Verify,
+    links: Vec<Heard>,
+    floor: Option<u64>,
+    below: Option<Below>,
+    /// The node of each generation.
+    generations: Vec<usize>,
+    /// When the last standstill was noticed.
+    distrust: u64,
+    last_step: u64,
+    /// The last answer to ROLE of each node, by probe or control connection.
+    said: BTreeMap<usize, RoleReport>,
+    /// The last answer to a probe: of whom, what, and when the probe began.
+    probed: Option<(usize, RoleReport, u64)>,
+    /// The probe under way.
+    probing: Option<(usize, u64)>,
+    was: State,
+    pub(crate) found: Option<Violation>,
+}
+
+impl Checker {
+    pub(crate) fn new(agree: Agree, verify: Verify, links: usize, initial: State) -> Self {
+        Self {
+            agree,
+            verify,
+            links: vec![Heard::default(); links],
+            floor: None,
+            below: None,
+            generations: Vec::new(),
+            distrust: 0,
+            last_step: 0,
+            said: BTreeMap::new(),
+            probed: None,
+            probing: None,
+            was: initial,
+            found: None,
+        }
+    }
+
+    /// A step begins; true when the process stood still before it.
+    pub(crate) fn begin(&mut self, now: u64) -> bool {
+        let stood = u128::from(now - self.last_step) > VALIDITY.as_millis();
+        if stood {
+            self.distrust = now;
+            self.probing = None;
+        }
+        self.last_step = now;
+        self.track_below(now);
+        stood
+    }
+
+    pub(crate) fn met(&mut self, link: usize, voter: usize) {
+        self.links[link].voter = Some(voter);
+    }
+
+    pub(crate) fn hinted(&mut self, now: u64, link: usize, hint: Hint) {
+        if matches!(hint, Hint::Monitor | Hint::Unmonitor) {
+            self.links[link].monitored = Some(now);
+        }
+    }
+
+    pub(crate) fn heard(&mut self, link: usize, view: Option<(usize, u64)>, asked_at: u64) {
+        let heard = &mut self.links[link];
+        heard.seen = view.map(|(node, epoch)| Seen {
+            node,
+            epoch,
+            asked_at,
+        });
+        if heard.set_aside.is_some()
+            && heard.set_aside != view.map(|(node, _)| node)
+            && view.is_some()
+        {
+            heard.set_aside = None;
+        }
+    }
+
+    pub(crate) fn probe_begins(&mut self, now: u64, node: Option<usize>) {
+        self.probing = node.map(|node| (node, now));
+    }
+
+    pub(crate) fn probed(&mut self, node: usize, report: &RoleReport) {
+        if let Some((_, began)) = self.probing.take().filter(|(of, _)| *of == node) {
+            self.probed = Some((node, report.clone(), began));
+            self.said.insert(node, report.clone());
+        }
+    }
+
+    pub(crate) fn said(&mut self, node: usize, report: &RoleReport) {
+        self.said.insert(node, report.clone());
+    }
+
+    pub(crate) fn told(&mut self, now: u64, tale: &Tale) {
+        match tale {
+            Tale::Ready(swap) | Tale::Switched(swap) => self.swapped(now, swap),
+            Tale::SetAside(addr) => {
+                let node = node_of(addr);
+                let statements = self.statements(now, false);
+                let lone = statements.iter().filter(|s| s.node == node).count() == 1;
+                let voters = self.voters();
+                let majority =
+                    |n: usize| statements.iter().filter(|s| s.node == n).count() * 2 > voters;
+                if !lone || !(0..=node.max(9)).any(|n| n != node && majority(n)) {
+                    self.fail(
+                        Property::Converges,
+                        now,
+                        format!("{addr} was set aside though not alone"),
+                    );
+                }
+                for heard in &mut self.links {
+                    if heard.seen.as_ref().is_some_and(|s| s.node == node) {
+                        heard.set_aside = Some(node);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn swapped(&mut self, now: u64, swap: &Swap) {
+        let (node, epoch) = (node_of(&swap.to), swap.epoch.0);
+        if self.floor.is_some_and(|floor| epoch < floor) {
+            self.fail(
+                Property::Floor,
+                now,
+                format!("{} adopted at {epoch}, below {:?}", swap.to, self.floor),
+            );
+        }
+        let named = self.links.iter().filter_map(|l| l.seen.as_ref());
+        if !named.clone().any(|s| s.node == node && s.epoch >= epoch) {
+            self.fail(
+                Property::Floor,
+                now,
+                format!("{} adopted at {epoch}, where nobody names it", swap.to),
+            );
+        }
+    }
+
+    /// Every state that is published, in order.
+    pub(crate) fn published(&mut self, now: u64, state: &State) {
+        let (old, new) = (self.was.generation.0, state.generation.0);
+        if new != old && new != old + 1 {
+            self.fail(
+                Property::OneGeneration,
+                now,
+                format!("generation {new} follows {old}"),
+            );
+        }
+        if let Some(master) = &state.master {
+            let node = node_of(master);
+            if new == old + 1 {
+                self.generations.push(node);
+                self.opened(now, node);
+            } else if self.generations.last() != Some(&node) {
+                self.fail(
+                    Property::OneGeneration,
+                    now,
+                    format!("generation {new} has a second address, {master}"),
+                );
+            }
+            let resumed = matches!(
+                &self.was.phase,
+                Phase::Held {
+                    cause: HoldCause::Resumed | HoldCause::Switching,
+                    ..
+                }
+            );
+            if new == old && resumed && state.phase == Phase::Serving {
+                self.opened(now, node);
+            }
+        }
+        self.was = state.clone();
+    }
+
+    /// A node was verified, and is opened for that.
+    fn opened(&mut self, now: u64, node: usize) {
+        let Some((of, report, began)) = self.probed.clone() else {
+            return self.fail(Property::Verified, now, "nobody was probed".to_owned());
+        };
+        let naming = self
+            .statements(now, true)
+            .iter()
+            .filter(|s| s.node == node)
+            .count();
+        let majority = naming >= 2 && naming * 2 > self.voters();
+        let hidden =
+            matches!(report, RoleReport::Refused(_)) && self.verify == Verify::Auto && majority;
+        if of != node || !(report == RoleReport::Master || hidden) {
+            self.fail(
+                Property::Verified,
+                now,
+                format!("opened {node}; the last probe: {of} {report:?}"),
+            );
+        }
+        let fresh = self
+            .links
+            .iter()
+            .filter_map(|l| l.seen.as_ref())
+            .any(|s| s.asked_at >= self.distrust);
+        if began < self.distrust || !(fresh || now >= self.distrust + SETTLE) {
+            self.fail(
+                Property::Standstill,
+                now,
+                format!("opened {node} on what was heard before the standstill"),
+            );
+        }
+    }
+
+    /// After everything of a step was done. `open` when the fence lets bytes pass.
+    pub(crate) fn end(&mut self, now: u64, state: &State, floor: Option<u64>) {
+        self.track_below(now);
+        self.check_floor(now, floor);
+        let (Phase::Serving, Some(master)) = (&state.phase, &state.master) else {
+            return;
+        };
+        let node = node_of(master);
+        if self.probing.is_some_and(|(of, _)| of != node) {
+            self.fail(
+                Property::OneGeneration,
+                now,
+                format!("{master} is open while another is being verified"),
+            );
+        }
+        if matches!(
+            self.said.get(&node),
+            Some(RoleReport::Replica | RoleReport::NotADataNode)
+        ) {
+            self.fail(
+                Property::Verified,
+                now,
+                format!("{master} is open and said last that it is a replica"),
+            );
+        }
+        self.check_named(now, node);
+    }
+
+    fn check_named(&mut self, now: u64, node: usize) {
+        let statements = self.statements(now, true);
+        let Some(epoch) = statements.iter().map(|s| s.epoch).max() else {
+            return;
+        };
+        if self.floor.is_some_and(|floor| epoch < floor) {
+            return;
+        }
+        let mut named: BTreeMap<usize, usize> = BTreeMap::new();
+        for s in statements.iter().filter(|s| s.epoch == epoch) {
+            *named.entry(s.node).or_default() += 1;
+        }
+        let voters = self.voters();
+        let alone = named.len() == 1;
+        let other = named.iter().find(|(n, by)| {
+            let majority = *by * 2 > voters;
+            **n != node && (majority || (alone && self.agree == Agree::Any))
+        });
+        if let Some((n, by)) = other {
+            let what = format!("{node} is open; {by} of {voters} name {n} at {epoch}");
+            self.fail(Property::Named, now, what);
+        }
+    }
+
+    fn check_floor(&mut self, now: u64, floor: Option<u64>) {
+        let (Some(old), Some(new)) = (self.floor, floor) else {
+            self.floor = floor;
+            return;
+        };
+        self.floor = floor;
+        if new >= old {
+            return;
+        }
+        let monitored = self.links.iter().all(|l| {
+            !l.seen.as_ref().is_some_and(|s| s.epoch == new)
+                || l.monitored.is_some_and(|at| now - at <= MONITOR_MEMORY)
+        });
+        let wait = if monitored {
+            RELEASE_MONITORED
+        } else {
+            RELEASE
+        };
+        let due = self
+            .below
+            .is_some_and(|b| b.epoch == new && now >= b.since + wait);
+        if !due {
+            let what = format!(
+                "the floor fell from {old} to {new}; the majority below: {:?}",
+                self.below
+            );
+            self.fail(Property::Floor, now, what);
+        }
+        self.below = None;
+        for heard in &mut self.links {
+            if let Some(seen) = heard.seen.as_ref().filter(|s| s.epoch >= old) {
+                heard.set_aside = Some(seen.node);
+            }
+        }
+    }
+
+    /// A strict majority of at least two that agrees below the floor, and since when.
+    fn track_below(&mut self, now: u64) {
+        let Some(floor) = self.floor else { return };
+        let statements = self.statements(now, false);
+        let voters = self.voters();
+        let majority = statements.iter().filter(|s| s.epoch < floor).find(|s| {
+            let same = statements
+                .iter()
+                .filter(|o| o.node == s.node && o.epoch == s.epoch)
+                .count();
+            same >= 2 && same * 2 > voters
+        });
+        self.below = majority.map(|s| match self.below {
+            Some(b) if b.epoch == s.epoch && b.node == s.node => b,
+            _ => Below {
+                epoch: s.epoch,
+                node: s.node,
+                since: now,
+            },
+        });
+    }
+
+    /// The latest fresh view of each voter.
+    fn statements(&self, now: u64, counted_only: bool) -> Vec<Seen> {
+        let mut latest: BTreeMap<usize, &Seen> = BTreeMap::new();
+        for (link, heard) in self.links.iter().enumerate() {
+            let Some(seen) = &heard.seen else { continue };
+            let fresh = seen.asked_at >= self.distrust && now - seen.asked_at <= FRESH;
+            if !fresh || (counted_only && heard.set_aside == Some(seen.node)) {
+                continue;
+            }
+            let slot = latest.entry(voter(link, heard)).or_insert(seen);
+            if seen.asked_at >= slot.asked_at {
+                *slot = seen;
+            }
+        }
+        latest.into_values().cloned().collect()
+    }
+
+    fn voters(&self) -> usize {
+        let mut voters: Vec<usize> = self
+            .links
+            .iter()
+            .enumerate()
+            .map(|(l, h)| voter(l, h))
+            .collect();
+        voters.sort_unstable();
+        voters.dedup();
+        voters.len()
+    }
+
+    fn fail(&mut self, property: Property, at: u64, what: String) {
+        self.found.get_or_insert(Violation { property, at, what });
+    }
+}
+
+fn voter(link: usize, heard: &Heard) -> usize {
+    heard.voter.unwrap_or(1000 + link)
+}

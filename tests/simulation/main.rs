@@ -1,0 +1,226 @@
+//! The control plane without real time: the real steward against a model of Sentinels and nodes, under a clock that
+//! steps from event to event and faults drawn from a seed. What has to hold at every step is in `checker.rs`, what can
+//! happen in `schedule.rs`.
+//!
+//! `SIM_SEED=n` plays one schedule and shows it (`SIM_RUNS` from there on); `SIM_RUNS=n` plays so many from a fresh
+//! seed. A schedule that fails is repeated with as few of its faults as still fail, and shown as a timeline.
+
+#![allow(missing_docs)]
+
+mod checker;
+mod cluster;
+mod names;
+mod plant;
+mod proxy;
+mod schedule;
+mod trace;
+mod world;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use self::checker::{Property, Violation};
+use self::plant::Plant;
+use self::schedule::Schedule;
+use self::world::{Outcome, World};
+
+/// Schedules played by default: a few seconds in the dev profile.
+const RUNS: u64 = 3000;
+/// Schedules within which a planted defect has to be seen.
+const RUNS_TO_SEE: u64 = 2000;
+
+#[test]
+fn every_schedule_holds() {
+    let seed = variable("SIM_SEED");
+    let first = seed.unwrap_or_else(|| fastrand::u64(..1 << 40));
+    let runs = variable("SIM_RUNS").unwrap_or(if seed.is_some() { 1 } else { RUNS });
+    eprintln!("schedules: {runs} from SIM_SEED={first}");
+    let began = switchmaster::net::clock::now();
+    let threads = std::thread::available_parallelism()
+        .map_or(1, |n| n.get() as u64)
+        .min(runs);
+    let parts: Vec<Tally> = std::thread::scope(|scope| {
+        let part = |t: u64| {
+            scope.spawn(move || {
+                play_all((first + t..first + runs).step_by(usize::try_from(threads).expect("few")))
+            })
+        };
+        let parts: Vec<_> = (0..threads).map(part).collect();
+        parts
+            .into_iter()
+            .map(|p| p.join().expect("no panic in a run"))
+            .collect()
+    });
+    let mut tally = Tally::default();
+    parts.into_iter().for_each(|part| tally.add(part));
+    let took = switchmaster::net::clock::now().since(began);
+    eprintln!("{}", tally.summary(runs, took));
+    let failures: Vec<String> = tally
+        .failures
+        .values()
+        .map(|(seed, v)| explain(*seed, v))
+        .collect();
+    assert!(failures.is_empty(), "\n{}", failures.join("\n\n"));
+    assert!(
+        runs < 100 || tally.settled * 10 > runs * 8,
+        "too few runs came to an end that says something"
+    );
+}
+
+#[test]
+fn planted_defects_are_seen() {
+    let planted = [
+        (Plant::ForgetsEpochs, Property::Floor),
+        (Plant::LyingProbe, Property::Verified),
+        (Plant::NoFence, Property::OneGeneration),
+        (Plant::NoFence, Property::Named),
+        (Plant::Sleepwalks, Property::Standstill),
+        (Plant::DeafProbe, Property::Converges),
+        (Plant::HastyRelease, Property::Floor),
+        (Plant::BelievesReplicas, Property::Verified),
+    ];
+    for (plant, property) in planted {
+        let seen = (0..RUNS_TO_SEE).any(|seed| {
+            let outcome = World::run(&Schedule::draw(seed), plant, false);
+            outcome.violation.is_some_and(|v| v.property == property)
+        });
+        assert!(seen, "{plant:?} was never seen as {property:?}");
+    }
+}
+
+#[test]
+fn a_seed_plays_the_same_twice() {
+    for seed in 0..20 {
+        let [one, two] = [0, 1].map(|_| World::run(&Schedule::draw(seed), Plant::Nothing, true));
+        assert_eq!(one.trace, two.trace, "seed {seed}");
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    steps: u64,
+    simulated: u64,
+    generations: u64,
+    settled: u64,
+    failed: BTreeMap<Property, u64>,
+    /// The first of each property.
+    failures: BTreeMap<Property, (u64, Violation)>,
+}
+
+impl Tally {
+    fn take(&mut self, seed: u64, outcome: Outcome) {
+        self.steps += outcome.steps;
+        self.simulated += outcome.simulated;
+        self.generations += outcome.generations;
+        self.settled += u64::from(outcome.settled);
+        if let Some(violation) = outcome.violation {
+            *self.failed.entry(violation.property).or_default() += 1;
+            self.failures
+                .entry(violation.property)
+                .or_insert((seed, violation));
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.steps += other.steps;
+        self.simulated += other.simulated;
+        self.generations += other.generations;
+        self.settled += other.settled;
+        for (property, count) in other.failed {
+            *self.failed.entry(property).or_default() += count;
+        }
+        for (property, failure) in other.failures {
+            self.failures.entry(property).or_insert(failure);
+        }
+    }
+
+    fn summary(&self, runs: u64, took: Duration) -> String {
+        let seconds = took.as_secs_f64().max(0.001);
+        format!(
+            "{runs} schedules in {seconds:.1} s ({:.0} a second); {} steps, {} s simulated, {} generations, {} settled; failed: {:?}",
+            runs as f64 / seconds,
+            self.steps,
+            self.simulated / 1000,
+            self.generations,
+            self.settled,
+            self.failed,
+        )
+    }
+}
+
+fn play_all(seeds: impl Iterator<Item = u64>) -> Tally {
+    let mut tally = Tally::default();
+    for seed in seeds {
+        tally.take(
+            seed,
+            World::run(&Schedule::draw(seed), Plant::Nothing, false),
+        );
+    }
+    tally
+}
+
+/// The same failure with as few faults, in as plain a world as can be.
+fn shrink(mut schedule: Schedule, property: Property) -> Schedule {
+    let fails = |s: &Schedule| {
+        World::run(s, Plant::Nothing, false)
+            .violation
+            .is_some_and(|v| v.property == property)
+    };
+    let plainer: [fn(&mut Schedule); 6] = [
+        |s| s.setup.proxies = 1,
+        |s| s.setup.alias = false,
+        |s| s.setup.lost = 0,
+        |s| s.setup.delay = 2,
+        |s| s.setup.gossip = 100,
+        |s| s.setup.sentinels = 3,
+    ];
+    loop {
+        let before = schedule.faults.len();
+        for number in (0..schedule.faults.len()).rev() {
+            let mut fewer = schedule.clone();
+            fewer.faults.remove(number);
+            if fails(&fewer) {
+                schedule = fewer;
+            }
+        }
+        for simplify in plainer {
+            let mut simple = schedule.clone();
+            simplify(&mut simple);
+            if fails(&simple) {
+                schedule = simple;
+            }
+        }
+        if schedule.faults.len() == before {
+            return schedule;
+        }
+    }
+}
+
+fn explain(seed: u64, violation: &Violation) -> String {
+    let schedule = shrink(Schedule::draw(seed), violation.property);
+    let outcome = World::run(&schedule, Plant::Nothing, true);
+    let shown = outcome.violation.as_ref().unwrap_or(violation);
+    let faults: Vec<String> = schedule
+        .faults
+        .iter()
+        .map(|(at, f)| format!("  {at} {f}"))
+        .collect();
+    format!(
+        "SIM_SEED={seed}: {:?} at {}: {}\n{:?}\ncalm at {}, faults:\n{}\n{}",
+        shown.property,
+        shown.at,
+        shown.what,
+        schedule.setup,
+        schedule.calm,
+        faults.join("\n"),
+        outcome.trace,
+    )
+}
+
+fn variable(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
+    )
+}

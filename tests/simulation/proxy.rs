@@ -1,0 +1,669 @@
+//! One proxy: the real steward, and a model of the hands it has in `control` and `sentinel`: a link to each Sentinel
+//! (subscribe, ask on events, on doubt and each second), one probe, one standing connection to the master.
+
+use std::time::Duration;
+
+use switchmaster::control::action::Action;
+use switchmaster::control::steward::{Steward, VALIDITY};
+use switchmaster::net::clock::Moment;
+use switchmaster::topology::observation::{
+    Asked, Hint, NoView, Observation, RoleReport, RunId, Said, View,
+};
+use switchmaster::topology::{Epoch, MasterAddr, Phase, State};
+
+use crate::checker::Checker;
+use crate::cluster::{Cluster, Health, Life};
+use crate::names::{letter, millis, moment, node, node_of, sentinel};
+use crate::plant::Plant;
+use crate::schedule::Setup;
+use crate::trace::Trace;
+use crate::world::{Due, Net};
+
+const REPLY_WITHIN: u64 = 500;
+const DEAD_AFTER: u64 = 3000;
+const POLL: u64 = 1000;
+const ROLE_EVERY: u64 = 5000;
+const COALESCE: u64 = 20;
+
+/// What a proxy waits for.
+#[derive(Clone, Debug)]
+pub(crate) enum Wait {
+    Turn(u64),
+    Dial(usize),
+    Connected(usize),
+    Ask(usize, u64),
+    AtSentinel(Question),
+    Answered(Question, Option<(usize, u64)>),
+    Late(Question),
+    Event(usize, u64, Hint),
+    Closed(usize, u64),
+    AtNode(u64, MasterAddr),
+    Probed(u64, MasterAddr, RoleReport),
+    Check(u64),
+    AtMaster(u64, bool),
+    /// What the control connection brings: `None` when it is gone.
+    Said(u64, MasterAddr, Option<RoleReport>),
+    MasterClosed(u64),
+    Doubt,
+}
+
+impl Wait {
+    /// True for what happens elsewhere and so goes on while the process stands still.
+    const fn is_elsewhere(&self) -> bool {
+        matches!(
+            self,
+            Self::AtSentinel(_) | Self::AtNode(..) | Self::AtMaster(..)
+        )
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Question {
+    link: usize,
+    serial: u64,
+    asked_at: u64,
+    asked: Asked,
+    since: u64,
+}
+
+#[derive(Debug)]
+struct Link {
+    sentinel: usize,
+    up: bool,
+    told_down: bool,
+    /// Counts connections.
+    conn: u64,
+    asking: Option<u64>,
+    wanted: Option<(Asked, u64)>,
+    last_question: u64,
+    poll_due: u64,
+    answered: u64,
+    timer: u64,
+}
+
+#[derive(Debug)]
+struct MasterLink {
+    addr: MasterAddr,
+    serial: u64,
+    connected: bool,
+    busy: bool,
+    again: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    pub(crate) number: usize,
+    pub(crate) state: State,
+    pub(crate) checker: Checker,
+    pub(crate) trace: Trace,
+    pub(crate) stands_until: u64,
+    /// Faults that keep it from each Sentinel, and each node.
+    pub(crate) no_sentinel: Vec<u8>,
+    pub(crate) no_node: Vec<u8>,
+    steward: Steward,
+    plant: Plant,
+    slept: u64,
+    last_input: u64,
+    links: Vec<Link>,
+    probe: Option<u64>,
+    master: Option<MasterLink>,
+    serial: u64,
+    turn_at: u64,
+}
+
+impl Proxy {
+    pub(crate) fn new(number: usize, setup: &Setup, plant: Plant, trace: Trace) -> Self {
+        let steward = Steward::new(moment(0), setup.rules(), vec![node(14).0]);
+        let state = steward.state().clone();
+        let count = setup.sentinels + usize::from(setup.alias);
+        let link = |l: usize| Link {
+            sentinel: l % setup.sentinels,
+            up: false,
+            told_down: false,
+            conn: 0,
+            asking: None,
+            wanted: None,
+            last_question: 0,
+            poll_due: 0,
+            answered: 0,
+            timer: 0,
+        };
+        Self {
+            number,
+            checker: Checker::new(setup.agree, setup.verify, count, state.clone()),
+            state,
+            trace,
+            stands_until: 0,
+            no_sentinel: vec![0; setup.sentinels],
+            no_node: vec![0; setup.nodes],
+            steward,
+            plant,
+            slept: 0,
+            last_input: 0,
+            links: (0..count).map(link).collect(),
+            probe: None,
+            master: None,
+            serial: 0,
+            turn_at: u64::MAX,
+        }
+    }
+
+    pub(crate) fn start(&mut self, net: &mut Net) {
+        for link in 0..self.links.len() {
+            let said = Said::Followed(None);
+            self.observe(net, link, said);
+            self.wait(net, 0, Wait::Dial(link));
+        }
+    }
+
+    /// True while bytes pass to this node.
+    pub(crate) fn serves(&self, node: usize) -> bool {
+        self.state.phase == Phase::Serving
+            && self
+                .state
+                .master
+                .as_ref()
+                .is_some_and(|m| node_of(m) == node)
+    }
+
+    pub(crate) fn reaches_sentinel(&self, cluster: &Cluster, s: usize) -> bool {
+        self.no_sentinel[s] == 0 && cluster.sentinels[s].life == Life::Alive
+    }
+
+    pub(crate) fn reaches_node(&self, cluster: &Cluster, n: usize) -> Option<Health> {
+        match self.no_node.get(n) {
+            None => Some(Health::Crashed),
+            Some(0) => Some(cluster.nodes[n].health),
+            Some(_) => None,
+        }
+    }
+
+    /// A Sentinel published an event.
+    pub(crate) fn event(&mut self, net: &mut Net, s: usize, hint: Hint) {
+        for link in 0..self.links.len() {
+            let l = &self.links[link];
+            let heard = l.sentinel == s && l.up && self.no_sentinel[s] == 0;
+            if heard && net.rng.u64(..100) >= net.lost {
+                let (conn, way) = (l.conn, net.way());
+                self.wait(net, way, Wait::Event(link, conn, hint));
+            }
+        }
+    }
+
+    /// A Sentinel was killed: its connections end.
+    pub(crate) fn sentinel_died(&mut self, net: &mut Net, s: usize) {
+        for link in 0..self.links.len() {
+            let l = &self.links[link];
+            if l.sentinel == s && l.up && self.no_sentinel[s] == 0 {
+                let (conn, way) = (l.conn, net.way());
+                self.wait(net, way, Wait::Closed(link, conn));
+            }
+        }
+    }
+
+    /// Connections to a node were killed.
+    pub(crate) fn node_killed(&mut self, net: &mut Net, n: usize) {
+        let ours = self
+            .master
+            .as_ref()
+            .filter(|m| node_of(&m.addr) == n && m.connected);
+        if let Some(serial) = ours.map(|m| m.serial)
+            && self.no_node[n] == 0
+        {
+            let way = net.way();
+            self.wait(net, way, Wait::MasterClosed(serial));
+        }
+    }
+
+    /// Something that was waited for is there.
+    pub(crate) fn take(&mut self, net: &mut Net, cluster: &Cluster, wait: Wait) {
+        if net.now < self.stands_until && !wait.is_elsewhere() {
+            // What came meanwhile is there when it goes on; timers and sockets in no certain order.
+            let late = self.stands_until - net.now + net.rng.u64(..3);
+            return self.wait(net, late, wait);
+        }
+        match wait {
+            Wait::Turn(at) if at == self.turn_at => {
+                self.turn_at = u64::MAX;
+                self.input(net, |_, _| {});
+            }
+            Wait::Turn(_) => {}
+            Wait::Dial(link) => self.dial(net, cluster, link),
+            Wait::Connected(link) => self.connected(net, cluster, link),
+            Wait::Ask(link, timer) => self.ask(net, link, timer),
+            Wait::AtSentinel(q) => {
+                let s = self.links[q.link].sentinel;
+                if self.reaches_sentinel(cluster, s) {
+                    let view = cluster.sentinels[s].view;
+                    let way = net.way();
+                    self.wait(net, way, Wait::Answered(q, view));
+                }
+            }
+            Wait::Answered(q, view) => self.answered(net, q, view),
+            Wait::Late(q) => self.late(net, q),
+            Wait::Event(link, conn, hint) => self.heard_event(net, link, conn, hint),
+            Wait::Closed(link, conn) => {
+                if self.links[link].up && self.links[link].conn == conn {
+                    self.link_down(net, link);
+                }
+            }
+            Wait::AtNode(serial, addr) => self.at_node(net, cluster, serial, addr),
+            Wait::Probed(serial, addr, report) => self.probed(net, serial, &addr, report),
+            Wait::Check(serial) => self.check(net, serial),
+            Wait::AtMaster(serial, redial) => self.at_master(net, cluster, serial, redial),
+            Wait::Said(serial, addr, report) => self.master_said(net, serial, &addr, report),
+            Wait::MasterClosed(serial) => self.master_closed(net, serial),
+            Wait::Doubt => {
+                self.trace.line(net.now, "doubt");
+                self.input(net, |steward, _| steward.doubt());
+            }
+        }
+    }
+
+    fn wait(&self, net: &mut Net, after: u64, wait: Wait) {
+        net.after(after, Due::Proxy(self.number, wait));
+    }
+
+    // --- Sentinels -------------------------------------------------------------------------------
+
+    fn dial(&mut self, net: &mut Net, cluster: &Cluster, link: usize) {
+        let s = self.links[link].sentinel;
+        let after = if self.no_sentinel[s] > 0 || cluster.sentinels[s].life == Life::Paused {
+            REPLY_WITHIN
+        } else {
+            net.way()
+        };
+        self.wait(net, after, Wait::Connected(link));
+    }
+
+    fn connected(&mut self, net: &mut Net, cluster: &Cluster, link: usize) {
+        let s = self.links[link].sentinel;
+        if !self.reaches_sentinel(cluster, s) {
+            return self.link_down(net, link);
+        }
+        let now = net.now;
+        let l = &mut self.links[link];
+        l.up = true;
+        l.told_down = false;
+        l.conn += 1;
+        l.asking = None;
+        l.answered = now;
+        l.poll_due = now + POLL;
+        l.wanted = Some((Asked::OnConnect, now));
+        let id = letter(s).to_ascii_lowercase();
+        self.trace.line(now, &format!("up s{}={id}", link + 1));
+        self.checker.met(link, s);
+        self.observe(
+            net,
+            link,
+            Said::Up(RunId::parse(&id.to_string().repeat(40))),
+        );
+        self.arm(net, link, 0);
+    }
+
+    fn link_down(&mut self, net: &mut Net, link: usize) {
+        let l = &mut self.links[link];
+        l.up = false;
+        l.asking = None;
+        l.timer += 1;
+        if !std::mem::replace(&mut l.told_down, true) {
+            self.trace.line(net.now, &format!("down s{}", link + 1));
+            self.observe(net, link, Said::Down);
+        }
+        let redial = net.rng.u64(20..2000);
+        self.wait(net, redial, Wait::Dial(link));
+    }
+
+    fn want(&mut self, net: &mut Net, link: usize, asked: Asked, since: u64) {
+        let l = &mut self.links[link];
+        if l.up && l.wanted.is_none() {
+            l.wanted = Some((asked, since));
+            let after = (l.last_question + COALESCE).saturating_sub(net.now);
+            self.arm(net, link, after);
+        }
+    }
+
+    fn arm(&mut self, net: &mut Net, link: usize, after: u64) {
+        self.links[link].timer += 1;
+        let timer = self.links[link].timer;
+        self.wait(net, after, Wait::Ask(link, timer));
+    }
+
+    fn ask(&mut self, net: &mut Net, link: usize, timer: u64) {
+        let now = net.now;
+        let spread = net.rng.u64(900..1100);
+        let l = &mut self.links[link];
+        if !l.up || l.timer != timer || l.asking.is_some() {
+            return;
+        }
+        let (asked, since) = l.wanted.take().unwrap_or((Asked::ByPoll, now));
+        self.serial += 1;
+        let question = Question {
+            link,
+            serial: self.serial,
+            asked_at: now,
+            asked,
+            since,
+        };
+        l.asking = Some(self.serial);
+        l.last_question = now;
+        l.poll_due = now + spread;
+        let way = net.way();
+        self.wait(net, way, Wait::AtSentinel(question));
+        self.wait(net, REPLY_WITHIN, Wait::Late(question));
+    }
+
+    fn rearm(&mut self, net: &mut Net, link: usize) {
+        let l = &self.links[link];
+        let due = if l.wanted.is_some() {
+            l.last_question + COALESCE
+        } else {
+            l.poll_due
+        };
+        let after = due.saturating_sub(net.now);
+        self.arm(net, link, after);
+    }
+
+    fn answered(&mut self, net: &mut Net, q: Question, view: Option<(usize, u64)>) {
+        let l = &mut self.links[q.link];
+        if l.asking != Some(q.serial) {
+            return;
+        }
+        l.asking = None;
+        l.answered = net.now;
+        let said = match view {
+            Some((n, epoch)) => format!("{} {epoch}", letter(n)),
+            None => "none".to_owned(),
+        };
+        self.trace.view(net.now, q.link, &said, q.asked_at);
+        let told =
+            view.map(|(n, epoch)| (n, self.plant.epoch(epoch, self.steward.beliefs().floor())));
+        let view_of = |(n, epoch)| View {
+            master: node(n),
+            epoch: Epoch(epoch),
+            down_after: Some(Duration::from_millis(1500)),
+            quorum: Some(2),
+            flags: "master".to_owned(),
+        };
+        let asked_at = moment(q.asked_at.saturating_sub(self.slept));
+        self.heard(
+            net,
+            q.link,
+            Said::View {
+                view: told.map(view_of).ok_or(NoView::UnknownMaster),
+                asked_at,
+                asked: q.asked,
+                since: moment(q.since.saturating_sub(self.slept)),
+            },
+            |checker| checker.heard(q.link, view, q.asked_at),
+        );
+        if self.plant == Plant::HastyRelease {
+            self.observe(net, q.link, Said::Hint(Hint::Monitor));
+        }
+        self.rearm(net, q.link);
+    }
+
+    fn late(&mut self, net: &mut Net, q: Question) {
+        let l = &mut self.links[q.link];
+        if l.asking != Some(q.serial) {
+            return;
+        }
+        l.asking = None;
+        if net.now - l.answered >= DEAD_AFTER {
+            self.link_down(net, q.link);
+        } else {
+            self.rearm(net, q.link);
+        }
+    }
+
+    fn heard_event(&mut self, net: &mut Net, link: usize, conn: u64, hint: Hint) {
+        if !self.links[link].up || self.links[link].conn != conn {
+            return;
+        }
+        self.trace
+            .line(net.now, &format!("hint s{} {}", link + 1, hint.as_str()));
+        let now = net.now;
+        self.heard(net, link, Said::Hint(hint), |checker| {
+            checker.hinted(now, link, hint)
+        });
+        if hint.asks() {
+            self.want(net, link, Asked::OnHint(hint), now);
+        }
+    }
+
+    // --- data nodes ------------------------------------------------------------------------------
+
+    fn at_node(&mut self, net: &mut Net, cluster: &Cluster, serial: u64, addr: MasterAddr) {
+        let n = node_of(&addr);
+        let (after, report) = match self.reaches_node(cluster, n) {
+            Some(Health::Up) => (net.way(), cluster.nodes[n].role()),
+            Some(Health::Crashed) => (net.way(), RoleReport::Failed("refused".to_owned())),
+            Some(Health::Hung) | None => (REPLY_WITHIN, RoleReport::Failed("silent".to_owned())),
+        };
+        self.wait(net, after, Wait::Probed(serial, addr, report));
+    }
+
+    fn probed(&mut self, net: &mut Net, serial: u64, addr: &MasterAddr, report: RoleReport) {
+        if self.probe != Some(serial) || self.plant == Plant::DeafProbe {
+            return;
+        }
+        self.probe = None;
+        self.trace.answer(letter(node_of(addr)), &report);
+        let told = self.plant.report(report.clone());
+        let addr = addr.clone();
+        let n = node_of(&addr);
+        self.checked_input(
+            net,
+            |checker| checker.probed(n, &report),
+            |steward, now| steward.probed(now, &addr, told),
+        );
+    }
+
+    fn watch(&mut self, net: &mut Net, addr: MasterAddr) {
+        self.serial += 1;
+        self.master = Some(MasterLink {
+            addr,
+            serial: self.serial,
+            connected: true,
+            busy: false,
+            again: false,
+        });
+        self.wait(net, ROLE_EVERY, Wait::Check(self.serial));
+    }
+
+    fn check(&mut self, net: &mut Net, serial: u64) {
+        let Some(m) = self.master.as_mut().filter(|m| m.serial == serial) else {
+            return;
+        };
+        if m.busy {
+            m.again = true;
+            return;
+        }
+        m.busy = true;
+        let redial = !m.connected;
+        let way = net.way();
+        self.wait(net, way, Wait::AtMaster(serial, redial));
+    }
+
+    fn at_master(&mut self, net: &mut Net, cluster: &Cluster, serial: u64, redial: bool) {
+        let Some(m) = self.master.as_ref().filter(|m| m.serial == serial) else {
+            return;
+        };
+        let n = node_of(&m.addr);
+        let (after, report) = match self.reaches_node(cluster, n) {
+            Some(Health::Up) => (net.way(), Some(cluster.nodes[n].role())),
+            Some(Health::Crashed) => (net.way(), None),
+            Some(Health::Hung) | None if redial => (REPLY_WITHIN, None),
+            Some(Health::Hung) | None => {
+                (REPLY_WITHIN, Some(RoleReport::Failed("silent".to_owned())))
+            }
+        };
+        let addr = m.addr.clone();
+        self.wait(net, after, Wait::Said(serial, addr, report));
+    }
+
+    fn master_said(
+        &mut self,
+        net: &mut Net,
+        serial: u64,
+        addr: &MasterAddr,
+        report: Option<RoleReport>,
+    ) {
+        let n = node_of(addr);
+        let mut next = net.rng.u64(50..500);
+        let Some(m) = self.master.as_mut().filter(|m| m.serial == serial) else {
+            return;
+        };
+        m.busy = false;
+        m.connected = report.is_some();
+        if m.connected {
+            next = if std::mem::take(&mut m.again) {
+                COALESCE
+            } else {
+                ROLE_EVERY
+            };
+        }
+        self.wait(net, next, Wait::Check(serial));
+        let who = letter(n);
+        match report {
+            Some(report) => {
+                self.trace
+                    .line(net.now, &format!("said {who} {}", Trace::word(&report)));
+                let deaf = self.plant == Plant::BelievesReplicas && report == RoleReport::Replica;
+                self.checked_input(
+                    net,
+                    |checker| checker.said(n, &report),
+                    |steward, now| {
+                        if !deaf {
+                            steward.master_said(now, addr, &report);
+                        }
+                    },
+                );
+            }
+            None => {
+                self.trace.line(net.now, &format!("gone {who}"));
+                self.input(net, |steward, now| steward.master_gone(now, addr));
+            }
+        }
+    }
+
+    fn master_closed(&mut self, net: &mut Net, serial: u64) {
+        if let Some(m) = self.master.as_mut().filter(|m| m.serial == serial) {
+            m.connected = false;
+            self.wait(net, 0, Wait::Check(serial));
+        }
+    }
+
+    // --- the steward -----------------------------------------------------------------------------
+
+    fn observe(&mut self, net: &mut Net, link: usize, said: Said) {
+        self.heard(net, link, said, |_| {});
+    }
+
+    fn heard(&mut self, net: &mut Net, link: usize, said: Said, record: impl FnOnce(&mut Checker)) {
+        let observation = Observation {
+            sentinel: sentinel(link),
+            said,
+        };
+        self.checked_input(net, record, |steward, now| {
+            steward.observe(now, observation)
+        });
+    }
+
+    fn input(&mut self, net: &mut Net, input: impl FnOnce(&mut Steward, Moment)) {
+        self.checked_input(net, |_| {}, input);
+    }
+
+    /// As the control task does it: a turn, the input, what follows from both.
+    fn checked_input(
+        &mut self,
+        net: &mut Net,
+        record: impl FnOnce(&mut Checker),
+        input: impl FnOnce(&mut Steward, Moment),
+    ) {
+        let now = net.now;
+        net.steps += 1;
+        if self.checker.begin(now) {
+            self.trace.freeze(self.last_input, now - self.last_input);
+            if self.plant == Plant::Sleepwalks {
+                self.slept += now - self.last_input - 1;
+            }
+        }
+        self.last_input = now;
+        record(&mut self.checker);
+        let at = moment(now - self.slept);
+        self.steward.turn(at);
+        input(&mut self.steward, at);
+        self.act(net);
+        let floor = self.steward.beliefs().floor().map(|e| e.0);
+        self.checker.end(now, &self.state, floor);
+        self.schedule_turn(net);
+    }
+
+    fn schedule_turn(&mut self, net: &mut Net) {
+        let at = (millis(self.steward.next_turn()) + self.slept).max(net.now);
+        if at < self.turn_at {
+            self.turn_at = at;
+            self.wait(net, at - net.now, Wait::Turn(at));
+        }
+    }
+
+    fn act(&mut self, net: &mut Net) {
+        while let Some(action) = self.steward.next_action() {
+            match action {
+                Action::Publish(state) => {
+                    let fenced = matches!(state.phase, Phase::Held { .. });
+                    if !(fenced && self.plant == Plant::NoFence) {
+                        self.trace
+                            .note(net.now, &format!("-> {}", describe(&state)));
+                        self.checker.published(net.now, &state);
+                        self.state = state;
+                    }
+                }
+                Action::AskAll => {
+                    for link in 0..self.links.len() {
+                        self.want(net, link, Asked::OnDoubt, net.now);
+                    }
+                }
+                Action::CheckMaster => {
+                    if let Some(serial) = self
+                        .master
+                        .as_ref()
+                        .filter(|m| m.connected)
+                        .map(|m| m.serial)
+                    {
+                        self.wait(net, 0, Wait::Check(serial));
+                    }
+                }
+                Action::Probe(addr) => {
+                    self.serial += 1;
+                    self.probe = Some(self.serial);
+                    self.trace.probe(net.now, letter(node_of(&addr)));
+                    self.checker.probe_begins(net.now, Some(node_of(&addr)));
+                    let way = net.way();
+                    self.wait(net, way, Wait::AtNode(self.serial, addr));
+                }
+                Action::StopProbe => {
+                    self.probe = None;
+                    self.checker.probe_begins(net.now, None);
+                }
+                Action::Watch(addr) => self.watch(net, addr),
+                Action::Tell(tale) => self.checker.told(net.now, &tale),
+            }
+        }
+    }
+}
+
+fn describe(state: &State) -> String {
+    let master = state.master.as_ref().map_or('-', |m| letter(node_of(m)));
+    match &state.phase {
+        Phase::NoMaster => "none".to_owned(),
+        Phase::Held { cause, .. } => format!("held {cause} {master} {}", state.generation),
+        Phase::Serving => format!("serving {master} {}", state.generation),
+    }
+}
+
+const _: () = assert!(
+    VALIDITY.as_millis() == 500,
+    "standstills are drawn around it"
+);
