@@ -17,8 +17,8 @@ const FRESH: u64 = 3000;
 const RELEASE: u64 = 10_000;
 const RELEASE_MONITORED: u64 = 1000;
 const MONITOR_MEMORY: u64 = 60_000;
-/// Longest wait for the Sentinels after a standstill.
-const SETTLE: u64 = 1000;
+/// Longest wait for a first answer after a standstill.
+const SETTLE_SILENT: u64 = 3000;
 
 /// What did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +57,7 @@ struct Heard {
     seen: Option<Seen>,
     set_aside: Option<usize>,
     monitored: Option<u64>,
+    down: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +85,7 @@ pub(crate) struct Checker {
     probed: Option<(usize, RoleReport, u64)>,
     /// The probe under way.
     probing: Option<(usize, u64)>,
+    all_down_when_probed: bool,
     was: State,
     pub(crate) found: Option<Violation>,
 }
@@ -102,6 +104,7 @@ impl Checker {
             said: BTreeMap::new(),
             probed: None,
             probing: None,
+            all_down_when_probed: false,
             was: initial,
             found: None,
         }
@@ -115,12 +118,24 @@ impl Checker {
             self.probing = None;
         }
         self.last_step = now;
+        if !stood {
+            self.count(now);
+        }
         self.track_below(now);
         stood
     }
 
+    /// The steward looked at the clock, and may have decided by that alone.
+    pub(crate) fn turned(&mut self, now: u64, floor: Option<u64>) {
+        self.check_floor(now, floor);
+    }
+
     pub(crate) fn met(&mut self, link: usize, voter: usize) {
         self.links[link].voter = Some(voter);
+    }
+
+    pub(crate) fn link_is(&mut self, link: usize, up: bool) {
+        self.links[link].down = !up;
     }
 
     pub(crate) fn hinted(&mut self, now: u64, link: usize, hint: Hint) {
@@ -146,6 +161,7 @@ impl Checker {
 
     pub(crate) fn probe_begins(&mut self, now: u64, node: Option<usize>) {
         self.probing = node.map(|node| (node, now));
+        self.all_down_when_probed = self.links.iter().all(|l| l.down);
     }
 
     pub(crate) fn probed(&mut self, node: usize, report: &RoleReport) {
@@ -266,7 +282,8 @@ impl Checker {
             .iter()
             .filter_map(|l| l.seen.as_ref())
             .any(|s| s.asked_at >= self.distrust);
-        if began < self.distrust || !(fresh || now >= self.distrust + SETTLE) {
+        let silent = now >= self.distrust + SETTLE_SILENT || self.all_down_when_probed;
+        if began < self.distrust || !(fresh || silent) {
             self.fail(
                 Property::Standstill,
                 now,
@@ -277,6 +294,7 @@ impl Checker {
 
     /// After everything of a step was done. `open` when the fence lets bytes pass.
     pub(crate) fn end(&mut self, now: u64, state: &State, floor: Option<u64>) {
+        self.count(now);
         self.track_below(now);
         self.check_floor(now, floor);
         let (Phase::Serving, Some(master)) = (&state.phase, &state.master) else {
@@ -304,26 +322,82 @@ impl Checker {
     }
 
     fn check_named(&mut self, now: u64, node: usize) {
-        let statements = self.statements(now, true);
-        let Some(epoch) = statements.iter().map(|s| s.epoch).max() else {
-            return;
+        let voters = self.voters();
+        let floor = self.floor.unwrap_or(0);
+        let statements: Vec<Seen> = self
+            .statements(now, true)
+            .into_iter()
+            .filter(|s| s.epoch >= floor)
+            .collect();
+        let named = |n: usize, e: u64| {
+            statements
+                .iter()
+                .filter(|s| s.node == n && s.epoch == e)
+                .count()
         };
-        if self.floor.is_some_and(|floor| epoch < floor) {
-            return;
+        let stays_above = |e: u64| {
+            statements
+                .iter()
+                .filter(|s| s.node == node && s.epoch > e)
+                .count()
+        };
+        let top = statements.iter().map(|s| s.epoch).max();
+        let other = statements.iter().filter(|s| s.node != node).find(|s| {
+            let majority = named(s.node, s.epoch) * 2 > voters;
+            let alone = !statements
+                .iter()
+                .any(|o| o.epoch == s.epoch && o.node != s.node);
+            let newest = Some(s.epoch) == top;
+            // At the floor a single voice is one that was reset in the middle of a failover.
+            let lone = alone && newest && s.epoch > floor && self.agree == Agree::Any;
+            lone || (majority && (newest || (s.epoch > floor && stays_above(s.epoch) <= 1)))
+        });
+        if let Some(s) = other {
+            let by = named(s.node, s.epoch);
+            let what = format!(
+                "{node} is open; {by} of {voters} name {} at {}",
+                s.node, s.epoch
+            );
+            self.fail(Property::Named, now, what);
         }
-        let mut named: BTreeMap<usize, usize> = BTreeMap::new();
-        for s in statements.iter().filter(|s| s.epoch == epoch) {
-            *named.entry(s.node).or_default() += 1;
+    }
+
+    /// One voice for the open master, whatever its epoch, does not count against a majority that moved on; and who was not
+    /// counted counts again when no majority is left.
+    fn count(&mut self, now: u64) {
+        // Right after a standstill nothing is counted before all have answered.
+        let resumed = |cause| cause == HoldCause::Resumed;
+        if matches!(self.was.phase, Phase::Held { cause, .. } if resumed(cause)) {
+            return;
         }
         let voters = self.voters();
-        let alone = named.len() == 1;
-        let other = named.iter().find(|(n, by)| {
-            let majority = *by * 2 > voters;
-            **n != node && (majority || (alone && self.agree == Agree::Any))
+        if self.statements(now, true).len() * 2 <= voters {
+            self.links.iter_mut().for_each(|l| l.set_aside = None);
+        }
+        let (Some(floor), Some(node)) = (self.floor, self.generations.last().copied()) else {
+            return;
+        };
+        let newer: Vec<Seen> = self
+            .statements(now, true)
+            .into_iter()
+            .filter(|s| s.epoch > floor)
+            .collect();
+        let moved = newer.iter().filter(|s| s.node != node).any(|s| {
+            newer
+                .iter()
+                .filter(|o| o.node == s.node && o.epoch == s.epoch)
+                .count()
+                * 2
+                > voters
         });
-        if let Some((n, by)) = other {
-            let what = format!("{node} is open; {by} of {voters} name {n} at {epoch}");
-            self.fail(Property::Named, now, what);
+        for heard in self.links.iter_mut().filter(|_| moved) {
+            if heard
+                .seen
+                .as_ref()
+                .is_some_and(|s| s.node == node && s.epoch > floor)
+            {
+                heard.set_aside = Some(node);
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! One proxy: the real steward, and a model of the hands it has in `control` and `sentinel`: a link to each Sentinel
 //! (subscribe, ask on events, on doubt and each second), one probe, one standing connection to the master.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use switchmaster::control::action::Action;
@@ -255,7 +256,7 @@ impl Proxy {
             Wait::MasterClosed(serial) => self.master_closed(net, serial),
             Wait::Doubt => {
                 self.trace.line(net.now, "doubt");
-                self.input(net, |steward, _| steward.doubt());
+                self.input(net, |steward, now| steward.doubt(now));
             }
         }
     }
@@ -293,6 +294,7 @@ impl Proxy {
         let id = letter(s).to_ascii_lowercase();
         self.trace.line(now, &format!("up s{}={id}", link + 1));
         self.checker.met(link, s);
+        self.checker.link_is(link, true);
         self.observe(
             net,
             link,
@@ -308,6 +310,7 @@ impl Proxy {
         l.timer += 1;
         if !std::mem::replace(&mut l.told_down, true) {
             self.trace.line(net.now, &format!("down s{}", link + 1));
+            self.checker.link_is(link, false);
             self.observe(net, link, Said::Down);
         }
         let redial = net.rng.u64(20..2000);
@@ -452,10 +455,11 @@ impl Proxy {
         let told = self.plant.report(report.clone());
         let addr = addr.clone();
         let n = node_of(&addr);
+        let at = answered_at(n, &report);
         self.checked_input(
             net,
             |checker| checker.probed(n, &report),
-            |steward, now| steward.probed(now, &addr, told),
+            |steward, now| steward.probed(now, &addr, at, told),
         );
     }
 
@@ -535,7 +539,7 @@ impl Proxy {
                     |checker| checker.said(n, &report),
                     |steward, now| {
                         if !deaf {
-                            steward.master_said(now, addr, &report);
+                            steward.master_said(now, addr, answered_at(n, &report), &report);
                         }
                     },
                 );
@@ -590,14 +594,18 @@ impl Proxy {
             }
         }
         self.last_input = now;
-        record(&mut self.checker);
         let at = moment(now - self.slept);
         self.steward.turn(at);
+        self.checker.turned(now, self.floor());
+        record(&mut self.checker);
         input(&mut self.steward, at);
         self.act(net);
-        let floor = self.steward.beliefs().floor().map(|e| e.0);
-        self.checker.end(now, &self.state, floor);
+        self.checker.end(now, &self.state, self.floor());
         self.schedule_turn(net);
+    }
+
+    fn floor(&self) -> Option<u64> {
+        self.steward.beliefs().floor().map(|e| e.0)
     }
 
     fn schedule_turn(&mut self, net: &mut Net) {
@@ -652,6 +660,13 @@ impl Proxy {
             }
         }
     }
+}
+
+/// Where a node was reached, when it was.
+fn answered_at(node: usize, report: &RoleReport) -> Option<SocketAddr> {
+    let last = u8::try_from(node + 1).expect("few nodes");
+    let reached = !matches!(report, RoleReport::Failed(_));
+    reached.then(|| SocketAddr::from(([127, 0, 0, last], 6379)))
 }
 
 fn describe(state: &State) -> String {
