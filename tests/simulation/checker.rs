@@ -17,6 +17,9 @@ const FRESH: u64 = 3000;
 const RELEASE: u64 = 10_000;
 const RELEASE_MONITORED: u64 = 1000;
 const MONITOR_MEMORY: u64 = 60_000;
+/// Longest wait for an announced promotion, and how late the end of it may be noticed.
+const ANNOUNCED_HOLD: u64 = 3000;
+const LATE: u64 = 600;
 /// Longest wait for a first answer after a standstill.
 const SETTLE_SILENT: u64 = 3000;
 
@@ -42,6 +45,8 @@ pub(crate) enum Property {
     Converges,
     /// After a standstill nothing is open before fresh answers and a role.
     Standstill,
+    /// An announced failover is waited for so long and no longer, and a reply is withheld only after the promotion.
+    Announced,
 }
 
 #[derive(Clone, Debug)]
@@ -85,7 +90,12 @@ pub(crate) struct Checker {
     probed: Option<(usize, RoleReport, u64)>,
     /// The probe under way.
     probing: Option<(usize, u64)>,
+    all_down_at_turn: bool,
     all_down_when_probed: bool,
+    /// An announced hold: since when.
+    announced: Option<u64>,
+    /// The announced successor said that it is a master.
+    promoted: bool,
     was: State,
     pub(crate) found: Option<Violation>,
 }
@@ -104,7 +114,10 @@ impl Checker {
             said: BTreeMap::new(),
             probed: None,
             probing: None,
+            all_down_at_turn: false,
             all_down_when_probed: false,
+            announced: None,
+            promoted: false,
             was: initial,
             found: None,
         }
@@ -128,6 +141,7 @@ impl Checker {
     /// The steward looked at the clock, and may have decided by that alone.
     pub(crate) fn turned(&mut self, now: u64, floor: Option<u64>) {
         self.check_floor(now, floor);
+        self.all_down_at_turn = self.links.iter().all(|l| l.down);
     }
 
     pub(crate) fn met(&mut self, link: usize, voter: usize) {
@@ -161,7 +175,7 @@ impl Checker {
 
     pub(crate) fn probe_begins(&mut self, now: u64, node: Option<usize>) {
         self.probing = node.map(|node| (node, now));
-        self.all_down_when_probed = self.links.iter().all(|l| l.down);
+        self.all_down_when_probed = self.all_down_at_turn;
     }
 
     pub(crate) fn probed(&mut self, node: usize, report: &RoleReport) {
@@ -173,6 +187,16 @@ impl Checker {
 
     pub(crate) fn said(&mut self, node: usize, report: &RoleReport) {
         self.said.insert(node, report.clone());
+    }
+
+    /// An announced successor is asked from now on.
+    pub(crate) fn follows(&mut self) {
+        self.announced = None;
+        self.promoted = false;
+    }
+
+    pub(crate) fn successor_said(&mut self, report: &RoleReport) {
+        self.promoted |= *report == RoleReport::Master;
     }
 
     pub(crate) fn told(&mut self, now: u64, tale: &Tale) {
@@ -297,6 +321,7 @@ impl Checker {
         self.count(now);
         self.track_below(now);
         self.check_floor(now, floor);
+        self.check_announced(now, state);
         let (Phase::Serving, Some(master)) = (&state.phase, &state.master) else {
             return;
         };
@@ -319,6 +344,34 @@ impl Checker {
             );
         }
         self.check_named(now, node);
+    }
+
+    fn check_announced(&mut self, now: u64, state: &State) {
+        let Phase::Held {
+            cause: HoldCause::Announced,
+            sealed,
+            ..
+        } = state.phase
+        else {
+            self.announced = None;
+            return;
+        };
+        let since = *self.announced.get_or_insert(now);
+        if sealed && !self.promoted {
+            self.fail(
+                Property::Announced,
+                now,
+                "sealed though no successor was promoted".to_owned(),
+            );
+        }
+        let waited = now - since;
+        if !self.promoted && waited > ANNOUNCED_HOLD + LATE {
+            self.fail(
+                Property::Announced,
+                now,
+                format!("waits for a promotion since {since}"),
+            );
+        }
     }
 
     fn check_named(&mut self, now: u64, node: usize) {
@@ -367,11 +420,9 @@ impl Checker {
     fn count(&mut self, now: u64) {
         // Right after a standstill nothing is counted before all have answered.
         let resumed = |cause| cause == HoldCause::Resumed;
-        if matches!(self.was.phase, Phase::Held { cause, .. } if resumed(cause)) {
-            return;
-        }
+        let settling = matches!(self.was.phase, Phase::Held { cause, .. } if resumed(cause));
         let voters = self.voters();
-        if self.statements(now, true).len() * 2 <= voters {
+        if !settling && self.statements(now, true).len() * 2 <= voters {
             self.links.iter_mut().for_each(|l| l.set_aside = None);
         }
         let (Some(floor), Some(node)) = (self.floor, self.generations.last().copied()) else {
@@ -410,8 +461,11 @@ impl Checker {
         if new >= old {
             return;
         }
+        let below = self.below;
         let monitored = self.links.iter().all(|l| {
-            !l.seen.as_ref().is_some_and(|s| s.epoch == new)
+            !l.seen
+                .as_ref()
+                .is_some_and(|s| s.epoch == new && below.is_some_and(|b| b.node == s.node))
                 || l.monitored.is_some_and(|at| now - at <= MONITOR_MEMORY)
         });
         let wait = if monitored {

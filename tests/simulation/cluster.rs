@@ -91,6 +91,8 @@ pub(crate) struct Hello {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     Event(usize, Hint),
+    /// The leader names the master and who is to succeed it.
+    Announced(usize, usize, usize),
     /// This failover goes on with this step after so many milliseconds.
     Later(usize, u64, Step, u64),
     /// It publishes its configuration to all others at once.
@@ -205,7 +207,9 @@ impl Cluster {
                     return vec![Effect::Event(leader, Hint::Aborted)];
                 }
                 failover.successor = good[rng.usize(..good.len())];
-                effects.push(Effect::Event(leader, Hint::SelectedSlave));
+                if let Some(old) = old {
+                    effects.push(Effect::Announced(leader, old, failover.successor));
+                }
                 effects.push(Effect::Later(leader, serial, Step::Promote, 100));
             }
             Step::Promote => {

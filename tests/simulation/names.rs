@@ -21,8 +21,16 @@ pub(crate) fn node(node: usize) -> NodeAddr {
 }
 
 pub(crate) fn node_of(addr: &MasterAddr) -> usize {
-    let Host::Name(name) = &addr.host_port().host else {
-        panic!("{addr}: not one of ours")
+    index(&addr.host_port().host)
+}
+
+pub(crate) fn node_at(addr: &NodeAddr) -> usize {
+    index(&addr.0.host)
+}
+
+fn index(host: &Host) -> usize {
+    let Host::Name(name) = host else {
+        panic!("{host}: not one of ours")
     };
     usize::from(name.as_bytes()[0] - b'a')
 }

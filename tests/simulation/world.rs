@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use switchmaster::topology::observation::RoleReport;
+use switchmaster::topology::observation::{Hint, RoleReport};
 use switchmaster::topology::rules::{Agree, Verify};
 
 use crate::checker::{Property, Violation};
@@ -224,7 +224,13 @@ impl<'a> World<'a> {
             match effect {
                 Effect::Event(s, hint) => {
                     for p in &mut self.proxies {
-                        p.event(&mut self.net, s, hint);
+                        p.event(&mut self.net, s, hint, None);
+                    }
+                }
+                Effect::Announced(s, master, successor) => {
+                    let names = Some((master, successor));
+                    for p in &mut self.proxies {
+                        p.event(&mut self.net, s, Hint::SelectedSlave, names);
                     }
                 }
                 Effect::Later(leader, serial, step, after) => {

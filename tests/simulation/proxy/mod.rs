@@ -1,29 +1,25 @@
 //! One proxy: the real steward, and a model of the hands it has in `control` and `sentinel`: a link to each Sentinel
 //! (subscribe, ask on events, on doubt and each second), one probe, one standing connection to the master.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+mod links;
+mod nodes;
 
 use switchmaster::control::action::Action;
 use switchmaster::control::steward::{Steward, VALIDITY};
 use switchmaster::net::clock::Moment;
-use switchmaster::topology::observation::{
-    Asked, Hint, NoView, Observation, RoleReport, RunId, Said, View,
-};
-use switchmaster::topology::{Epoch, MasterAddr, Phase, State};
+use switchmaster::topology::observation::{Asked, Hint, Observation, RoleReport, Said};
+use switchmaster::topology::{MasterAddr, Phase, State};
 
 use crate::checker::Checker;
 use crate::cluster::{Cluster, Health, Life};
-use crate::names::{letter, millis, moment, node, node_of, sentinel};
+use crate::names::{letter, millis, moment, node, node_at, node_of, sentinel};
 use crate::plant::Plant;
 use crate::schedule::Setup;
 use crate::trace::Trace;
 use crate::world::{Due, Net};
 
+/// How long an answer is waited for, milliseconds; and how close together questions may be.
 const REPLY_WITHIN: u64 = 500;
-const DEAD_AFTER: u64 = 3000;
-const POLL: u64 = 1000;
-const ROLE_EVERY: u64 = 5000;
 const COALESCE: u64 = 20;
 
 /// What a proxy waits for.
@@ -36,7 +32,7 @@ pub(crate) enum Wait {
     AtSentinel(Question),
     Answered(Question, Option<(usize, u64)>),
     Late(Question),
-    Event(usize, u64, Hint),
+    Event(usize, u64, Hint, Option<(usize, usize)>),
     Closed(usize, u64),
     AtNode(u64, MasterAddr),
     Probed(u64, MasterAddr, RoleReport),
@@ -45,6 +41,9 @@ pub(crate) enum Wait {
     /// What the control connection brings: `None` when it is gone.
     Said(u64, MasterAddr, Option<RoleReport>),
     MasterClosed(u64),
+    Succeeds(u64, usize),
+    AtSuccessor(u64, usize),
+    SuccessorSaid(u64, usize, RoleReport),
     Doubt,
 }
 
@@ -53,7 +52,7 @@ impl Wait {
     const fn is_elsewhere(&self) -> bool {
         matches!(
             self,
-            Self::AtSentinel(_) | Self::AtNode(..) | Self::AtMaster(..)
+            Self::AtSentinel(_) | Self::AtNode(..) | Self::AtMaster(..) | Self::AtSuccessor(..)
         )
     }
 }
@@ -108,6 +107,7 @@ pub(crate) struct Proxy {
     links: Vec<Link>,
     probe: Option<u64>,
     master: Option<MasterLink>,
+    successor: Option<u64>,
     serial: u64,
     turn_at: u64,
 }
@@ -144,6 +144,7 @@ impl Proxy {
             links: (0..count).map(link).collect(),
             probe: None,
             master: None,
+            successor: None,
             serial: 0,
             turn_at: u64::MAX,
         }
@@ -180,13 +181,19 @@ impl Proxy {
     }
 
     /// A Sentinel published an event.
-    pub(crate) fn event(&mut self, net: &mut Net, s: usize, hint: Hint) {
+    pub(crate) fn event(
+        &mut self,
+        net: &mut Net,
+        s: usize,
+        hint: Hint,
+        names: Option<(usize, usize)>,
+    ) {
         for link in 0..self.links.len() {
             let l = &self.links[link];
             let heard = l.sentinel == s && l.up && self.no_sentinel[s] == 0;
             if heard && net.rng.u64(..100) >= net.lost {
                 let (conn, way) = (l.conn, net.way());
-                self.wait(net, way, Wait::Event(link, conn, hint));
+                self.wait(net, way, Wait::Event(link, conn, hint, names));
             }
         }
     }
@@ -242,7 +249,9 @@ impl Proxy {
             }
             Wait::Answered(q, view) => self.answered(net, q, view),
             Wait::Late(q) => self.late(net, q),
-            Wait::Event(link, conn, hint) => self.heard_event(net, link, conn, hint),
+            Wait::Event(link, conn, hint, names) => {
+                self.heard_event(net, link, conn, (hint, names))
+            }
             Wait::Closed(link, conn) => {
                 if self.links[link].up && self.links[link].conn == conn {
                     self.link_down(net, link);
@@ -254,6 +263,17 @@ impl Proxy {
             Wait::AtMaster(serial, redial) => self.at_master(net, cluster, serial, redial),
             Wait::Said(serial, addr, report) => self.master_said(net, serial, &addr, report),
             Wait::MasterClosed(serial) => self.master_closed(net, serial),
+            Wait::Succeeds(serial, n) => {
+                if self.successor == Some(serial) {
+                    let way = net.way();
+                    self.wait(net, way, Wait::AtSuccessor(serial, n));
+                }
+            }
+            Wait::AtSuccessor(serial, n) => {
+                let (after, report) = self.ask_node(net, cluster, n);
+                self.wait(net, after, Wait::SuccessorSaid(serial, n, report));
+            }
+            Wait::SuccessorSaid(serial, n, report) => self.successor_said(net, serial, n, &report),
             Wait::Doubt => {
                 self.trace.line(net.now, "doubt");
                 self.input(net, |steward, now| steward.doubt(now));
@@ -264,301 +284,6 @@ impl Proxy {
     fn wait(&self, net: &mut Net, after: u64, wait: Wait) {
         net.after(after, Due::Proxy(self.number, wait));
     }
-
-    // --- Sentinels -------------------------------------------------------------------------------
-
-    fn dial(&mut self, net: &mut Net, cluster: &Cluster, link: usize) {
-        let s = self.links[link].sentinel;
-        let after = if self.no_sentinel[s] > 0 || cluster.sentinels[s].life == Life::Paused {
-            REPLY_WITHIN
-        } else {
-            net.way()
-        };
-        self.wait(net, after, Wait::Connected(link));
-    }
-
-    fn connected(&mut self, net: &mut Net, cluster: &Cluster, link: usize) {
-        let s = self.links[link].sentinel;
-        if !self.reaches_sentinel(cluster, s) {
-            return self.link_down(net, link);
-        }
-        let now = net.now;
-        let l = &mut self.links[link];
-        l.up = true;
-        l.told_down = false;
-        l.conn += 1;
-        l.asking = None;
-        l.answered = now;
-        l.poll_due = now + POLL;
-        l.wanted = Some((Asked::OnConnect, now));
-        let id = letter(s).to_ascii_lowercase();
-        self.trace.line(now, &format!("up s{}={id}", link + 1));
-        self.checker.met(link, s);
-        self.checker.link_is(link, true);
-        self.observe(
-            net,
-            link,
-            Said::Up(RunId::parse(&id.to_string().repeat(40))),
-        );
-        self.arm(net, link, 0);
-    }
-
-    fn link_down(&mut self, net: &mut Net, link: usize) {
-        let l = &mut self.links[link];
-        l.up = false;
-        l.asking = None;
-        l.timer += 1;
-        if !std::mem::replace(&mut l.told_down, true) {
-            self.trace.line(net.now, &format!("down s{}", link + 1));
-            self.checker.link_is(link, false);
-            self.observe(net, link, Said::Down);
-        }
-        let redial = net.rng.u64(20..2000);
-        self.wait(net, redial, Wait::Dial(link));
-    }
-
-    fn want(&mut self, net: &mut Net, link: usize, asked: Asked, since: u64) {
-        let l = &mut self.links[link];
-        if l.up && l.wanted.is_none() {
-            l.wanted = Some((asked, since));
-            let after = (l.last_question + COALESCE).saturating_sub(net.now);
-            self.arm(net, link, after);
-        }
-    }
-
-    fn arm(&mut self, net: &mut Net, link: usize, after: u64) {
-        self.links[link].timer += 1;
-        let timer = self.links[link].timer;
-        self.wait(net, after, Wait::Ask(link, timer));
-    }
-
-    fn ask(&mut self, net: &mut Net, link: usize, timer: u64) {
-        let now = net.now;
-        let spread = net.rng.u64(900..1100);
-        let l = &mut self.links[link];
-        if !l.up || l.timer != timer || l.asking.is_some() {
-            return;
-        }
-        let (asked, since) = l.wanted.take().unwrap_or((Asked::ByPoll, now));
-        self.serial += 1;
-        let question = Question {
-            link,
-            serial: self.serial,
-            asked_at: now,
-            asked,
-            since,
-        };
-        l.asking = Some(self.serial);
-        l.last_question = now;
-        l.poll_due = now + spread;
-        let way = net.way();
-        self.wait(net, way, Wait::AtSentinel(question));
-        self.wait(net, REPLY_WITHIN, Wait::Late(question));
-    }
-
-    fn rearm(&mut self, net: &mut Net, link: usize) {
-        let l = &self.links[link];
-        let due = if l.wanted.is_some() {
-            l.last_question + COALESCE
-        } else {
-            l.poll_due
-        };
-        let after = due.saturating_sub(net.now);
-        self.arm(net, link, after);
-    }
-
-    fn answered(&mut self, net: &mut Net, q: Question, view: Option<(usize, u64)>) {
-        let l = &mut self.links[q.link];
-        if l.asking != Some(q.serial) {
-            return;
-        }
-        l.asking = None;
-        l.answered = net.now;
-        let said = match view {
-            Some((n, epoch)) => format!("{} {epoch}", letter(n)),
-            None => "none".to_owned(),
-        };
-        self.trace.view(net.now, q.link, &said, q.asked_at);
-        let told =
-            view.map(|(n, epoch)| (n, self.plant.epoch(epoch, self.steward.beliefs().floor())));
-        let view_of = |(n, epoch)| View {
-            master: node(n),
-            epoch: Epoch(epoch),
-            down_after: Some(Duration::from_millis(1500)),
-            quorum: Some(2),
-            flags: "master".to_owned(),
-        };
-        let asked_at = moment(q.asked_at.saturating_sub(self.slept));
-        self.heard(
-            net,
-            q.link,
-            Said::View {
-                view: told.map(view_of).ok_or(NoView::UnknownMaster),
-                asked_at,
-                asked: q.asked,
-                since: moment(q.since.saturating_sub(self.slept)),
-            },
-            |checker| checker.heard(q.link, view, q.asked_at),
-        );
-        if self.plant == Plant::HastyRelease {
-            self.observe(net, q.link, Said::Hint(Hint::Monitor));
-        }
-        self.rearm(net, q.link);
-    }
-
-    fn late(&mut self, net: &mut Net, q: Question) {
-        let l = &mut self.links[q.link];
-        if l.asking != Some(q.serial) {
-            return;
-        }
-        l.asking = None;
-        if net.now - l.answered >= DEAD_AFTER {
-            self.link_down(net, q.link);
-        } else {
-            self.rearm(net, q.link);
-        }
-    }
-
-    fn heard_event(&mut self, net: &mut Net, link: usize, conn: u64, hint: Hint) {
-        if !self.links[link].up || self.links[link].conn != conn {
-            return;
-        }
-        self.trace
-            .line(net.now, &format!("hint s{} {}", link + 1, hint.as_str()));
-        let now = net.now;
-        self.heard(net, link, Said::Hint(hint), |checker| {
-            checker.hinted(now, link, hint)
-        });
-        if hint.asks() {
-            self.want(net, link, Asked::OnHint(hint), now);
-        }
-    }
-
-    // --- data nodes ------------------------------------------------------------------------------
-
-    fn at_node(&mut self, net: &mut Net, cluster: &Cluster, serial: u64, addr: MasterAddr) {
-        let n = node_of(&addr);
-        let (after, report) = match self.reaches_node(cluster, n) {
-            Some(Health::Up) => (net.way(), cluster.nodes[n].role()),
-            Some(Health::Crashed) => (net.way(), RoleReport::Failed("refused".to_owned())),
-            Some(Health::Hung) | None => (REPLY_WITHIN, RoleReport::Failed("silent".to_owned())),
-        };
-        self.wait(net, after, Wait::Probed(serial, addr, report));
-    }
-
-    fn probed(&mut self, net: &mut Net, serial: u64, addr: &MasterAddr, report: RoleReport) {
-        if self.probe != Some(serial) || self.plant == Plant::DeafProbe {
-            return;
-        }
-        self.probe = None;
-        self.trace.answer(letter(node_of(addr)), &report);
-        let told = self.plant.report(report.clone());
-        let addr = addr.clone();
-        let n = node_of(&addr);
-        let at = answered_at(n, &report);
-        self.checked_input(
-            net,
-            |checker| checker.probed(n, &report),
-            |steward, now| steward.probed(now, &addr, at, told),
-        );
-    }
-
-    fn watch(&mut self, net: &mut Net, addr: MasterAddr) {
-        self.serial += 1;
-        self.master = Some(MasterLink {
-            addr,
-            serial: self.serial,
-            connected: true,
-            busy: false,
-            again: false,
-        });
-        self.wait(net, ROLE_EVERY, Wait::Check(self.serial));
-    }
-
-    fn check(&mut self, net: &mut Net, serial: u64) {
-        let Some(m) = self.master.as_mut().filter(|m| m.serial == serial) else {
-            return;
-        };
-        if m.busy {
-            m.again = true;
-            return;
-        }
-        m.busy = true;
-        let redial = !m.connected;
-        let way = net.way();
-        self.wait(net, way, Wait::AtMaster(serial, redial));
-    }
-
-    fn at_master(&mut self, net: &mut Net, cluster: &Cluster, serial: u64, redial: bool) {
-        let Some(m) = self.master.as_ref().filter(|m| m.serial == serial) else {
-            return;
-        };
-        let n = node_of(&m.addr);
-        let (after, report) = match self.reaches_node(cluster, n) {
-            Some(Health::Up) => (net.way(), Some(cluster.nodes[n].role())),
-            Some(Health::Crashed) => (net.way(), None),
-            Some(Health::Hung) | None if redial => (REPLY_WITHIN, None),
-            Some(Health::Hung) | None => {
-                (REPLY_WITHIN, Some(RoleReport::Failed("silent".to_owned())))
-            }
-        };
-        let addr = m.addr.clone();
-        self.wait(net, after, Wait::Said(serial, addr, report));
-    }
-
-    fn master_said(
-        &mut self,
-        net: &mut Net,
-        serial: u64,
-        addr: &MasterAddr,
-        report: Option<RoleReport>,
-    ) {
-        let n = node_of(addr);
-        let mut next = net.rng.u64(50..500);
-        let Some(m) = self.master.as_mut().filter(|m| m.serial == serial) else {
-            return;
-        };
-        m.busy = false;
-        m.connected = report.is_some();
-        if m.connected {
-            next = if std::mem::take(&mut m.again) {
-                COALESCE
-            } else {
-                ROLE_EVERY
-            };
-        }
-        self.wait(net, next, Wait::Check(serial));
-        let who = letter(n);
-        match report {
-            Some(report) => {
-                self.trace
-                    .line(net.now, &format!("said {who} {}", Trace::word(&report)));
-                let deaf = self.plant == Plant::BelievesReplicas && report == RoleReport::Replica;
-                self.checked_input(
-                    net,
-                    |checker| checker.said(n, &report),
-                    |steward, now| {
-                        if !deaf {
-                            steward.master_said(now, addr, answered_at(n, &report), &report);
-                        }
-                    },
-                );
-            }
-            None => {
-                self.trace.line(net.now, &format!("gone {who}"));
-                self.input(net, |steward, now| steward.master_gone(now, addr));
-            }
-        }
-    }
-
-    fn master_closed(&mut self, net: &mut Net, serial: u64) {
-        if let Some(m) = self.master.as_mut().filter(|m| m.serial == serial) {
-            m.connected = false;
-            self.wait(net, 0, Wait::Check(serial));
-        }
-    }
-
-    // --- the steward -----------------------------------------------------------------------------
 
     fn observe(&mut self, net: &mut Net, link: usize, said: Said) {
         self.heard(net, link, said, |_| {});
@@ -656,23 +381,30 @@ impl Proxy {
                     self.checker.probe_begins(net.now, None);
                 }
                 Action::Watch(addr) => self.watch(net, addr),
+                Action::Follow(addr) => {
+                    self.serial += 1;
+                    self.successor = Some(self.serial);
+                    self.checker.follows();
+                    self.wait(net, 0, Wait::Succeeds(self.serial, node_at(&addr)));
+                }
+                Action::Unfollow => self.successor = None,
                 Action::Tell(tale) => self.checker.told(net.now, &tale),
             }
         }
     }
 }
 
-/// Where a node was reached, when it was.
-fn answered_at(node: usize, report: &RoleReport) -> Option<SocketAddr> {
-    let last = u8::try_from(node + 1).expect("few nodes");
-    let reached = !matches!(report, RoleReport::Failed(_));
-    reached.then(|| SocketAddr::from(([127, 0, 0, last], 6379)))
-}
-
 fn describe(state: &State) -> String {
     let master = state.master.as_ref().map_or('-', |m| letter(node_of(m)));
     match &state.phase {
         Phase::NoMaster => "none".to_owned(),
+        Phase::Held {
+            cause,
+            sealed: true,
+            ..
+        } => {
+            format!("sealed {cause} {master} {}", state.generation)
+        }
         Phase::Held { cause, .. } => format!("held {cause} {master} {}", state.generation),
         Phase::Serving => format!("serving {master} {}", state.generation),
     }
