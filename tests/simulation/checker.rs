@@ -90,7 +90,6 @@ pub(crate) struct Checker {
     probed: Option<(usize, RoleReport, u64)>,
     /// The probe under way.
     probing: Option<(usize, u64)>,
-    all_down_at_turn: bool,
     all_down_when_probed: bool,
     /// An announced hold: since when.
     announced: Option<u64>,
@@ -114,7 +113,6 @@ impl Checker {
             said: BTreeMap::new(),
             probed: None,
             probing: None,
-            all_down_at_turn: false,
             all_down_when_probed: false,
             announced: None,
             promoted: false,
@@ -129,6 +127,8 @@ impl Checker {
         if stood {
             self.distrust = now;
             self.probing = None;
+            // What was known of links before says nothing of now.
+            self.links.iter_mut().for_each(|l| l.down = false);
         }
         self.last_step = now;
         if !stood {
@@ -141,7 +141,6 @@ impl Checker {
     /// The steward looked at the clock, and may have decided by that alone.
     pub(crate) fn turned(&mut self, now: u64, floor: Option<u64>) {
         self.check_floor(now, floor);
-        self.all_down_at_turn = self.links.iter().all(|l| l.down);
     }
 
     pub(crate) fn met(&mut self, link: usize, voter: usize) {
@@ -175,7 +174,7 @@ impl Checker {
 
     pub(crate) fn probe_begins(&mut self, now: u64, node: Option<usize>) {
         self.probing = node.map(|node| (node, now));
-        self.all_down_when_probed = self.all_down_at_turn;
+        self.all_down_when_probed = self.links.iter().all(|l| l.down);
     }
 
     pub(crate) fn probed(&mut self, node: usize, report: &RoleReport) {

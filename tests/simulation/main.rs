@@ -33,7 +33,7 @@ const RUNS_TO_SEE: u64 = 2000;
 fn every_schedule_holds() {
     let seed = variable("SIM_SEED");
     let first = seed.unwrap_or_else(|| fastrand::u64(..1 << 40));
-    let runs = variable("SIM_RUNS").unwrap_or(if seed.is_some() { 1 } else { RUNS });
+    let runs = variable("SIM_RUNS").unwrap_or_else(|| if seed.is_some() { 1 } else { RUNS });
     eprintln!("schedules: {runs} from SIM_SEED={first}");
     let began = switchmaster::net::clock::now();
     let threads = std::thread::available_parallelism()

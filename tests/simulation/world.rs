@@ -376,7 +376,7 @@ impl<'a> World<'a> {
                 self.cluster.sentinels[sentinel % count].life = Life::Alive;
             }
             Fault::SentinelAlone { sentinel, .. } => {
-                self.cluster.sentinels[sentinel % count].alone = false
+                self.cluster.sentinels[sentinel % count].alone = false;
             }
             Fault::ProxyLosesSentinel {
                 proxy, sentinel, ..

@@ -58,8 +58,9 @@ impl Proxy {
         l.timer += 1;
         if !std::mem::replace(&mut l.told_down, true) {
             self.trace.line(net.now, &format!("down s{}", link + 1));
-            self.checker.link_is(link, false);
-            self.observe(net, link, Said::Down);
+            self.heard(net, link, Said::Down, |checker| {
+                checker.link_is(link, false)
+            });
         }
         let redial = net.rng.u64(20..2000);
         self.wait(net, redial, Wait::Dial(link));
@@ -181,7 +182,7 @@ impl Proxy {
             .line(net.now, &format!("hint s{} {}", link + 1, hint.as_str()));
         let now = net.now;
         self.heard(net, link, Said::Hint(hint), |checker| {
-            checker.hinted(now, link, hint)
+            checker.hinted(now, link, hint);
         });
         if let Some((master, successor)) = names {
             let (m, s) = (letter(master), letter(successor));

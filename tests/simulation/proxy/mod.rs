@@ -250,7 +250,7 @@ impl Proxy {
             Wait::Answered(q, view) => self.answered(net, q, view),
             Wait::Late(q) => self.late(net, q),
             Wait::Event(link, conn, hint, names) => {
-                self.heard_event(net, link, conn, (hint, names))
+                self.heard_event(net, link, conn, (hint, names));
             }
             Wait::Closed(link, conn) => {
                 if self.links[link].up && self.links[link].conn == conn {
@@ -295,7 +295,7 @@ impl Proxy {
             said,
         };
         self.checked_input(net, record, |steward, now| {
-            steward.observe(now, observation)
+            steward.observe(now, observation);
         });
     }
 
