@@ -59,7 +59,7 @@ impl Proxy {
         if !std::mem::replace(&mut l.told_down, true) {
             self.trace.line(net.now, &format!("down s{}", link + 1));
             self.heard(net, link, Said::Down, |checker| {
-                checker.link_is(link, false)
+                checker.link_is(link, false);
             });
         }
         let redial = net.rng.u64(20..2000);
