@@ -202,10 +202,13 @@ impl Beliefs {
         self.below = None;
     }
 
-    /// True when every voter has answered since the start (or since [`Self::distrust_until`]) or cannot be
-    /// reached: waiting longer teaches nothing. A majority is not enough: for about 0.1 s after a promotion the leader
-    /// alone knows of it, while the others still name the old master and that still says it is one.
-    pub fn is_settled(&self, now: Moment) -> bool {
+    /// True when waiting longer teaches nothing: every voter has answered since the start (or since
+    /// [`Self::distrust_until`]) or, where `unreachable` counts, cannot be reached.
+    ///
+    /// A majority is not enough: for about 0.1 s after a promotion the leader alone knows of it, while the others still
+    /// name the old master and that still says it is one. After a standstill an unreachable one does not count either:
+    /// its link may have died of the standstill.
+    pub fn is_settled(&self, now: Moment, unreachable: bool) -> bool {
         let voters = self.voters();
         let spoke = |link: &&Link| {
             link.unknown_since.is_some_and(|at| at >= self.not_before)
@@ -215,10 +218,12 @@ impl Beliefs {
             .values()
             .filter(|links| links.iter().any(spoke))
             .count();
-        let silent = voters
-            .values()
-            .filter(|links| links.iter().all(|l| l.reach == Reach::Down))
-            .count();
+        let down = |links: &&Vec<&Link>| links.iter().all(|l| l.reach == Reach::Down);
+        let silent = if unreachable {
+            voters.values().filter(down).count()
+        } else {
+            0
+        };
         answered > 0 && answered + silent >= voters.len()
     }
 
@@ -246,7 +251,7 @@ impl Beliefs {
                 Verdict::Verify(Candidate {
                     addr: MasterAddr::decided(addr.clone()),
                     epoch,
-                    support: by.len(),
+                    support: poll.support(addr, self.floor),
                     voters: poll.voters,
                     asked: first.map_or(Asked::ByPoll, |s| s.asked),
                     since: first.map_or(now, |s| s.since),
@@ -309,11 +314,16 @@ impl Beliefs {
         true
     }
 
-    /// A set-aside word counts again once those who outvoted it no longer speak.
+    /// A set-aside word counts again once those who outvoted it no longer speak, or name the same address.
     fn lift_set_aside(&mut self, now: Moment) {
-        let aside = self.links.values().any(|l| l.set_aside.is_some());
-        if aside && self.statements(now).len() * 2 <= self.voters().len() {
-            for link in self.links.values_mut() {
+        if self.links.values().all(|l| l.set_aside.is_none()) {
+            return;
+        }
+        let statements = self.statements(now);
+        let outvoted = statements.len() * 2 > self.voters().len();
+        for link in self.links.values_mut() {
+            let agreed = |aside: &NodeAddr| statements.iter().all(|s| s.view.master == *aside);
+            if !outvoted || link.set_aside.as_ref().is_some_and(agreed) {
                 link.set_aside = None;
             }
         }
@@ -348,11 +358,6 @@ impl Beliefs {
                 }
             }
         }
-    }
-
-    /// True when no Sentinel can be reached.
-    pub fn all_down(&self) -> bool {
-        self.links.values().all(|l| l.reach == Reach::Down)
     }
 
     /// True for an address at which we would be talking to ourselves.
@@ -484,7 +489,11 @@ impl Beliefs {
             self.below = None;
             // Who still speaks of the time before is not counted until it says something else.
             for link in self.links.values_mut() {
-                if let Some(said) = link.said.as_ref().filter(|s| s.view.epoch >= floor) {
+                if let Some(said) = link
+                    .said
+                    .as_ref()
+                    .filter(|s| s.view.epoch >= floor && s.view.master != addr)
+                {
                     link.set_aside = Some(said.view.master.clone());
                 }
             }

@@ -103,6 +103,16 @@ impl<'a> Poll<'a> {
         Ok((epoch, addr, by))
     }
 
+    /// How many voters name this address, at whatever epoch counts.
+    pub(super) fn support(&self, addr: &NodeAddr, floor: Option<Epoch>) -> usize {
+        let counts = |(epoch, a): &(Epoch, &NodeAddr)| *a == addr && Some(*epoch) >= floor;
+        self.named
+            .iter()
+            .filter(|(key, _)| counts(key))
+            .map(|(_, by)| by.len())
+            .sum()
+    }
+
     pub(super) fn is_current(&self, addr: &NodeAddr) -> bool {
         self.current.is_some_and(|c| *c.host_port() == addr.0)
     }

@@ -543,13 +543,11 @@ impl Steward {
         let Some((since, first)) = self.settling else {
             return true;
         };
-        let waited = first.map_or_else(
-            || {
-                let silent = now.since(since) >= SETTLE_SILENT || self.beliefs.all_down();
-                self.master.is_some() && silent
-            },
-            |first| now.since(first) >= SETTLE || self.beliefs.is_settled(now),
-        );
+        let standstill = self.master.is_some();
+        let waited = match first {
+            Some(first) => now.since(first) >= SETTLE || self.beliefs.is_settled(now, !standstill),
+            None => standstill && now.since(since) >= SETTLE_SILENT,
+        };
         if waited {
             self.settling = None;
         }
