@@ -314,7 +314,7 @@ impl Beliefs {
         true
     }
 
-    /// A set-aside word counts again once those who outvoted it no longer speak, or name the same address.
+    /// A set-aside word counts again once those who outvoted it no longer speak, or one of them says the same.
     fn lift_set_aside(&mut self, now: Moment) {
         if self.links.values().all(|l| l.set_aside.is_none()) {
             return;
@@ -322,8 +322,8 @@ impl Beliefs {
         let statements = self.statements(now);
         let outvoted = statements.len() * 2 > self.voters().len();
         for link in self.links.values_mut() {
-            let agreed = |aside: &NodeAddr| statements.iter().all(|s| s.view.master == *aside);
-            if !outvoted || link.set_aside.as_ref().is_some_and(agreed) {
+            let seconded = |aside: &NodeAddr| statements.iter().any(|s| s.view.master == *aside);
+            if !outvoted || link.set_aside.as_ref().is_some_and(seconded) {
                 link.set_aside = None;
             }
         }
