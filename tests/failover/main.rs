@@ -9,9 +9,12 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod ambiguity;
 mod applications;
 mod crash;
+mod hostile;
 mod login;
 mod planned;
 mod sentinels;
 mod startup;
+mod unreachable;

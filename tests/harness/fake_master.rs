@@ -73,19 +73,27 @@ struct Shared {
     role: Mutex<Role>,
     records: Mutex<Vec<Record>>,
     streams: Mutex<Vec<TcpStream>>,
+    /// Connections of the proxy itself: now, and the most there ever were at once.
+    controls: Mutex<(usize, usize)>,
     ended: AtomicBool,
 }
 
 impl FakeMaster {
     /// Listens on a free port and says it is a master.
     pub(crate) fn start(bytes: Bytes) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::start_at(([127, 0, 0, 1], 0).into(), bytes)
+    }
+
+    /// The same at this address.
+    pub(crate) fn start_at(at: SocketAddr, bytes: Bytes) -> Self {
+        let listener = TcpListener::bind(at).expect("a master's port");
         let addr = listener.local_addr().expect("a bound socket");
         let shared = Arc::new(Shared {
             bytes,
             role: Mutex::new(Role::Master),
             records: Mutex::default(),
             streams: Mutex::default(),
+            controls: Mutex::default(),
             ended: AtomicBool::new(false),
         });
         let serving = Arc::clone(&shared);
@@ -115,6 +123,16 @@ impl FakeMaster {
         *locked(&self.shared.role) = role;
     }
 
+    /// The most connections of the proxy itself that were open at once.
+    pub(crate) fn most_controls(&self) -> usize {
+        locked(&self.shared.controls).1
+    }
+
+    /// Bytes of clients so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.records().iter().map(|record| record.bytes).sum()
+    }
+
     /// What clients brought so far, in the order of their connections.
     pub(crate) fn records(&self) -> Vec<Record> {
         locked(&self.shared.records).clone()
@@ -139,7 +157,14 @@ impl Shared {
         // A connection without a byte is nobody's yet; its record begins with its first byte or its end.
         let seen = stream.peek(&mut first).unwrap_or(0);
         if seen == 1 && first[0] == b'*' {
-            return self.control(stream);
+            {
+                let mut controls = locked(&self.controls);
+                controls.0 += 1;
+                controls.1 = controls.1.max(controls.0);
+            }
+            let outcome = self.control(stream);
+            locked(&self.controls).0 -= 1;
+            return outcome;
         }
         let index = {
             let mut records = locked(&self.records);

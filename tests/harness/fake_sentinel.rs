@@ -19,6 +19,8 @@ pub(crate) struct View {
     pub(crate) master: String,
     /// Its address.
     pub(crate) addr: SocketAddr,
+    /// Host and port in other words than `addr`: a name, or what is no address.
+    pub(crate) announced: Option<(String, String)>,
     /// `config-epoch`
     pub(crate) epoch: u64,
     /// `SENTINEL MYID`
@@ -43,6 +45,7 @@ impl View {
         Self {
             master: "mymaster".to_owned(),
             addr,
+            announced: None,
             epoch: 1,
             sentinel_id: "a".repeat(40),
             master_id: "b".repeat(40),
@@ -52,6 +55,23 @@ impl View {
             down_after_ms: 1500,
             sentinels: Vec::new(),
         }
+    }
+
+    /// The same by the Sentinel of this number among so many.
+    pub(crate) fn by(self, number: usize, of: usize) -> Self {
+        Self {
+            sentinel_id: format!("{number:040x}"),
+            others: of - 1,
+            quorum: of / 2 + 1,
+            ..self
+        }
+    }
+
+    fn host_and_port(&self) -> (String, String) {
+        self.announced.clone().unwrap_or_else(|| {
+            let addr = self.addr;
+            (addr.ip().to_string(), addr.port().to_string())
+        })
     }
 }
 
@@ -177,6 +197,34 @@ impl FakeSentinel {
         );
     }
 
+    /// Says that this replica is about to be promoted, as the leader of a failover does.
+    pub(crate) fn announce(&self, successor: SocketAddr) -> usize {
+        let (name, master) = self.first();
+        let (host, port) = (successor.ip(), successor.port());
+        self.publish(
+            "+selected-slave",
+            &format!(
+                "slave {successor} {host} {port} @ {name} {} {}",
+                master.ip(),
+                master.port()
+            ),
+        )
+    }
+
+    /// Says that the failover is given up.
+    pub(crate) fn abort(&self) -> usize {
+        let (name, master) = self.first();
+        self.publish(
+            "-failover-abort-slave-timeout",
+            &format!("master {name} {} {}", master.ip(), master.port()),
+        )
+    }
+
+    fn first(&self) -> (String, SocketAddr) {
+        let view = &locked(&self.shared.views)[0];
+        (view.master.clone(), view.addr)
+    }
+
     /// Links that subscribe fall silent: no event, no answer, no end. Others go on.
     pub(crate) fn mute_subscribers(&self, mute: bool) {
         self.shared.mute_subscribers.store(mute, Ordering::Release);
@@ -299,10 +347,10 @@ impl Shared {
         let view = views.iter().find(|view| view.master == master);
         match (question, view) {
             ("MASTER", Some(view)) => Reply::Map(master_fields(view)),
-            ("GET-MASTER-ADDR-BY-NAME", Some(view)) => Reply::Array(vec![
-                Reply::bulk(view.addr.ip()),
-                Reply::bulk(view.addr.port()),
-            ]),
+            ("GET-MASTER-ADDR-BY-NAME", Some(view)) => {
+                let (host, port) = view.host_and_port();
+                Reply::Array(vec![Reply::Bulk(host), Reply::Bulk(port)])
+            }
             ("GET-MASTER-ADDR-BY-NAME", None) => Reply::Nil,
             (_, Some(view)) => Reply::Array(
                 view.sentinels
@@ -353,10 +401,11 @@ impl Link {
 }
 
 fn master_fields(view: &View) -> Vec<(String, Reply)> {
+    let (host, port) = view.host_and_port();
     [
         ("name", view.master.clone()),
-        ("ip", view.addr.ip().to_string()),
-        ("port", view.addr.port().to_string()),
+        ("ip", host),
+        ("port", port),
         ("runid", view.master_id.clone()),
         ("flags", view.flags.clone()),
         ("link-pending-commands", "0".to_owned()),

@@ -1,5 +1,5 @@
 //! What the tests stand on: real processes ([`Proxy`], the demo's cluster of servers), scripted peers
-//! ([`FakeSentinel`], [`FakeMaster`], [`ChaosRelay`]), writers with a history, and waiting for conditions.
+//! ([`FakeSentinel`], [`FakeMaster`], [`ChaosRelay`], [`Rogue`]), writers with a history, and waiting for conditions.
 //!
 //! Everything listens on a free port, ends with its value, and shows its log when a test fails. Nothing
 //! here sleeps and hopes: a wait has a condition, a deadline and a name.
@@ -13,6 +13,8 @@ pub(crate) mod fake_sentinel;
 pub(crate) mod history;
 pub(crate) mod pattern;
 pub(crate) mod proxy;
+pub(crate) mod rogue;
+pub(crate) mod stream;
 pub(crate) mod topology;
 pub(crate) mod wire;
 

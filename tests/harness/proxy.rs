@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -19,6 +20,9 @@ use super::wait_for;
 const TAIL: usize = 80;
 /// A healthy start takes some milliseconds; a loaded machine some more.
 const START: Duration = Duration::from_secs(10);
+
+/// For a shell of its own mount namespace: the file `$0` over the machine's, then the program in the shell's place.
+const MOUNT_HOSTS: &str = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
 
 /// How a proxy is to be started.
 #[derive(Debug)]
@@ -121,6 +125,28 @@ impl Plan {
     /// A configuration file with this text.
     pub(crate) fn config(mut self, text: impl Into<String>) -> Self {
         self.config = Some(text.into());
+        self
+    }
+
+    /// With this file in the place of `/etc/hosts`, which must outlive the proxy. Root only: a mount namespace.
+    pub(crate) fn hosts(mut self, hosts: &Path) -> Self {
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "only root can give a program an /etc/hosts of its own: run this test as root"
+        );
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-c", MOUNT_HOSTS])
+            .arg(hosts)
+            .arg(self.command.get_program())
+            .args(self.command.get_args());
+        for (key, value) in self.command.get_envs() {
+            match value {
+                Some(value) => command.env(key, value),
+                None => command.env_remove(key),
+            };
+        }
+        self.command = command;
         self
     }
 
@@ -323,10 +349,19 @@ impl Proxy {
 
     /// Its connections to this address that are established.
     pub(crate) fn sockets_to(&self, addr: SocketAddr) -> usize {
+        self.sockets(addr, "01")
+    }
+
+    /// Its connections to this address that wait for the first answer.
+    pub(crate) fn dials_to(&self, addr: SocketAddr) -> usize {
+        self.sockets(addr, "02")
+    }
+
+    fn sockets(&self, addr: SocketAddr, state: &str) -> usize {
         let SocketAddr::V4(addr) = addr else {
-            panic!("tests run on 127.0.0.1");
+            panic!("tests count IPv4 connections");
         };
-        // proc(5), /proc/net/tcp: addresses in hexadecimal as the machine stores them, state 01 = established.
+        // proc(5), /proc/net/tcp: addresses in hexadecimal as the machine stores them, 01 = established, 02 = SYN sent.
         let ip = u32::from_ne_bytes(addr.ip().octets());
         let remote = format!("{ip:08X}:{:04X}", addr.port());
         let own: HashSet<String> = std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))
@@ -342,7 +377,7 @@ impl Proxy {
             .expect("Linux tells its sockets")
             .lines()
             .map(|line| line.split_whitespace().collect::<Vec<_>>())
-            .filter(|f| f.len() > 9 && f[2] == remote && f[3] == "01" && own.contains(f[9]))
+            .filter(|f| f.len() > 9 && f[2] == remote && f[3] == state && own.contains(f[9]))
             .count()
     }
 
