@@ -84,6 +84,58 @@ fn requirepass_without_probe_and_verify_role_holds_clients() {
 }
 
 #[test]
+fn row_42_sentinels_that_do_not_let_us_in_are_left_aside() {
+    const USER: &str = "watcher";
+    let servers = Topology::start();
+    let sentinels = servers.cluster().sentinels();
+    for (sentinel, rules) in sentinels.iter().zip([
+        &["on", ">watcher-secret", "allchannels", "+@all"][..],
+        &["on", ">another", "allchannels", "+@all"],
+        &[
+            "on",
+            ">watcher-secret",
+            "allchannels",
+            "-@all",
+            "+hello",
+            "+auth",
+            "+ping",
+        ],
+    ]) {
+        let mut command = vec!["ACL", "SETUSER", USER];
+        command.extend(rules);
+        let reply = sentinel.connect().and_then(|mut conn| conn.call(&command));
+        assert_eq!(
+            reply.expect("the Sentinel answers"),
+            Value::Simple("OK".to_owned())
+        );
+    }
+    let as_watcher = |plan: Plan| {
+        plan.env("SWITCHMASTER_SENTINEL_USERNAME", USER)
+            .env("SWITCHMASTER_SENTINEL_PASSWORD", "watcher-secret")
+    };
+    let proxy = Proxy::ready(as_watcher(Plan::following(&servers.sentinels())));
+    for (sentinel, reason) in [(1, "auth"), (2, "permission")] {
+        let addr = sentinels[sentinel].addr().to_string();
+        let down = proxy.event_where(0, "sentinel_down", FOLLOW, |f| f["sentinel"] == addr);
+        assert_eq!(down.text("reason"), reason, "{}", down.fields);
+    }
+    let mark = proxy.mark();
+    let switch = servers.fail_over(0);
+    follows(&proxy, mark, switch);
+    let known: Vec<_> = proxy.events(0, "sentinel_down");
+    assert!(known.len() <= 4, "said over and over: {known:?}");
+    assert!(!proxy.output().contains("watcher-secret"));
+
+    // None lets us in: clients wait, and the log says for what.
+    let shut_out = as_watcher(Plan::following(&servers.sentinels()[1..]))
+        .env("SWITCHMASTER_SENTINEL_DISCOVER", "false")
+        .start();
+    shut_out.event("waiting", FOLLOW * 2);
+    let down = shut_out.event("sentinel_down", FOLLOW);
+    assert!(down.text("message").contains("password"), "{}", down.fields);
+}
+
+#[test]
 fn acl_users_with_the_least_rights() {
     const WATCHER: &str = "watcher-secret";
     const PROBE: &str = "probe-secret";

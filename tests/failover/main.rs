@@ -11,10 +11,14 @@ mod harness;
 
 mod ambiguity;
 mod applications;
+mod backdoor;
+mod clients;
 mod crash;
 mod hostile;
+mod leader;
 mod login;
 mod planned;
+mod repeated;
 mod sentinels;
 mod startup;
 mod unreachable;
