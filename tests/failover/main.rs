@@ -1,5 +1,6 @@
-//! The fault matrix on real servers: a master, two replicas and three Sentinels a test, the real program in
-//! front of them, in close mode. A test that begins with `row_` is the row of that number.
+//! The fault matrix in close mode: the real program in front of a master, two replicas and three Sentinels a test, or
+//! of scripted ones where a real server cannot be made to misbehave (each module says which). A test that begins with
+//! `row_` is the row of that number.
 //!
 //! Tests are independent: each has its own cluster on its own ports. Three clusters run at once
 //! (`harness::topology`), however many threads the test runner has. Deadlines are ten times the goals and end at
@@ -17,6 +18,7 @@ mod crash;
 mod hostile;
 mod leader;
 mod login;
+mod partition;
 mod planned;
 mod repeated;
 mod sentinels;

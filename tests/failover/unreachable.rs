@@ -1,4 +1,4 @@
-//! The master, or who is to become it, cannot be reached or does not speak: rows 23 to 26, scripted.
+//! The master, or who is to become it, cannot be reached or does not speak: rows 22 to 26, scripted.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -20,6 +20,45 @@ use crate::harness::{holds_for, wait_until};
 const ROUNDS: Duration = Duration::from_secs(3);
 /// The master is asked for its role every 5 s.
 const ONE_ROUND: Duration = Duration::from_secs(6);
+
+/// The stand-in for row 22 in network namespaces (`partition`), where nobody is root.
+#[test]
+fn row_22_a_minority_side_goes_on_and_is_cut_when_it_heals() {
+    let (old, new) = (
+        FakeMaster::start(Bytes::Echo),
+        FakeMaster::start(Bytes::Echo),
+    );
+    let sentinels: Vec<FakeSentinel> = (0..3)
+        .map(|number| FakeSentinel::start(Protocol::Resp3, View::of(old.addr()).by(number, 3)))
+        .collect();
+    let paths: Vec<ChaosRelay> = sentinels.iter().map(|s| ChaosRelay::to(s.addr())).collect();
+    let addrs: Vec<SocketAddr> = paths.iter().map(ChaosRelay::addr).collect();
+    let proxy = Proxy::ready(Plan::following(&addrs));
+    let mut kept = connect(proxy.addr());
+    let mark = proxy.mark();
+    for path in &paths[1..] {
+        path.black_hole(true);
+    }
+    for sentinel in &sentinels[1..] {
+        sentinel.switch_master(new.addr());
+    }
+    holds_for("traffic on the minority's side", ONE_ROUND, || {
+        echoed(&mut kept, b"x") == b"x"
+    });
+    assert!(proxy.events(mark, "switched").is_empty());
+    for path in &paths {
+        path.black_hole(false);
+    }
+    proxy.event_after(mark, "switched", FOLLOW);
+    assert_eq!(read_to_end(&mut kept), b"", "cut");
+    let bytes = old.bytes();
+    assert_eq!(echoed(&mut connect(proxy.addr()), b"new"), b"new");
+    holds_for("the majority's master", ROUNDS, || {
+        proxy.sockets_to(old.addr()) == 0
+    });
+    assert_eq!(old.bytes(), bytes);
+    assert_eq!(proxy.events(mark, "switched").len(), 1);
+}
 
 /// The stand-in for row 23 in network namespaces (`partition`), where nobody is root.
 #[test]
@@ -69,7 +108,7 @@ fn row_25_new_master_is_mute() {
 }
 
 /// A Sentinel names this address: nobody is sent there, few words are made, and what it names next counts at once.
-fn is_not_adopted(bad: SocketAddr, each_look: impl Fn(&Proxy) -> bool) -> Proxy {
+pub(crate) fn is_not_adopted(bad: SocketAddr, each_look: impl Fn(&Proxy) -> bool) -> Proxy {
     let (old, next) = (
         FakeMaster::start(Bytes::Echo),
         FakeMaster::start(Bytes::Echo),

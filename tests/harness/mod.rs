@@ -1,4 +1,4 @@
-//! What the tests stand on: real processes ([`Proxy`], the demo's cluster of servers), scripted peers
+//! What the tests stand on: real processes ([`Proxy`], the demo's cluster of servers, servers that can be parted), scripted peers
 //! ([`FakeSentinel`], [`FakeMaster`], [`ChaosRelay`], [`Rogue`]), writers with a history, and waiting for conditions.
 //!
 //! Everything listens on a free port, ends with its value, and shows its log when a test fails. Nothing
@@ -11,9 +11,11 @@ pub(crate) mod chaos;
 pub(crate) mod fake_master;
 pub(crate) mod fake_sentinel;
 pub(crate) mod history;
+pub(crate) mod network;
 pub(crate) mod pattern;
 pub(crate) mod proxy;
 pub(crate) mod rogue;
+pub(crate) mod split;
 pub(crate) mod stream;
 pub(crate) mod topology;
 pub(crate) mod wire;
