@@ -11,6 +11,7 @@
 mod harness;
 
 mod ambiguity;
+mod announced;
 mod applications;
 mod backdoor;
 mod clients;

@@ -1,0 +1,139 @@
+//! A failover is announced, and comes or does not come: row 16, the aborted half of row 21, and the two limits of the
+//! announced hold. Scripted; real announcements are in `planned`, `leader` and `repeated`.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crate::harness::fake_master::{Bytes, FakeMaster, Role};
+use crate::harness::fake_sentinel::{FakeSentinel, Protocol, View};
+use crate::harness::proxy::{Plan, Proxy};
+use crate::harness::stream::{SOON, assert_silent, connect, echoed, read_to_end};
+use crate::harness::topology::FOLLOW;
+use crate::harness::{holds_for, wait_until};
+
+/// `announced_hold_max`
+const ANNOUNCED_HOLD_MAX: Duration = Duration::from_secs(3);
+
+/// A master, who is to succeed it, and a client that was served.
+struct Stage {
+    old: FakeMaster,
+    next: FakeMaster,
+    sentinel: FakeSentinel,
+    proxy: Proxy,
+    client: TcpStream,
+    mark: usize,
+}
+
+impl Stage {
+    fn set() -> Self {
+        let (old, next) = (
+            FakeMaster::start(Bytes::Echo),
+            FakeMaster::start(Bytes::Echo),
+        );
+        next.set_role(Role::Replica);
+        let sentinel = FakeSentinel::start(Protocol::Resp3, View::of(old.addr()));
+        let proxy = Proxy::ready(Plan::following(&[sentinel.addr()]));
+        wait_until("a subscription", FOLLOW, || sentinel.subscribers() == 1);
+        let mut client = connect(proxy.addr());
+        assert_eq!(echoed(&mut client, b"one"), b"one");
+        let mark = proxy.mark();
+        Self {
+            old,
+            next,
+            sentinel,
+            proxy,
+            client,
+            mark,
+        }
+    }
+
+    /// The client's next bytes are held from the announcement on.
+    fn announce(&mut self) {
+        self.sentinel.announce(self.next.addr());
+        let hold = self.proxy.event_after(self.mark, "hold_begin", FOLLOW);
+        assert_eq!(hold.text("cause"), "announced", "{}", hold.fields);
+        self.client.write_all(b"two").expect("written");
+        assert_silent(&mut self.client, Duration::from_millis(300));
+        assert_eq!(self.old.bytes(), 3, "nothing after the announcement");
+    }
+
+    /// They go to the old master after all: once.
+    fn assert_resumed(&mut self) {
+        let end = self
+            .proxy
+            .event_after(self.mark, "hold_end", ANNOUNCED_HOLD_MAX + FOLLOW);
+        assert_eq!(end.text("outcome"), "resumed", "{}", end.fields);
+        self.client.set_read_timeout(Some(SOON)).expect("a socket");
+        let mut back = [0; 3];
+        self.client.read_exact(&mut back).expect("the same session");
+        assert_eq!(&back, b"two");
+        assert_eq!(self.old.bytes(), 6);
+        assert!(self.next.records().is_empty());
+        assert!(self.proxy.events(self.mark, "switched").is_empty());
+    }
+}
+
+#[test]
+fn row_16_a_failover_that_is_given_up_lets_clients_go_on() {
+    let mut stage = Stage::set();
+    stage.announce();
+    stage.sentinel.abort();
+    stage.assert_resumed();
+}
+
+#[test]
+fn a_successor_that_stays_a_replica_is_waited_for_3_s() {
+    let mut stage = Stage::set();
+    stage.announce();
+    stage.assert_resumed();
+    let over = stage.proxy.event("announcement_over", FOLLOW);
+    assert_eq!(over.text("reason"), "not_promoted", "{}", over.fields);
+}
+
+#[test]
+fn a_promoted_successor_is_waited_for_longer_and_gets_the_bytes() {
+    let mut stage = Stage::set();
+    stage.announce();
+    stage.next.set_role(Role::Master);
+    // Both say master, no Sentinel has confirmed, and what the old one executed now would be lost.
+    holds_for(
+        "the hold",
+        ANNOUNCED_HOLD_MAX + Duration::from_secs(1),
+        || stage.old.bytes() == 3 && stage.proxy.events(stage.mark, "hold_end").is_empty(),
+    );
+    let mut newcomer = connect(stage.proxy.addr());
+    newcomer.write_all(b"new").expect("written");
+    assert_silent(&mut newcomer, Duration::from_millis(300));
+    stage.sentinel.switch_master(stage.next.addr());
+    stage.proxy.event_after(stage.mark, "switched", FOLLOW);
+    newcomer.set_read_timeout(Some(SOON)).expect("a socket");
+    let mut back = [0; 3];
+    newcomer.read_exact(&mut back).expect("held, then served");
+    assert_eq!(read_to_end(&mut stage.client), b"", "cut, and not a reply");
+    assert_eq!((stage.old.bytes(), stage.next.bytes()), (3, 3));
+}
+
+#[test]
+fn row_21_five_failovers_given_up_hold_clients_once() {
+    let mut stage = Stage::set();
+    stage.announce();
+    stage.sentinel.abort();
+    stage.assert_resumed();
+    let mark = stage.proxy.mark();
+    for _ in 0..4 {
+        stage.sentinel.announce(stage.next.addr());
+        holds_for("traffic", Duration::from_secs(1), || {
+            echoed(&mut stage.client, b"x") == b"x"
+        });
+        stage.sentinel.abort();
+    }
+    assert!(stage.proxy.events(mark, "hold_begin").is_empty());
+
+    // One that comes is followed all the same.
+    stage.sentinel.announce(stage.next.addr());
+    stage.next.set_role(Role::Master);
+    stage.sentinel.switch_master(stage.next.addr());
+    stage.proxy.event_after(mark, "switched", FOLLOW);
+    assert_eq!(read_to_end(&mut stage.client), b"", "cut");
+}
