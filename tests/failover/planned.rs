@@ -64,7 +64,7 @@ fn two_failovers_with_two_workers() {
         }
         assert!(switched.number("cut") >= 8.0, "{}", switched.fields);
         serves(&proxy, switch.new, FOLLOW);
-        servers.settle();
+        servers.ready_again(switch);
     }
 }
 

@@ -135,6 +135,32 @@ impl Topology {
             .unwrap_or_else(|e| panic!("{e}"))
     }
 
+    /// Waits until another failover can be asked for, and gives the master.
+    ///
+    /// A Sentinel reads INFO of a calm replica every 10 s. A node that it saw as a master then, and again now, was one
+    /// all the time in its eyes: it demotes the node again, in the middle of its promotion. So each Sentinel
+    /// must have seen the demoted node as a replica; that is sooner when the test demotes it, not Sentinel after 10 s.
+    pub(crate) fn ready_again(&self, switch: Switch) -> SocketAddr {
+        let (ip, port) = (switch.new.ip().to_string(), switch.new.port().to_string());
+        let demoted = self
+            .direct(switch.old)
+            .call(&["REPLICAOF", &ip, &port])
+            .expect("the node is asked directly");
+        assert!(!demoted.is_error(), "{demoted:?}");
+        let master = self.settle();
+        wait_for("every Sentinel to know every replica", FAILOVER, || {
+            let knows = |sentinel: &Instance| {
+                let replicas = sentinel.connect().and_then(|mut conn| {
+                    conn.call(&["SENTINEL", "REPLICAS", self.cluster.master_name()])
+                });
+                let is = |r: &Value| r.field("role-reported").as_deref() == Some("slave");
+                replicas.is_ok_and(|replicas| replicas.items().iter().all(is))
+            };
+            self.cluster.sentinels().iter().all(knows).then_some(())
+        });
+        master
+    }
+
     /// Makes the test's end quiet: what is frozen goes on.
     pub(crate) fn thaw_all(&self) {
         for instance in self.cluster.nodes().iter().chain(self.cluster.sentinels()) {
