@@ -17,6 +17,7 @@ mod witness;
 #[allow(unreachable_pub)]
 mod chaos;
 
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -41,10 +42,10 @@ use proxy::{Proxy, rss_kib};
 use schedule::{Schedule, Step};
 use witness::Witnesses;
 
-/// I7: the program needs some 10 MiB, and 32 KiB and more for each of the few clients.
-const RSS_CAP_KIB: u64 = 64 * 1024;
-/// Planned failovers are not announced to clients by a hold in this version: their losses are counted.
-const ANNOUNCED_HOLD: bool = false;
+/// I7: the program needs some 8 MiB, its few clients a buffer each, whatever the size of what they send.
+const RSS_CAP_KIB: u64 = 32 * 1024;
+/// Clients are held from the announcement of a planned failover on, so that it loses nothing.
+const ANNOUNCED_HOLD: bool = true;
 /// Unless told otherwise.
 const LASTING: Duration = Duration::from_secs(90);
 /// How long it may take until the sockets of clients that went are gone.
@@ -124,21 +125,21 @@ fn run(args: &Args) -> Result<bool, String> {
     evidence.declared = nemesis.proxy.declared();
     if let Err(why) = outcome {
         page::write_history(&args.results, args.seed, &evidence)?;
+        keep_logs(&cluster, &args.results)?;
         return Err(why);
     }
-    let findings = check(
-        &evidence,
-        Demands {
-            rss_cap_kib: RSS_CAP_KIB,
-            announced_hold: ANNOUNCED_HOLD,
-        },
-    );
-    let page = page::result(args.seed, &evidence, &findings, &nemesis.proxy);
+    let demands = Demands {
+        rss_cap_kib: RSS_CAP_KIB,
+        announced_hold: ANNOUNCED_HOLD,
+    };
+    let findings = check(&evidence, demands);
+    let page = page::result(args.seed, &evidence, demands, &findings, &nemesis.proxy);
     println!("\n{page}");
     let failed = |e| format!("cannot write the result: {e}");
     std::fs::write(args.results.join("result.txt"), &page).map_err(failed)?;
     if !findings.violations.is_empty() {
         page::write_history(&args.results, args.seed, &evidence)?;
+        keep_logs(&cluster, &args.results)?;
         println!(
             "history, schedule and the proxy's logs: {}",
             args.results.display()
@@ -162,6 +163,7 @@ fn torment(
             break;
         }
         watch.follow(&nemesis.proxy);
+        announce(begun, number, &step);
         let from = micros();
         let at = now();
         let done = nemesis.perform(&step);
@@ -192,8 +194,22 @@ fn round(step: &Step, number: usize, from: u64, hurried: bool) -> Round {
     }
 }
 
+/// The live line: what goes on now; rewritten by what came of it.
+fn announce(begun: Moment, number: usize, step: &Step) {
+    let mut out = std::io::stdout();
+    if out.is_terminal() {
+        let since = now().since(begun).as_secs_f64();
+        // A terminal that is gone takes nothing from the run.
+        drop(write!(out, "{since:6.1} s  {number:>3}  {step} ..."));
+        drop(out.flush());
+    }
+}
+
 fn say(begun: Moment, number: usize, step: &Step, at: Moment, clients: &Clients, forced: bool) {
     let (requests, acked) = clients.totals();
+    if std::io::stdout().is_terminal() {
+        print!("\r\x1b[K");
+    }
     println!(
         "{:6.1} s  {number:>3}  {step}; {:.1} s{}  [{requests} requests, {acked} writes acknowledged]",
         now().since(begun).as_secs_f64(),
@@ -234,6 +250,23 @@ fn wait_gone(proxy: &Proxy, before: usize) -> usize {
             .ok_or_else(String::new)
     }));
     proxy.open_fds()
+}
+
+/// The servers' logs go with their folder; these stay.
+fn keep_logs(cluster: &Cluster, results: &Path) -> Result<(), String> {
+    let copy = || -> std::io::Result<()> {
+        for entry in std::fs::read_dir(cluster.folder())? {
+            let path = entry?.path();
+            if let Some(name) = path
+                .file_name()
+                .filter(|_| path.extension() == Some("log".as_ref()))
+            {
+                std::fs::copy(&path, results.join(name))?;
+            }
+        }
+        Ok(())
+    };
+    copy().map_err(|e| format!("cannot keep the servers' logs: {e}"))
 }
 
 fn tokens_on(node: &Instance) -> Result<Vec<Token>, String> {
