@@ -96,6 +96,11 @@ impl Op {
             _ => None,
         }
     }
+
+    /// Whether it is a write of which the client was told that it was done.
+    pub(crate) fn is_acked_write(&self) -> bool {
+        self.token().is_some() && matches!(self.outcome, Outcome::Replied(Reply::Int(_)))
+    }
 }
 
 /// A token that a node executed for a client of its own (not for its master).

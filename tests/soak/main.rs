@@ -128,6 +128,10 @@ fn run(args: &Args) -> Result<bool, String> {
         keep_logs(&cluster, &args.results)?;
         return Err(why);
     }
+    let acked = evidence.ops.iter().filter(|op| op.is_acked_write());
+    if evidence.executed.len() * 2 < acked.count() {
+        return Err("the witnesses saw less than half of what was executed".to_owned());
+    }
     let demands = Demands {
         rss_cap_kib: RSS_CAP_KIB,
         announced_hold: ANNOUNCED_HOLD,

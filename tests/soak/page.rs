@@ -90,12 +90,8 @@ pub(crate) fn write_history(folder: &Path, seed: u64, evidence: &Evidence) -> Re
 fn faults(page: &mut String, evidence: &Evidence, findings: &Findings) {
     let _ = writeln!(
         page,
-        "{:<24} {:>5} {:>14} {:>6}  {}",
-        "fault",
-        "times",
-        "longest pause",
-        "lost",
-        "acknowledged at most before the master was left"
+        "{:<24} {:>5} {:>14} {:>6}  acknowledged at most before the master was left",
+        "fault", "times", "longest pause", "lost"
     );
     let mut kinds: BTreeMap<&str, Vec<&Round>> = BTreeMap::new();
     for round in &evidence.rounds {
