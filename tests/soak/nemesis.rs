@@ -20,6 +20,8 @@ use crate::schedule::{Fault, Side, Step};
 const FAILOVER: Duration = Duration::from_secs(75);
 /// What it may need for a planned one, if it goes through with it.
 const PLANNED: Duration = Duration::from_secs(20);
+/// The longest that it does nothing after it stood still, and some.
+const TILT: Duration = Duration::from_secs(40);
 /// What it may need until all agree and follow.
 const SETTLE: Duration = Duration::from_secs(60);
 /// After healing, a new client is to be served by the master within this: the epoch's floor is released
@@ -62,6 +64,7 @@ impl<'a> Nemesis<'a> {
     /// The servers did not do what they were asked: nothing is said about the proxy.
     pub(crate) fn perform(&mut self, step: &Step) -> Result<Aftermath, String> {
         thread::sleep(step.calm);
+        self.wait_able(step);
         let done = self.beside(step.side, |nemesis| nemesis.fault(step.fault));
         self.heal()?;
         done?;
@@ -73,6 +76,29 @@ impl<'a> Nemesis<'a> {
             forced,
             stuck: self.served().err(),
         })
+    }
+
+    /// A Sentinel that was frozen for 2 s does nothing for the next 30 (TILT). Two of them, and nobody fails
+    /// over; for so long that afterwards no replica is thought good enough.
+    fn wait_able(&self, step: &Step) {
+        let asleep = match (step.fault, step.side) {
+            (Fault::Partition { .. }, _) | (_, Some(Side::FreezeSentinel(_))) => 1,
+            (Fault::KillMaster | Fault::FreezeMaster { .. }, _) => 0,
+            _ => return,
+        };
+        // In vain where the machine is so slow that they never leave it; then the step says so.
+        drop(wait_until(now() + TILT, "the Sentinels to act", || {
+            let sentinels = self.cluster.sentinels().iter();
+            let tilted = sentinels.filter(|sentinel| {
+                let info = ask(sentinel, &["INFO", "sentinel"]).ok();
+                let info = info.and_then(|info| info.text()).unwrap_or_default();
+                !info.lines().any(|line| line == "sentinel_tilt:0")
+            });
+            match tilted.count() + asleep {
+                0 | 1 => Ok(()),
+                _ => Err("too many do not".to_owned()),
+            }
+        }));
     }
 
     /// Waits until all agree and follow; true when they had to be told.
@@ -155,7 +181,11 @@ impl<'a> Nemesis<'a> {
             Fault::KillMaster => {
                 let old = self.master()?;
                 text(old.kill())?;
-                self.named_instead_of(old.addr(), None, FAILOVER).map(drop)
+                if self.named_instead_of(old.addr(), None, FAILOVER).is_ok() {
+                    return Ok(());
+                }
+                println!("        Sentinel gave the failover up: a replica is promoted by hand");
+                self.remonitor(Some(0))
             }
             // What comes of a long one is awaited when it is over.
             Fault::FreezeMaster { lasting } => frozen(self.master()?, lasting),
@@ -304,7 +334,11 @@ impl<'a> Nemesis<'a> {
 
     fn follow(&self, master: SocketAddr) -> Result<(), String> {
         let (ip, port) = (master.ip().to_string(), master.port().to_string());
-        let others = self.cluster.nodes().iter().filter(|n| n.addr() != master);
+        let others = self
+            .cluster
+            .nodes()
+            .iter()
+            .filter(|n| n.addr() != master && n.is_running());
         for node in others {
             ask(node, &["REPLICAOF", &ip, &port])?;
         }
@@ -356,7 +390,10 @@ impl<'a> Nemesis<'a> {
     fn replica(&self, replica: usize) -> Result<&'a Instance, String> {
         let master = self.majority()?;
         let cluster = self.cluster;
-        let mut replicas = cluster.nodes().iter().filter(|n| n.addr() != master);
+        let mut replicas = cluster
+            .nodes()
+            .iter()
+            .filter(|n| n.addr() != master && n.is_running());
         replicas
             .nth(replica)
             .ok_or_else(|| "no such replica".to_owned())

@@ -122,7 +122,7 @@ impl Schedule {
             },
             7 => Fault::FreezeSentinel {
                 sentinel,
-                lasting: lasting(500, 6000),
+                lasting: lasting(300, 2500),
             },
             8 => Fault::FreezeProxy {
                 lasting: lasting(50, 4000),
