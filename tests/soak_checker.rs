@@ -43,6 +43,7 @@ fn good() -> Evidence {
             fds_before: 10,
             fds_after: 10,
             rss_peak_kib: 900,
+            late_ms: 0,
         },
         stuck: Vec::new(),
     }

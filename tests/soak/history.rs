@@ -147,6 +147,9 @@ pub(crate) struct Resources {
     pub(crate) fds_after: usize,
     /// Largest resident memory seen, KiB.
     pub(crate) rss_peak_kib: u64,
+    /// The latest that the run itself was woken, milliseconds: a machine that is short of time makes everything
+    /// on it stand still now and then.
+    pub(crate) late_ms: u64,
 }
 
 /// All of it.

@@ -112,7 +112,7 @@ fn run(args: &Args) -> Result<bool, String> {
     let watch = Watch::start();
     let mut evidence = Evidence::default();
     let outcome = torment(args, &mut nemesis, &clients, &watch, &mut evidence);
-    evidence.resources.rss_peak_kib = watch.stop();
+    (evidence.resources.rss_peak_kib, evidence.resources.late_ms) = watch.stop();
     evidence.ops = clients.stop();
     if outcome.is_ok() {
         evidence.resources.fds_before = fds_before;
@@ -289,33 +289,43 @@ fn tokens_on(node: &Instance) -> Result<Vec<Token>, String> {
     Ok(tokens)
 }
 
-/// Samples the proxy's memory.
+/// Samples the proxy's memory, and how much of the machine is left for this.
 struct Watch {
     pid: Arc<AtomicU32>,
     peak: Arc<AtomicU64>,
+    late: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 impl Watch {
     fn start() -> Self {
-        let (pid, peak, stop) = (
+        let (pid, peak, late, stop) = (
             Arc::new(AtomicU32::new(0)),
+            Arc::new(AtomicU64::new(0)),
             Arc::new(AtomicU64::new(0)),
             Arc::new(AtomicBool::new(false)),
         );
         let (watched, highest, over) = (Arc::clone(&pid), Arc::clone(&peak), Arc::clone(&stop));
+        let slept = Arc::clone(&late);
         let thread = thread::spawn(move || {
             while !over.load(Ordering::Relaxed) {
                 if let Some(rss) = rss_kib(watched.load(Ordering::Relaxed)) {
                     highest.fetch_max(rss, Ordering::Relaxed);
                 }
+                let at = now();
                 thread::sleep(SAMPLE);
+                let late = now().since(at).saturating_sub(SAMPLE);
+                slept.fetch_max(
+                    u64::try_from(late.as_millis()).unwrap_or(u64::MAX),
+                    Ordering::Relaxed,
+                );
             }
         });
         Self {
             pid,
             peak,
+            late,
             stop,
             thread: Mutex::new(Some(thread)),
         }
@@ -326,13 +336,17 @@ impl Watch {
         self.pid.store(proxy.pid().unwrap_or(0), Ordering::Relaxed);
     }
 
-    fn stop(self) -> u64 {
+    /// The largest memory, KiB, and the latest that this process itself was run, milliseconds.
+    fn stop(self) -> (u64, u64) {
         self.stop.store(true, Ordering::Relaxed);
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(thread) = thread.take() {
             drop(thread.join());
         }
-        self.peak.load(Ordering::Relaxed)
+        (
+            self.peak.load(Ordering::Relaxed),
+            self.late.load(Ordering::Relaxed),
+        )
     }
 }
 

@@ -163,6 +163,11 @@ fn requests(page: &mut String, evidence: &Evidence, proxy: &Proxy) {
         .map(|(event, count)| format!("{event} {count}"))
         .collect();
     let _ = writeln!(page, "the proxy warned: {}", complaints.join(", "));
+    let _ = writeln!(
+        page,
+        "the run itself was woken late by {} ms at most",
+        r.late_ms
+    );
 }
 
 /// When each client was acknowledged a write, by client.
