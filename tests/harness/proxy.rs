@@ -14,12 +14,15 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use switchmaster::net::clock::now;
 
-use super::wait_for;
+use super::{wait_for, wait_until};
 
 /// Log lines shown when a test fails.
 const TAIL: usize = 80;
 /// A healthy start takes some milliseconds; a loaded machine some more.
 const START: Duration = Duration::from_secs(10);
+
+/// Longest until SIGSTOP is in force.
+const FROZEN_WITHIN: Duration = Duration::from_secs(3);
 
 /// For a shell of its own mount namespace: the file `$0` over the machine's, then the program in the shell's place.
 const MOUNT_HOSTS: &str = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
@@ -294,9 +297,18 @@ impl Proxy {
         self.log.locked().text.join("\n")
     }
 
-    /// SIGSTOP.
+    /// SIGSTOP, in force for every thread.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
+        // Each thread stops by itself; until the last has, bytes still flow.
+        let tasks = format!("/proc/{}/task", self.child.id());
+        wait_until("every thread of the proxy to stop", FROZEN_WITHIN, || {
+            let tasks = std::fs::read_dir(&tasks).expect("a running process");
+            tasks.flatten().all(|task| {
+                std::fs::read_to_string(task.path().join("stat"))
+                    .is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|s| s.starts_with('T')))
+            })
+        });
     }
 
     /// SIGCONT.
