@@ -40,6 +40,19 @@ fn requirepass_with_a_probe_password() {
 }
 
 #[test]
+fn passwords_that_no_server_asks_for_are_no_obstacle() {
+    let servers = Topology::start();
+    let proxy = Proxy::ready(
+        Plan::following(&servers.sentinels())
+            .env("SWITCHMASTER_FAILOVER_VERIFY", "role")
+            .env("SWITCHMASTER_SENTINEL_PASSWORD", SENTINEL_PASSWORD)
+            .env("SWITCHMASTER_PROXY_PROBE_PASSWORD", NODE_PASSWORD),
+    );
+    assert_eq!(warnings_about_the_probe(&proxy), 0);
+    assert!(proxy.events(0, "sentinel_down").is_empty());
+}
+
+#[test]
 fn requirepass_without_probe_is_accepted_by_a_majority_with_one_warning() {
     let servers = with_requirepass();
     let proxy = servers.proxy();

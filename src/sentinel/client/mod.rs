@@ -172,7 +172,8 @@ impl SentinelLink {
         channels: &[&str],
     ) -> Result<Self, ClientError> {
         let (sender, receiver) = mpsc::channel(MAX_EVENTS);
-        match Connection::open(addr, dial, ProtocolVersion::RESP3, Some(sender)).await {
+        let login = &dial.credentials;
+        match Connection::open(addr, dial, login, ProtocolVersion::RESP3, Some(sender)).await {
             Ok(mut questions) => {
                 let subscribe = questions.connection.subscribe(channels);
                 let subscribed = answer("subscribing", subscribe).await;
@@ -196,7 +197,8 @@ impl SentinelLink {
         dial: &Dial,
         channels: &[&str],
     ) -> Result<Self, ClientError> {
-        let questions = Connection::open(addr, dial, ProtocolVersion::RESP2, None).await?;
+        let login = &dial.credentials;
+        let questions = Connection::open(addr, dial, login, ProtocolVersion::RESP2, None).await?;
         let (stream, meter) = Metered::new(connect(addr, dial).await?.0);
         let info = connection_info(&dial.credentials, ProtocolVersion::RESP2);
         let mut pubsub = answer("logging in", PubSub::new(&info, stream)).await?;
@@ -340,6 +342,8 @@ impl SentinelLink {
 #[derive(Debug)]
 pub struct RoleLink {
     connection: Connection,
+    /// The login that was configured failed, and this is a connection without one.
+    refused_login: Option<String>,
 }
 
 impl RoleLink {
@@ -348,8 +352,18 @@ impl RoleLink {
     /// # Errors
     /// When the node cannot be reached, refuses the login or does not answer in time.
     pub async fn open(addr: &HostPort, dial: &Dial) -> Result<Self, ClientError> {
-        let connection = Connection::open(addr, dial, ProtocolVersion::RESP2, None).await?;
-        Ok(Self { connection })
+        let open = |login| Connection::open(addr, dial, login, ProtocolVersion::RESP2, None);
+        match open(&dial.credentials).await {
+            // AUTH fails as well at a server that has no password (yet): those are rolled out to one side after the other.
+            Err(ClientError::Auth(why)) => Ok(Self {
+                connection: open(&Credentials::default()).await?,
+                refused_login: Some(why),
+            }),
+            other => Ok(Self {
+                connection: other?,
+                refused_login: None,
+            }),
+        }
     }
 
     /// What the node says it is.
@@ -362,9 +376,11 @@ impl RoleLink {
                 _ => RoleReport::NotADataNode,
             },
             Ok(_) => RoleReport::NotADataNode,
-            Err(ClientError::LoginNeeded(why) | ClientError::NoPermission(why)) => {
-                RoleReport::Refused(why)
-            }
+            Err(ClientError::LoginNeeded(why)) => match &self.refused_login {
+                Some(refused) => RoleReport::LoginFailed(refused.clone()),
+                None => RoleReport::Refused(why),
+            },
+            Err(ClientError::NoPermission(why)) => RoleReport::Refused(why),
             Err(ClientError::Auth(why)) => RoleReport::LoginFailed(why),
             Err(ClientError::Protocol(why)) if why.contains("LOADING") => RoleReport::Loading,
             Err(e) => RoleReport::Failed(e.to_string()),
@@ -407,6 +423,7 @@ impl Connection {
     async fn open(
         addr: &HostPort,
         dial: &Dial,
+        login: &Credentials,
         protocol: ProtocolVersion,
         events: Option<mpsc::Sender<RawEvent>>,
     ) -> Result<Self, ClientError> {
@@ -423,7 +440,7 @@ impl Connection {
                 Ok::<(), ()>(())
             });
         }
-        let info = connection_info(&dial.credentials, protocol);
+        let info = connection_info(login, protocol);
         let opening = MultiplexedConnection::new_with_config(&info, stream, config);
         let (connection, driver) = answer("logging in", opening).await?;
         let driver: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(driver);
