@@ -284,6 +284,15 @@ impl World {
                     self.view(addr, epoch, Asked::OnHint(Hint::SwitchMaster)),
                 );
             }
+            // The answer to a question of an earlier time.
+            ["view", who, addr, epoch, asked_at] => {
+                let epoch = epoch.parse().map_err(|_| "no epoch")?;
+                let mut said = self.view(addr, epoch, Asked::ByPoll);
+                if let Said::View { asked_at: at, .. } = &mut said {
+                    *at = moment(asked_at.parse().map_err(|_| "no time")?);
+                }
+                self.say(who, said);
+            }
             ["poll", rest @ ..] => {
                 let at = rest.iter().position(|w| *w == ":").ok_or("no colon")?;
                 let [addr, epoch] = &rest[at + 1..] else {

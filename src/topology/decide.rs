@@ -284,11 +284,15 @@ impl Beliefs {
         if self.floor.is_none_or(|floor| floor < epoch) {
             self.floor = Some(epoch);
             self.below = None;
+            // Who was told to monitor anew before this epoch does not say by it that the epoch is void.
+            self.links.values_mut().for_each(|l| l.monitored_at = None);
         }
     }
 
     /// The counter-rule against a lone rogue or leftover: a candidate named by one voter, which cannot be verified,
     /// is not counted while a strict majority of all voters names one other address. True when set aside.
+    ///
+    /// Who names it at the floor speaks of a failover that never came to be, and is no second voter.
     pub fn set_aside(&mut self, now: Moment, candidate: &MasterAddr) -> bool {
         let voters = self.voters().len();
         let mut others: BTreeMap<&NodeAddr, usize> = BTreeMap::new();
@@ -296,7 +300,7 @@ impl Beliefs {
         let mut naming = 0;
         for s in &statements {
             if s.view.master.0 == *candidate.host_port() {
-                naming += 1;
+                naming += usize::from(Some(s.view.epoch) > self.floor);
             } else {
                 *others.entry(&s.view.master).or_default() += 1;
             }
@@ -307,6 +311,7 @@ impl Beliefs {
         for link in self.links.values_mut() {
             if let Some(said) = &link.said
                 && said.view.master.0 == *candidate.host_port()
+                && Some(said.view.epoch) > self.floor
             {
                 link.set_aside = Some(said.view.master.clone());
             }
@@ -321,8 +326,12 @@ impl Beliefs {
         }
         let statements = self.statements(now);
         let outvoted = statements.len() * 2 > self.voters().len();
+        let floor = self.floor;
         for link in self.links.values_mut() {
-            let seconded = |aside: &NodeAddr| statements.iter().any(|s| s.view.master == *aside);
+            let seconds = |s: &Statement, aside: &NodeAddr| {
+                s.view.master == *aside && Some(s.view.epoch) > floor
+            };
+            let seconded = |aside: &NodeAddr| statements.iter().any(|s| seconds(s, aside));
             if !outvoted || link.set_aside.as_ref().is_some_and(seconded) {
                 link.set_aside = None;
             }

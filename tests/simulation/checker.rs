@@ -204,7 +204,9 @@ impl Checker {
             Tale::SetAside(addr) => {
                 let node = node_of(addr);
                 let statements = self.statements(now, false);
-                let lone = statements.iter().filter(|s| s.node == node).count() == 1;
+                let floor = self.floor;
+                let names = |s: &Seen| s.node == node && Some(s.epoch) > floor;
+                let lone = statements.iter().filter(|s| names(s)).count() == 1;
                 let voters = self.voters();
                 let majority =
                     |n: usize| statements.iter().filter(|s| s.node == n).count() * 2 > voters;
@@ -216,7 +218,7 @@ impl Checker {
                     );
                 }
                 for heard in &mut self.links {
-                    if heard.seen.as_ref().is_some_and(|s| s.node == node) {
+                    if heard.seen.as_ref().is_some_and(names) {
                         heard.set_aside = Some(node);
                     }
                 }
@@ -317,6 +319,10 @@ impl Checker {
 
     /// After everything of a step was done. `open` when the fence lets bytes pass.
     pub(crate) fn end(&mut self, now: u64, state: &State, floor: Option<u64>) {
+        // What was adopted in this step is what is counted from.
+        if floor > self.floor {
+            self.check_floor(now, floor);
+        }
         self.count(now);
         self.track_below(now);
         self.check_floor(now, floor);
@@ -415,14 +421,23 @@ impl Checker {
     }
 
     /// One voice for the open master, whatever its epoch, does not count against a majority that moved on; and who was not
-    /// counted counts again when no majority is left.
+    /// counted counts again when no majority is left, or a second voter says the same above the floor.
     fn count(&mut self, now: u64) {
         // Right after a standstill nothing is counted before all have answered.
         let resumed = |cause| cause == HoldCause::Resumed;
         let settling = matches!(self.was.phase, Phase::Held { cause, .. } if resumed(cause));
         let voters = self.voters();
-        if !settling && self.statements(now, true).len() * 2 <= voters {
-            self.links.iter_mut().for_each(|l| l.set_aside = None);
+        let counted = self.statements(now, true);
+        let floor = self.floor;
+        let seconded = |node| {
+            counted
+                .iter()
+                .any(|s| s.node == node && Some(s.epoch) > floor)
+        };
+        for heard in self.links.iter_mut().filter(|_| !settling) {
+            if counted.len() * 2 <= voters || heard.set_aside.is_some_and(seconded) {
+                heard.set_aside = None;
+            }
         }
         let (Some(floor), Some(node)) = (self.floor, self.generations.last().copied()) else {
             return;
@@ -457,6 +472,9 @@ impl Checker {
             return;
         };
         self.floor = floor;
+        if new > old {
+            self.links.iter_mut().for_each(|l| l.monitored = None);
+        }
         if new >= old {
             return;
         }
@@ -484,7 +502,8 @@ impl Checker {
         }
         self.below = None;
         for heard in &mut self.links {
-            if let Some(seen) = heard.seen.as_ref().filter(|s| s.epoch >= old) {
+            let other = |s: &&Seen| s.epoch >= old && below.is_none_or(|b| b.node != s.node);
+            if let Some(seen) = heard.seen.as_ref().filter(other) {
                 heard.set_aside = Some(seen.node);
             }
         }

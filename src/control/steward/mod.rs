@@ -188,10 +188,18 @@ impl Steward {
             Said::Hint(Hint::Aborted) => self.give_up_announcement(now, Unfulfilled::Aborted),
             _ => {}
         }
-        let heard = matches!(observation.said, Said::View { view: Ok(_), .. });
+        // An answer to a question of before the standstill is none.
+        let asked = match observation.said {
+            Said::View {
+                view: Ok(_),
+                asked_at,
+                ..
+            } => Some(asked_at),
+            _ => None,
+        };
         self.beliefs.observe(now, observation);
-        if let Some((_, first)) = &mut self.settling
-            && heard
+        if let Some((since, first)) = &mut self.settling
+            && asked.is_some_and(|at| at >= *since)
         {
             first.get_or_insert(now);
         }
