@@ -189,17 +189,11 @@ impl Steward {
             _ => {}
         }
         // An answer to a question of before the standstill is none.
-        let asked = match observation.said {
-            Said::View {
-                view: Ok(_),
-                asked_at,
-                ..
-            } => Some(asked_at),
-            _ => None,
-        };
+        let heard = matches!(observation.said,
+            Said::View { view: Ok(_), asked_at, .. } if self.settling.is_none_or(|(since, _)| asked_at >= since));
         self.beliefs.observe(now, observation);
-        if let Some((since, first)) = &mut self.settling
-            && asked.is_some_and(|at| at >= *since)
+        if let Some((_, first)) = &mut self.settling
+            && heard
         {
             first.get_or_insert(now);
         }
