@@ -5,6 +5,7 @@
 //! input. Nothing here waits, dials or logs, so a test (or a simulation) can be the whole world.
 
 mod announced;
+mod health;
 mod trial;
 
 use std::collections::VecDeque;
@@ -38,10 +39,6 @@ const DOUBT_EVERY: Duration = Duration::from_secs(1);
 const SET_ASIDE_AFTER: Duration = Duration::from_secs(3);
 /// How often a master that said it is a replica is asked again.
 const REPLICA_AGAIN: Duration = Duration::from_millis(250);
-/// How often it is said that there is still no master.
-const WAITING_EVERY: Duration = Duration::from_secs(10);
-/// Most silent Sentinels named in one line.
-const MOST_NAMED: usize = 5;
 /// Before this, waiting for the first master is ordinary start-up.
 const WAITING_FIRST: Duration = Duration::from_secs(1);
 
@@ -321,9 +318,29 @@ impl Steward {
             self.actions.push_back(Action::CheckMaster);
         }
         self.expire_announcement(now);
+        self.set_aside_for_current(now);
         self.reconsider(now);
         self.try_again(now);
         self.tell_waiting(now);
+    }
+
+    /// The counter-rule for the master in force: one voter alone does not keep clients at a master that denies being
+    /// one, or cannot be reached, while most name another.
+    fn set_aside_for_current(&mut self, now: Moment) {
+        let denied = self.holds.says_replica || self.holds.unreachable;
+        let long = self
+            .held
+            .is_some_and(|(_, since)| now.since(since) >= SET_ASIDE_AFTER);
+        let current = self
+            .master
+            .as_ref()
+            .map(|m| m.addr.clone())
+            .filter(|_| denied && long);
+        if let Some(current) = current
+            && self.beliefs.set_aside(now, &current)
+        {
+            self.tell(Tale::SetAside(current));
+        }
     }
 
     fn stood_still(&mut self, now: Moment, gap: Duration) {
@@ -558,40 +575,6 @@ impl Steward {
 
     fn is_master(&self, addr: &MasterAddr) -> bool {
         self.master.as_ref().is_some_and(|m| m.addr == *addr)
-    }
-
-    fn note_health(&mut self, now: Moment, verdict: &Verdict) {
-        let lost = matches!(verdict, Verdict::Keep(Why::NoFreshView)) && self.master.is_some();
-        if lost != self.lost {
-            self.lost = lost;
-            let census = self.beliefs.census(now, None);
-            self.tell(if lost {
-                Tale::SentinelsLost(census)
-            } else {
-                Tale::SentinelsBack
-            });
-        }
-        let ambiguous = matches!(verdict, Verdict::Keep(Why::Ambiguous));
-        if ambiguous != self.ambiguous {
-            self.ambiguous = ambiguous;
-            self.tell(Tale::Ambiguous(ambiguous));
-        }
-    }
-
-    fn tell_waiting(&mut self, now: Moment) {
-        if self.published.phase == Phase::Serving {
-            self.next_waiting = now + WAITING_FIRST;
-        } else if now >= self.next_waiting {
-            self.next_waiting = now + WAITING_EVERY;
-            let census = self.beliefs.census(now, None);
-            let silent = self.beliefs.silent(MOST_NAMED);
-            let held = self.held.map(|(cause, _)| cause);
-            self.tell(Tale::Waiting {
-                census,
-                silent,
-                held,
-            });
-        }
     }
 
     fn tell(&mut self, tale: Tale) {
