@@ -308,7 +308,10 @@ impl Checker {
             .filter_map(|l| l.seen.as_ref())
             .any(|s| s.asked_at >= self.distrust);
         let silent = now >= self.distrust + SETTLE_SILENT || self.all_down_when_probed;
-        if began < self.distrust || !(fresh || silent) {
+        // Before the first standstill there is nothing to be confirmed: a candidate that was named when it was asked
+        // is adopted although its Sentinels fell silent meanwhile.
+        let stood_still = self.distrust > 0;
+        if stood_still && (began < self.distrust || !(fresh || silent)) {
             self.fail(
                 Property::Standstill,
                 now,

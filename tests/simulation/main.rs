@@ -25,7 +25,7 @@ use self::schedule::Schedule;
 use self::world::{Outcome, World};
 
 /// First of the schedules that are always played.
-const FIRST: u64 = 1;
+const FIRST: u64 = 300_000;
 /// Schedules played by default: a few seconds in the dev profile.
 const RUNS: u64 = 3000;
 /// Schedules within which a planted defect has to be seen.
