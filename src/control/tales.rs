@@ -169,7 +169,7 @@ fn ready(entry: &Entry, swap: &Swap) {
     let verify_ms = millis(*verify);
     info!(
         event = "ready", proxy, master_name = %entry.master, master = %to, generation = generation.0, epoch = epoch.0, verify_ms,
-        "serving: {to} is the master by Sentinel and by its own ROLE"
+        "serving: {to} is the master"
     );
 }
 
