@@ -26,6 +26,7 @@ use crate::sentinel::watcher::Subscriber;
 use crate::session::close::CloseReason;
 use crate::telemetry::Lines;
 use crate::topology::publish::{self, Reader};
+use crate::topology::rules::SentinelsLost;
 use crate::topology::{Phase, State};
 use crate::worker::{Counters, Pool};
 use crate::{control, worker};
@@ -190,6 +191,7 @@ fn start(
         let (seen, observations) = mpsc::channel(control::MAX_OBSERVATIONS);
         subscribers.push(Subscriber {
             master: proxy.master.clone(),
+            leases: config.rules.when_sentinels_are_lost == SentinelsLost::Stop,
             observations: seen,
         });
         plans.push((

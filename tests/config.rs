@@ -111,6 +111,8 @@ fn the_example_names_every_key_in_its_table() {
     for line in EXAMPLE.lines() {
         if let Some(found) = Section::ALL.into_iter().find(|s| s.header() == line) {
             section = Some(found);
+            // Its keys are the operator's own.
+            shown.extend(found.keys().filter(|key| key.name().is_empty()));
         }
         if let Some((name, _)) = line.strip_prefix("# ").and_then(|l| l.split_once(" = "))
             && let Some(section) = section
@@ -193,6 +195,9 @@ fn every_key_has_a_working_twin() {
                     password.to_str().expect("text")
                 }
                 Key::Discover => "false",
+                Key::AddressMap => "172.19.0.2:6379=redis-a:6379,172.19.0.3=10.0.0.3",
+                Key::FenceAtOdown => "true",
+                Key::WhenSentinelsAreLost => "stop",
                 Key::OnSwitch => "close",
                 Key::Agree => "majority",
                 Key::Verify => "role",

@@ -17,6 +17,7 @@
 //! 85   announce s1 A B               s1 leads a failover from A and is about to promote B
 //! 86   successor B master            what the announced successor answers now (an error when it is not asked)
 //! 90   doubt
+//! 95   odown s1 yes                 its views say from now on that a quorum calls the master down (`no`: not)
 //! expect serving A 1               phase, master, generation now (held CAUSE A 1 | sealed CAUSE A 1 | none)
 //! expect told role_rejected        this was told since the last `expect told`/`expect untold` (`untold`: was not)
 //! ```
@@ -34,7 +35,7 @@ use switchmaster::net::clock::Moment;
 use switchmaster::topology::observation::{
     Asked, Hint, NoView, Observation, RoleReport, RunId, Said, Succession, View,
 };
-use switchmaster::topology::rules::{Agree, HoldMax, Rules, Verify};
+use switchmaster::topology::rules::{Agree, HoldMax, Rules, SentinelsLost, Verify};
 use switchmaster::topology::{Epoch, MasterAddr, Phase, State};
 
 /// Where every name leads.
@@ -79,6 +80,7 @@ struct World {
     roles: BTreeMap<String, RoleReport>,
     polls: BTreeMap<String, (String, u64, u64)>,
     up: BTreeSet<String>,
+    odown: BTreeSet<String>,
     told: Vec<String>,
     dial: Option<(MasterAddr, u64)>,
     master: Option<MasterAddr>,
@@ -124,6 +126,7 @@ impl World {
             roles: BTreeMap::new(),
             polls: BTreeMap::new(),
             up: BTreeSet::new(),
+            odown: BTreeSet::new(),
             told: Vec::new(),
             dial: None,
             master: None,
@@ -183,17 +186,17 @@ impl World {
         for (who, addr, epoch) in due {
             self.polls
                 .insert(who.clone(), (addr.clone(), epoch, self.now + 1000));
-            self.say(&who, self.view(&addr, epoch, Asked::ByPoll));
+            self.say(&who, self.view(&who, &addr, epoch, Asked::ByPoll));
         }
     }
 
-    fn view(&self, addr: &str, epoch: u64, asked: Asked) -> Said {
+    fn view(&self, who: &str, addr: &str, epoch: u64, asked: Asked) -> Said {
         let view = View {
             master: node(addr),
             epoch: Epoch(epoch),
             down_after: Some(Duration::from_millis(1500)),
             quorum: Some(2),
-            flags: "master".to_owned(),
+            objectively_down: self.odown.contains(who),
         };
         let at = moment(self.now);
         Said::View {
@@ -281,13 +284,13 @@ impl World {
                 let epoch = epoch.parse().map_err(|_| "no epoch")?;
                 self.say(
                     who,
-                    self.view(addr, epoch, Asked::OnHint(Hint::SwitchMaster)),
+                    self.view(who, addr, epoch, Asked::OnHint(Hint::SwitchMaster)),
                 );
             }
             // The answer to a question of an earlier time.
             ["view", who, addr, epoch, asked_at] => {
                 let epoch = epoch.parse().map_err(|_| "no epoch")?;
-                let mut said = self.view(addr, epoch, Asked::ByPoll);
+                let mut said = self.view(who, addr, epoch, Asked::ByPoll);
                 if let Said::View { asked_at: at, .. } = &mut said {
                     *at = moment(asked_at.parse().map_err(|_| "no time")?);
                 }
@@ -305,6 +308,18 @@ impl World {
                         .insert((*who).to_owned(), ((*addr).to_owned(), epoch, first));
                 }
                 self.poll_due();
+            }
+            ["odown", who, state] => {
+                let down = match *state {
+                    "yes" => true,
+                    "no" => false,
+                    _ => return Err("yes or no".to_owned()),
+                };
+                if down {
+                    self.odown.insert((*who).to_owned());
+                } else {
+                    self.odown.remove(*who);
+                }
             }
             ["hint", who, hint] => {
                 let payload = "master m 127.0.0.1 1 @ m 127.0.0.1 1";
@@ -450,6 +465,10 @@ fn read_rules(text: &str) -> Rules {
         match word.split_once('=').expect("key=value") {
             ("agree", "majority") => rules.agree = Agree::Majority,
             ("verify", "role") => rules.verify = Verify::Role,
+            ("when_sentinels_are_lost", "stop") => {
+                rules.when_sentinels_are_lost = SentinelsLost::Stop;
+            }
+            ("fence_at_odown", "true") => rules.fence_at_odown = true,
             ("hold_max", d) => {
                 rules.hold_max = HoldMax::Fixed(humantime::parse_duration(d).expect("a duration"));
             }

@@ -126,6 +126,10 @@ impl Reader<'_> {
                     "`proxy` is a list of entries",
                     "write [[proxy]] with two brackets on each side",
                 )),
+                (Some(Section::AddressMap), DeValue::Table(table)) => {
+                    let item = self.address_map(table, self.source(name.span()), problems);
+                    document.global.set(Key::AddressMap, item);
+                }
                 (Some(section), DeValue::Table(table)) => {
                     self.table(section, table, &mut document.global, problems);
                 }
@@ -188,6 +192,33 @@ impl Reader<'_> {
                 Some(key) => items.set(key, self.item(value)),
                 None => problems.push(self.unknown_key(section, name)),
             }
+        }
+    }
+
+    /// The one table whose keys are values. Written as one would in a variable: `announced=reachable`.
+    fn address_map(
+        &self,
+        table: &DeTable<'_>,
+        source: Source,
+        problems: &mut Vec<Problem>,
+    ) -> Item {
+        let mut entries = Vec::new();
+        for (announced, reachable) in in_order(table) {
+            let place = self.source(announced.span().start..reachable.span().end);
+            match reachable.get_ref() {
+                DeValue::String(text) => {
+                    entries.push(Item::text(format!("{}={text}", announced.get_ref()), place));
+                }
+                _ => problems.push(Problem::at(
+                    &place,
+                    "address_map: a text in quotes is needed on both sides",
+                    "write \"172.19.0.2:6379\" = \"redis-a.internal:6379\" (an address has dots, so its quotes are needed)",
+                )),
+            }
+        }
+        Item {
+            raw: Raw::List(entries),
+            source,
         }
     }
 

@@ -10,13 +10,14 @@ use super::env::Environment;
 use super::problem::{Error, Problem, Source, printable};
 use super::schema::{ENV_PROBE_PASSWORD, ENV_SENTINEL_PASSWORD, Key};
 use super::secret::Places;
-use super::text::{listen_addr, network, plain_name, proxy_name, refusal, sentinel_addr};
+use super::text::{listen_addr, mapping, network, plain_name, proxy_name, refusal, sentinel_addr};
 use super::value::{Listed, Values};
 use super::written::Items;
 use super::{Config, Loaded, Proxy, Written};
 use crate::net::addr::ListenAddr;
+use crate::net::address_map::AddressMap;
 use crate::sentinel::Credentials;
-use crate::topology::rules::{Agree, HoldMax, Rules, Verify};
+use crate::topology::rules::{Agree, HoldMax, Rules, SentinelsLost, Verify};
 use crate::worker::Workers;
 use crate::{listener, sentinel, session, telemetry};
 
@@ -28,6 +29,8 @@ const MAX_PROXIES: usize = 256;
 const MAX_LISTENERS: usize = 64;
 /// Most networks one entry allows.
 const MAX_NETWORKS: usize = 1024;
+/// Most entries of `[address_map]`.
+const MAX_MAPPINGS: usize = 1024;
 /// Bounds of the counts.
 const MAX_HELD: RangeInclusive<usize> = 0..=1_000_000;
 const MAX_CONNECTIONS: RangeInclusive<usize> = 0..=10_000_000;
@@ -70,6 +73,7 @@ pub(super) fn resolve(
         .count_or_auto(Key::Workers, WORKERS)
         .and_then(NonZeroUsize::new)
         .map_or(Workers::Auto, Workers::Fixed);
+    sentinel.address_map = address_map(&mut values);
     let log = log(&mut values);
 
     let mut logins = Logins {
@@ -142,6 +146,7 @@ fn sentinel(values: &mut Values<'_>) -> sentinel::Config {
             username: values.text(Key::SentinelUsername, plain_name),
             password: None,
         },
+        address_map: AddressMap::default(),
         discover: values.boolean(Key::Discover, default.discover),
         connect_timeout: values.duration(
             Key::SentinelConnectTimeout,
@@ -150,6 +155,22 @@ fn sentinel(values: &mut Values<'_>) -> sentinel::Config {
         ),
         poll_interval: values.duration(Key::PollInterval, POLL_INTERVAL, default.poll_interval),
     }
+}
+
+fn address_map(values: &mut Values<'_>) -> AddressMap {
+    let mut map = AddressMap::default();
+    if let Listed::Values(listed) = values.list(Key::AddressMap, MAX_MAPPINGS, mapping) {
+        for (mapping, source) in listed {
+            if !map.insert(mapping) {
+                values.push(Problem::at(
+                    &source,
+                    "address_map: this address is announced twice",
+                    "keep one of the two lines",
+                ));
+            }
+        }
+    }
+    map
 }
 
 fn rules(values: &mut Values<'_>) -> Rules {
@@ -183,8 +204,17 @@ fn rules(values: &mut Values<'_>) -> Rules {
         announced_hold_max: values.duration(
             Key::AnnouncedHoldMax,
             ANNOUNCED_HOLD_MAX,
-            Rules::default().announced_hold_max,
+            default.announced_hold_max,
         ),
+        when_sentinels_are_lost: values.choice(
+            Key::WhenSentinelsAreLost,
+            &[
+                ("serve", SentinelsLost::Serve),
+                ("stop", SentinelsLost::Stop),
+            ],
+            default.when_sentinels_are_lost,
+        ),
+        fence_at_odown: values.boolean(Key::FenceAtOdown, default.fence_at_odown),
     }
 }
 

@@ -11,6 +11,8 @@ pub enum Section {
     Proxy,
     /// `[proxy.probe]`
     Probe,
+    /// `[address_map]`, whose keys are the operator's own.
+    AddressMap,
     /// `[limits]`
     Limits,
     /// `[log]`
@@ -19,11 +21,12 @@ pub enum Section {
 
 impl Section {
     /// All tables, in the order of the example file.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Sentinel,
         Self::Failover,
         Self::Proxy,
         Self::Probe,
+        Self::AddressMap,
         Self::Limits,
         Self::Log,
     ];
@@ -35,6 +38,7 @@ impl Section {
             Self::Failover => "failover",
             Self::Proxy => "proxy",
             Self::Probe => "proxy.probe",
+            Self::AddressMap => "address_map",
             Self::Limits => "limits",
             Self::Log => "log",
         }
@@ -47,6 +51,7 @@ impl Section {
             Self::Failover => "[failover]",
             Self::Proxy => "[[proxy]]",
             Self::Probe => "[proxy.probe]",
+            Self::AddressMap => "[address_map]",
             Self::Limits => "[limits]",
             Self::Log => "[log]",
         }
@@ -108,6 +113,10 @@ keys! {
     Agree = Failover, "agree";
     /// What a claimed master has to prove.
     Verify = Failover, "verify";
+    /// What happens to clients while no majority of the Sentinels answers.
+    WhenSentinelsAreLost = Failover, "when_sentinels_are_lost";
+    /// Hold as soon as a quorum calls the master down.
+    FenceAtOdown = Failover, "fence_at_odown";
     /// Most clients that wait at once.
     MaxHeld = Failover, "max_held";
     /// The proxy entry's name in logs.
@@ -128,6 +137,8 @@ keys! {
     ProbeUsername = Probe, "username";
     /// File that holds the password of the proxy's own ROLE checks.
     ProbePasswordFile = Probe, "password_file";
+    /// Announced address -> reachable address; the whole table.
+    AddressMap = AddressMap, "";
     /// Data-plane threads.
     Workers = Limits, "workers";
     /// What is logged.
@@ -139,7 +150,10 @@ keys! {
 impl Key {
     /// Its dotted name: `failover.hold_max`.
     pub fn path(self) -> String {
-        format!("{}.{}", self.section().name(), self.name())
+        match (self.section().name(), self.name()) {
+            (table, "") => table.to_owned(),
+            (table, name) => format!("{table}.{name}"),
+        }
     }
 
     /// Its environment twin: `SWITCHMASTER_FAILOVER_HOLD_MAX`.

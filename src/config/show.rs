@@ -9,7 +9,7 @@ use super::secret;
 use super::written::Items;
 use super::{Config, Proxy, Written};
 use crate::telemetry::Format;
-use crate::topology::rules::{Agree, HoldMax, Verify};
+use crate::topology::rules::{Agree, HoldMax, SentinelsLost, Verify};
 use crate::worker::Workers;
 
 /// Sources stand in this column where values leave room.
@@ -39,6 +39,7 @@ pub(super) fn render(config: &Config, written: &Written) -> String {
         page.section(Section::Probe, config, proxy, items);
         page.password(password.as_ref());
     }
+    page.address_map(config, &written.global);
     for section in [Section::Limits, Section::Log] {
         page.section(section, config, &config.proxies[0], &written.global);
     }
@@ -61,6 +62,15 @@ impl Page {
                 }
                 None => self.line(&format!("# {} =", key.name()), Some("not set")),
             }
+        }
+    }
+
+    fn address_map(&mut self, config: &Config, items: &Items) {
+        self.line(&format!("\n{}", Section::AddressMap.header()), None);
+        let source = items.source(Key::AddressMap).to_string();
+        for (announced, reachable) in config.sentinel.address_map.entries() {
+            let entry = format!("{} = {}", text(announced), text(reachable));
+            self.line(&entry, Some(&source));
         }
     }
 
@@ -106,6 +116,11 @@ fn value(key: Key, config: &Config, proxy: &Proxy, items: &Items) -> Option<Stri
             Verify::Auto => "auto",
             Verify::Role => "role",
         }),
+        Key::WhenSentinelsAreLost => text(match config.rules.when_sentinels_are_lost {
+            SentinelsLost::Serve => "serve",
+            SentinelsLost::Stop => "stop",
+        }),
+        Key::FenceAtOdown => config.rules.fence_at_odown.to_string(),
         Key::MaxHeld => proxy.session.max_held.to_string(),
         Key::Name => text(&proxy.name),
         Key::Master => text(&proxy.master),
@@ -115,6 +130,8 @@ fn value(key: Key, config: &Config, proxy: &Proxy, items: &Items) -> Option<Stri
         Key::MaxConnections => proxy.listener.max_connections.to_string(),
         Key::UpstreamUserTimeout => duration(proxy.session.upstream_user_timeout),
         Key::ProbeUsername => text(proxy.probe.username.as_ref()?),
+        // Has a page of its own: its keys are values.
+        Key::AddressMap => return None,
         Key::Workers => match config.workers {
             Workers::Auto => text("auto"),
             Workers::Fixed(count) => count.to_string(),

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::problem::printable;
 use super::value::Refusal;
 use crate::net::addr::{AddrError, DEFAULT_SENTINEL_PORT, HostPort, ListenAddr, SentinelAddr};
+use crate::net::address_map::Mapping;
 
 /// Longest name of a proxy entry, in bytes.
 const MAX_PROXY_NAME: usize = 64;
@@ -77,6 +78,19 @@ pub(super) fn network(text: &str) -> Result<IpNet, Refusal> {
                 "write an address and the length of its prefix, for example \"10.0.0.0/8\", or one address",
             )
         })
+}
+
+pub(super) fn mapping(text: &str) -> Result<Mapping, Refusal> {
+    let help = "write \"announced\" = \"reachable\", both with a port or both without: \
+                \"172.19.0.2:6379\" = \"redis-a.internal:6379\"";
+    let (announced, reachable) = text.split_once('=').ok_or_else(|| {
+        refusal(
+            format!("\"{}\" has no \"=\"", printable(text)),
+            "write announced=reachable",
+        )
+    })?;
+    Mapping::parse(announced.trim(), reachable.trim())
+        .map_err(|e| refusal(format!("\"{}\": {e}", printable(text)), help))
 }
 
 pub(super) fn proxy_name(text: &str) -> Result<(), Refusal> {

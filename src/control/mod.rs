@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use self::action::{Action, Swap, Tale};
 use self::link::{Dialled, MasterLink};
-use self::steward::{Steward, VALIDITY};
+use self::steward::Steward;
 use self::succession::Successor;
 use crate::net::addr::{HostPort, NodeAddr};
 use crate::net::clock::now;
@@ -185,7 +185,8 @@ impl Control {
             // A connection that proved nothing is not kept open on a node that is not ours.
             self.verified = None;
             // From the moment that the standstill was looked for, not from now: one in between must not pass.
-            self.entry.publisher.extend(at + VALIDITY);
+            let until = self.steward.valid_until(at);
+            self.entry.publisher.extend(until);
         }
     }
 

@@ -10,7 +10,7 @@ use super::action::{Swap, Tale, Unfulfilled};
 use crate::net::addr::SentinelAddr;
 use crate::topology::decide::{Candidate, Census};
 use crate::topology::observation::RoleReport;
-use crate::topology::rules::Verify;
+use crate::topology::rules::{SentinelsLost, Verify};
 use crate::topology::{HoldCause, MasterAddr};
 
 /// Tells what can be told at once.
@@ -65,22 +65,7 @@ pub(super) fn tell(entry: &Entry, tale: &Tale) {
             "Sentinel {sentinel} names our own listener {addr} as the master; that is not followed. Listen on another \
              port, or announce the master by an address that is not this host's loopback"
         ),
-        Tale::SentinelsLost(census) if census.ignorant > 0 => warn!(
-            event = "sentinels_lost",
-            proxy,
-            degraded = true,
-            ignorant = census.ignorant,
-            "{} of {} Sentinels answer, but know no master named \"{}\" any longer; the last verified master keeps serving",
-            census.ignorant,
-            census.voters,
-            entry.master
-        ),
-        Tale::SentinelsLost(_) => warn!(
-            event = "sentinels_lost",
-            proxy,
-            degraded = true,
-            "no Sentinel has had an answer that counts for 3 s; the last verified master keeps serving, but a failover would go unnoticed"
-        ),
+        Tale::SentinelsLost(census) => sentinels_lost(entry, *census),
         Tale::SentinelsBack => {
             info!(
                 event = "sentinels_back",
@@ -187,6 +172,36 @@ fn tell_candidate(entry: &Entry, candidate: &Candidate) {
     info!(
         event = "master_candidate", proxy, addr = %addr, epoch, support, voters, trigger,
         "{support} of {voters} Sentinels name {addr} at epoch {epoch}; asking for its role"
+    );
+}
+
+fn sentinels_lost(entry: &Entry, census: Census) {
+    let proxy = &*entry.name;
+    let Census {
+        ignorant, voters, ..
+    } = census;
+    let what = if ignorant > 0 {
+        let master = &entry.master;
+        format!(
+            "{ignorant} of {voters} Sentinels answer, but know no master named \"{master}\" any longer"
+        )
+    } else {
+        "no Sentinel has had an answer that counts for 3 s".to_owned()
+    };
+    let then = match entry.rules.when_sentinels_are_lost {
+        SentinelsLost::Serve => {
+            "the last verified master keeps serving, but a failover would go unnoticed"
+        }
+        SentinelsLost::Stop => {
+            "clients wait until a majority answers again (failover.when_sentinels_are_lost is \"stop\")"
+        }
+    };
+    warn!(
+        event = "sentinels_lost",
+        proxy,
+        degraded = true,
+        ignorant,
+        "{what}; {then}"
     );
 }
 

@@ -1,6 +1,7 @@
 //! What every room may use of the network: addresses, clock, waiting times, streams, socket options.
 
 pub mod addr;
+pub mod address_map;
 pub mod backoff;
 pub mod clock;
 pub mod counter;

@@ -15,6 +15,7 @@ use super::client::Dial;
 use super::watcher::{Found, Heard, Subscriber, Watcher};
 use super::{Config, Peer};
 use crate::net::addr::SentinelAddr;
+use crate::net::address_map::AddressMap;
 use crate::net::clock::{Moment, now};
 use crate::topology::observation::{Observation, RunId, Said};
 
@@ -50,6 +51,7 @@ pub fn follow(
     let (found, reports) = mpsc::channel(MAX_REPORTS);
     let flock = Flock {
         config: config.clone(),
+        address_map: Arc::new(config.address_map.clone()),
         subscribers: subscribers.into(),
         tasks: tasks.clone(),
         end: end.clone(),
@@ -65,6 +67,7 @@ pub fn follow(
 
 struct Flock {
     config: Config,
+    address_map: Arc<AddressMap>,
     subscribers: Arc<[Subscriber]>,
     tasks: TaskTracker,
     end: CancellationToken,
@@ -155,6 +158,7 @@ impl Flock {
                 tasks: self.tasks.clone(),
             },
             poll_interval: self.config.poll_interval,
+            address_map: Arc::clone(&self.address_map),
             subscribers: Arc::clone(&self.subscribers),
             ask: self.asker.0.subscribe(),
             found: self.found.clone(),

@@ -16,6 +16,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::net::addr::SentinelAddr;
+use crate::net::address_map::AddressMap;
 use crate::topology::observation::RunId;
 
 /// A login. `Debug` shows no secret.
@@ -34,6 +35,8 @@ pub struct Config {
     pub addresses: Vec<SentinelAddr>,
     /// How to log in at a Sentinel.
     pub credentials: Credentials,
+    /// What Sentinels announce, and where it is reached from here.
+    pub address_map: AddressMap,
     /// Also follow Sentinels that others report.
     pub discover: bool,
     /// Longest wait for a TCP connection to a Sentinel.
@@ -47,6 +50,7 @@ impl Default for Config {
         Self {
             addresses: Vec::new(),
             credentials: Credentials::default(),
+            address_map: AddressMap::default(),
             discover: true,
             connect_timeout: Duration::from_millis(300),
             poll_interval: Duration::from_secs(1),

@@ -14,10 +14,12 @@ use tracing::{debug, info, warn};
 
 use super::client::{ClientError, Dial, SentinelLink};
 use super::{Peer, event};
-use crate::net::addr::SentinelAddr;
+use crate::net::addr::{NodeAddr, SentinelAddr};
+use crate::net::address_map::AddressMap;
 use crate::net::backoff::Backoff;
 use crate::net::clock::{Moment, now};
-use crate::topology::observation::{Asked, Hint, NoView, Observation, Said, View};
+use crate::topology::observation::{Asked, Hint, NoView, Observation, Said, Succession, View};
+use crate::topology::rules::lease_poll;
 
 /// A link that has not answered for so long is dead.
 const DEAD_AFTER: Duration = Duration::from_secs(3);
@@ -28,6 +30,8 @@ const REDIAL_FLOOR: Duration = Duration::from_millis(100);
 const REDIAL_CAP: Duration = Duration::from_secs(2);
 /// Events within this time of a question share one more question at its end.
 const COALESCE: Duration = Duration::from_millis(20);
+/// No lease is short enough to ask more often.
+const FASTEST_POLL: Duration = Duration::from_millis(50);
 /// Polls are spread by so much of their interval to either side, so that a fleet does not ask in step.
 const POLL_JITTER: f64 = 0.1;
 /// How often a Sentinel is asked which others it knows.
@@ -38,6 +42,8 @@ const PEERS_EVERY: Duration = Duration::from_secs(30);
 pub struct Subscriber {
     /// The name Sentinel knows the master by.
     pub master: String,
+    /// A majority's word is a lease to it (`when_sentinels_are_lost = "stop"`), to be renewed in time.
+    pub leases: bool,
     /// Where observations go. The reader never waits for anything but its inputs, so sending is brief.
     pub observations: mpsc::Sender<Observation>,
 }
@@ -48,6 +54,8 @@ pub(super) struct Watcher {
     pub(super) addr: SentinelAddr,
     pub(super) dial: Dial,
     pub(super) poll_interval: Duration,
+    /// Applied to all that it names: from here on there are only addresses that can be reached.
+    pub(super) address_map: Arc<AddressMap>,
     pub(super) subscribers: Arc<[Subscriber]>,
     /// Changes when everybody is to be asked.
     pub(super) ask: watch::Receiver<u64>,
@@ -167,7 +175,11 @@ impl Watcher {
         for subscriber in self.subscribers.iter().filter(|s| s.master == event.master) {
             concerned = true;
             self.tell(subscriber, Said::Hint(event.hint)).await;
-            if let Some(succession) = event.succession.clone() {
+            if let Some(Succession { master, successor }) = event.succession.clone() {
+                let succession = Succession {
+                    master: self.reach(master),
+                    successor: self.reach(successor),
+                };
                 self.tell(subscriber, Said::Announced(succession)).await;
             }
         }
@@ -188,7 +200,8 @@ impl Watcher {
     ) -> Result<(), ClientError> {
         let at = Instant::now();
         if let Some((asked, since)) = rhythm.take_question(at) {
-            self.question(link, questions, told, asked, since).await?;
+            let pace = self.question(link, questions, told, asked, since).await?;
+            rhythm.keep(pace.map_or(self.poll_interval, |pace| pace.min(self.poll_interval)));
             rhythm.answered = now();
             told.up(&self.addr, link.subscribed());
         }
@@ -205,13 +218,16 @@ impl Watcher {
 
     async fn ask_for_peers(&self, link: &mut SentinelLink) -> Result<(), ClientError> {
         for subscriber in self.subscribers.iter() {
-            let peers = link.peers(&subscriber.master).await?;
+            let mut peers = link.peers(&subscriber.master).await?;
+            for peer in &mut peers {
+                peer.addr = SentinelAddr(self.address_map.reach(peer.addr.0.clone()));
+            }
             self.report(Heard::Others(peers));
         }
         Ok(())
     }
 
-    /// Asks for every master.
+    /// Asks for every master. How often that is to be done at least, where somebody's lease depends on it.
     async fn question(
         &self,
         link: &mut SentinelLink,
@@ -219,16 +235,22 @@ impl Watcher {
         told: &mut Told,
         asked: Asked,
         since: Moment,
-    ) -> Result<(), ClientError> {
+    ) -> Result<Option<Duration>, ClientError> {
+        let mut pace: Option<Duration> = None;
         for subscriber in self.subscribers.iter() {
             let mut asked_at = now();
-            let mut view = link.view(&subscriber.master).await?;
+            let mut view = self.view(link, &subscriber.master).await?;
             if questions.is_torn(&subscriber.master, view.as_ref()) {
                 asked_at = now();
-                view = link.view(&subscriber.master).await?;
+                view = self.view(link, &subscriber.master).await?;
             }
             questions.remember(&subscriber.master, view.as_ref());
             told.view(&self.addr, &subscriber.master, view.as_ref().err());
+            let down_after = view.as_ref().ok().and_then(|view| view.down_after);
+            if let Some(down_after) = down_after.filter(|_| subscriber.leases) {
+                let needed = lease_poll(down_after).max(FASTEST_POLL);
+                pace = Some(pace.map_or(needed, |pace| pace.min(needed)));
+            }
             self.tell(
                 subscriber,
                 Said::View {
@@ -240,7 +262,23 @@ impl Watcher {
             )
             .await;
         }
-        Ok(())
+        Ok(pace)
+    }
+
+    async fn view(
+        &self,
+        link: &mut SentinelLink,
+        master: &str,
+    ) -> Result<Result<View, NoView>, ClientError> {
+        let mut view = link.view(master).await?;
+        if let Ok(view) = &mut view {
+            view.master = self.reach(view.master.clone());
+        }
+        Ok(view)
+    }
+
+    fn reach(&self, announced: NodeAddr) -> NodeAddr {
+        NodeAddr(self.address_map.reach(announced.0))
     }
 
     async fn tell_all(&self, said: Said) {
@@ -329,6 +367,12 @@ impl Rhythm {
         let spread = 1.0 + POLL_JITTER * (fastrand::f64() * 2.0 - 1.0);
         self.poll_due = at + self.interval.mul_f64(spread);
         Some(question)
+    }
+
+    /// The interval from the next poll on, which is not later than this one allows.
+    fn keep(&mut self, interval: Duration) {
+        self.interval = interval;
+        self.poll_due = self.poll_due.min(Instant::now() + interval);
     }
 
     fn is_dead(&self) -> bool {
@@ -424,7 +468,7 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::addr::{HostPort, NodeAddr};
+    use crate::net::addr::HostPort;
     use crate::topology::Epoch;
 
     fn view(host: &str, epoch: u64) -> View {
@@ -433,7 +477,7 @@ mod tests {
             epoch: Epoch(epoch),
             down_after: None,
             quorum: None,
-            flags: String::new(),
+            objectively_down: false,
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::observation::{Asked, Hint, NoView, Observation, RunId, Said};
 pub use super::poll::Why;
 use super::poll::{Poll, Statement};
-use super::rules::Agree;
+use super::rules::{Agree, lease};
 use super::{Epoch, MasterAddr};
 use crate::net::addr::{HostPort, NodeAddr, SentinelAddr};
 use crate::net::clock::Moment;
@@ -385,6 +385,44 @@ impl Beliefs {
             .values()
             .filter_map(|l| l.said.as_ref()?.view.down_after)
             .max()
+    }
+
+    /// Until when a strict majority of the voters vouches for `current` (`when_sentinels_are_lost = "stop"`): the oldest
+    /// question of the newest majority of answers, and a lease on top. `None` when there is no such majority.
+    ///
+    /// An answer proves what was true when the Sentinel sent it, which was not before we asked.
+    pub fn vouched_until(&self, current: &MasterAddr) -> Option<Moment> {
+        let voters = self.voters();
+        let vouches = |s: &&Statement| {
+            s.view.master.0 == *current.host_port()
+                && Some(s.view.epoch) >= self.floor
+                && s.asked_at >= self.not_before
+        };
+        let mut asked: Vec<Moment> = voters
+            .values()
+            .filter_map(|links| {
+                let said = links.iter().filter_map(|l| l.said.as_ref());
+                said.max_by_key(|s| s.asked_at).filter(vouches)
+            })
+            .map(|s| s.asked_at)
+            .collect();
+        asked.sort_unstable_by(|a, b| b.cmp(a));
+        let oldest = asked.get(voters.len() / 2)?;
+        // The first to call the master down begins the failover.
+        let down_after = self
+            .links
+            .values()
+            .filter_map(|l| l.said.as_ref()?.view.down_after)
+            .min()?;
+        Some(*oldest + lease(down_after))
+    }
+
+    /// Does a Sentinel that names `current` see it objectively down? `None` when none has answered lately.
+    pub fn is_objectively_down(&self, now: Moment, current: &MasterAddr) -> Option<bool> {
+        let statements = self.statements(now);
+        let down =
+            |s: &Statement| s.view.objectively_down && s.view.master.0 == *current.host_port();
+        (!statements.is_empty()).then(|| statements.iter().any(down))
     }
 
     /// Counts for people; `current` is the address that others may disagree with.

@@ -78,6 +78,11 @@ pub enum HoldCause {
     MasterUnreachable,
     /// The master itself says it is a replica.
     MasterSaysReplica,
+    /// A quorum of Sentinels calls the master down (`fence_at_odown`).
+    ObjectivelyDown,
+    /// No majority of the Sentinels has confirmed the master for the length of a lease
+    /// (`when_sentinels_are_lost = "stop"`).
+    Unconfirmed,
     /// This process stood still for a while; what it believes must be confirmed first.
     Resumed,
 }
@@ -90,6 +95,10 @@ impl HoldCause {
             Self::Switching => "the Sentinels name another master, which is being verified",
             Self::MasterUnreachable => "the master cannot be reached",
             Self::MasterSaysReplica => "the master says it is a replica",
+            Self::ObjectivelyDown => "a quorum of the Sentinels calls the master down",
+            Self::Unconfirmed => {
+                "no majority of the Sentinels confirms the master, and failover.when_sentinels_are_lost is \"stop\""
+            }
             Self::Resumed => "this process stood still, and the master must be confirmed",
         }
     }
@@ -102,6 +111,8 @@ impl fmt::Display for HoldCause {
             Self::Switching => "switching",
             Self::MasterUnreachable => "master_unreachable",
             Self::MasterSaysReplica => "master_says_replica",
+            Self::ObjectivelyDown => "objectively_down",
+            Self::Unconfirmed => "unconfirmed",
             Self::Resumed => "resumed",
         })
     }

@@ -42,8 +42,8 @@ pub struct View {
     pub down_after: Option<Duration>,
     /// How many Sentinels it wants to agree that the master is down.
     pub quorum: Option<u64>,
-    /// Its flags: `master`, `s_down`, `o_down`, `failover_in_progress`, ...
-    pub flags: String,
+    /// A quorum, of which it is one, calls the master it names down (`o_down` among its flags).
+    pub objectively_down: bool,
 }
 
 /// Why a Sentinel that answers has no view.

@@ -176,7 +176,8 @@ impl Publisher {
             .gate
             .valid_until
             .swap(until.as_nanos(), Ordering::AcqRel);
-        if before <= now().as_nanos() {
+        let at = now();
+        if before <= at.as_nanos() && until > at {
             self.ring();
         }
     }

@@ -31,6 +31,28 @@ pub enum Verify {
     Role,
 }
 
+/// What a master in force is worth without the Sentinels' word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SentinelsLost {
+    /// It keeps serving: losing the monitoring is no outage.
+    #[default]
+    Serve,
+    /// Nothing is written to it beyond a lease, so that a minority side stops before the other side can have
+    /// promoted a master of its own.
+    Stop,
+}
+
+/// How long a majority's word counts under [`SentinelsLost::Stop`], from the *sending* of the question on: less than the
+/// time after which the other Sentinels may call the master down, by four fifths.
+pub fn lease(down_after: Duration) -> Duration {
+    down_after * 4 / 5
+}
+
+/// How often Sentinels must be asked for a lease to be renewed in time, one lost answer and the jitter included.
+pub fn lease_poll(down_after: Duration) -> Duration {
+    lease(down_after) / 4
+}
+
 /// How long clients wait for a verified master.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HoldMax {
@@ -64,6 +86,10 @@ pub struct Rules {
     pub hold_max: HoldMax,
     /// Longest wait for an announced promotion; zero does not wait for announced ones.
     pub announced_hold_max: Duration,
+    /// See [`SentinelsLost`].
+    pub when_sentinels_are_lost: SentinelsLost,
+    /// Hold as soon as a Sentinel sees the master objectively down (`+odown`), although it may still answer us.
+    pub fence_at_odown: bool,
 }
 
 impl Default for Rules {
@@ -73,6 +99,8 @@ impl Default for Rules {
             verify: Verify::default(),
             hold_max: HoldMax::default(),
             announced_hold_max: ANNOUNCED_HOLD_MAX,
+            when_sentinels_are_lost: SentinelsLost::default(),
+            fence_at_odown: false,
         }
     }
 }

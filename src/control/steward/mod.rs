@@ -6,6 +6,8 @@
 
 mod announced;
 mod health;
+mod holds;
+mod lease;
 mod trial;
 
 use std::collections::VecDeque;
@@ -13,6 +15,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use self::announced::Announcement;
+use self::holds::Holds;
 use self::trial::Trial;
 use super::action::{Action, Swap, Tale, Unfulfilled};
 use crate::net::addr::HostPort;
@@ -50,34 +53,6 @@ struct Adopted {
     epoch: Epoch,
 }
 
-/// Reasons to withhold client bytes although a master is known. Any of them holds.
-#[derive(Debug, Default)]
-struct Holds {
-    switching: bool,
-    announced: bool,
-    says_replica: bool,
-    unreachable: bool,
-    resumed: bool,
-}
-
-impl Holds {
-    const fn cause(&self) -> Option<HoldCause> {
-        if self.resumed {
-            Some(HoldCause::Resumed)
-        } else if self.switching {
-            Some(HoldCause::Switching)
-        } else if self.announced {
-            Some(HoldCause::Announced)
-        } else if self.says_replica {
-            Some(HoldCause::MasterSaysReplica)
-        } else if self.unreachable {
-            Some(HoldCause::MasterUnreachable)
-        } else {
-            None
-        }
-    }
-}
-
 /// See the module's head.
 #[derive(Debug)]
 pub struct Steward {
@@ -87,6 +62,8 @@ pub struct Steward {
     generation: Generation,
     holds: Holds,
     held: Option<(HoldCause, Moment)>,
+    /// Nothing may be written from then on unless it is renewed; `None` where no lease is asked for.
+    lease: Option<Moment>,
     trial: Option<Trial>,
     announced: Option<Announcement>,
     /// After an announcement that came to nothing: the next one is waited for from then on.
@@ -116,6 +93,7 @@ impl Steward {
             generation: Generation(0),
             holds: Holds::default(),
             held: None,
+            lease: None,
             trial: None,
             announced: None,
             announced_again: now,
@@ -154,10 +132,9 @@ impl Steward {
     /// When [`Self::turn`] wants to be called at the latest.
     pub fn next_turn(&self) -> Moment {
         let tick = self.last_turn + TURN;
-        self.trial
-            .as_ref()
-            .and_then(Trial::next)
-            .map_or(tick, |next| next.min(tick))
+        let again = self.trial.as_ref().and_then(Trial::next);
+        let lease = self.lease.filter(|end| *end > self.last_turn);
+        [again, lease].into_iter().flatten().fold(tick, Moment::min)
     }
 
     /// A Sentinel was heard, or heard of.
@@ -507,6 +484,7 @@ impl Steward {
 
     /// Publishes what follows from the holds, if it differs from what is published.
     fn settle_publication(&mut self, now: Moment) {
+        self.renew_lease(now);
         let cause = self.holds.cause().filter(|_| self.master.is_some());
         let ended = self.held.filter(|(old, _)| cause != Some(*old));
         if let Some((old, since)) = ended {

@@ -14,6 +14,8 @@ use crate::topology::observation::{NoView, RunId, View};
 
 /// Longest event looked at; longer ones are no events of Sentinel.
 pub(super) const MAX_EVENT_BYTES: usize = 4096;
+/// The flag of a master that a quorum calls down.
+const OBJECTIVELY_DOWN: &str = "o_down";
 /// Longest text of a peer in one log line.
 const MAX_PRINTED: usize = 200;
 
@@ -52,12 +54,17 @@ pub(super) fn read_view(details: &Value, address: &Value) -> Result<View, NoView
     let number = |name: &str| field(name).and_then(|t| t.parse::<u64>().ok());
     let epoch = number("config-epoch").ok_or_else(|| absurd("there is no config-epoch"))?;
     let master = node_addr(&host, &port).map_err(NoView::Absurd)?;
+    // In the middle of a failover the leader names the promoted replica, while its other fields still describe the
+    // master that is left.
+    let described =
+        field("ip").as_deref() == Some(&*host) && field("port").as_deref() == Some(&*port);
+    let flags = field("flags").unwrap_or_default();
     Ok(View {
         master,
         epoch: Epoch(epoch),
         down_after: number("down-after-milliseconds").map(Duration::from_millis),
         quorum: number("quorum"),
-        flags: field("flags").map(|f| printable(&f)).unwrap_or_default(),
+        objectively_down: described && flags.split(',').any(|flag| flag == OBJECTIVELY_DOWN),
     })
 }
 

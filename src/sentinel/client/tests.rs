@@ -43,13 +43,27 @@ fn both_protocol_versions_give_the_same_view() {
         epoch: Epoch(7),
         down_after: Some(Duration::from_secs(5)),
         quorum: Some(2),
-        flags: "master".to_owned(),
+        objectively_down: false,
     };
     for resp3 in [false, true] {
         // The address is taken from the second answer: the first shows the old one while failing over.
         let view = read_view(&details(MASTER, resp3), &address("10.0.0.2", "6380"));
         assert_eq!(view, Ok(expected.clone()));
     }
+}
+
+#[test]
+fn a_master_is_down_for_a_quorum_only_if_it_is_the_one_that_is_named() {
+    let mut fields = MASTER.to_vec();
+    fields[3] = ("flags", "master,s_down,o_down,failover_in_progress");
+    let details = details(&fields, true);
+    let down = |host: &str| {
+        let view = read_view(&details, &address(host, "6379"));
+        view.expect("a view").objectively_down
+    };
+    assert!(down("10.0.0.1"));
+    // The leader names the promoted replica, and still describes the master that is left.
+    assert!(!down("10.0.0.2"));
 }
 
 #[test]

@@ -135,7 +135,7 @@ impl Proxy {
             epoch: Epoch(epoch),
             down_after: Some(Duration::from_millis(1500)),
             quorum: Some(2),
-            flags: "master".to_owned(),
+            objectively_down: false,
         };
         let asked_at = moment(q.asked_at.saturating_sub(self.slept));
         self.heard(

@@ -1,0 +1,35 @@
+//! Stricter than the default: the master in force counts only as long as the Sentinels vouch for it. Pure.
+//!
+//! `when_sentinels_are_lost = "stop"` is a lease: a side that is cut off with the old master stops writing to it before
+//! the other side can have called it down and promoted another. The lease is also the end of the fence word's
+//! validity, so it ends by the clock and needs no turn for it.
+
+use super::{Steward, VALIDITY};
+use crate::net::clock::Moment;
+use crate::topology::rules::SentinelsLost;
+
+impl Steward {
+    /// How long what is published counts, after a turn at `turned`.
+    pub fn valid_until(&self, turned: Moment) -> Moment {
+        let validity = turned + VALIDITY;
+        self.lease.map_or(validity, |end| end.min(validity))
+    }
+
+    /// Looks at what the Sentinels vouch for.
+    pub(super) fn renew_lease(&mut self, now: Moment) {
+        let Some(master) = self.master.as_ref().map(|m| m.addr.clone()) else {
+            return;
+        };
+        if self.rules.when_sentinels_are_lost == SentinelsLost::Stop {
+            let until = self.beliefs.vouched_until(&master).unwrap_or_default();
+            self.lease = Some(until);
+            self.holds.unconfirmed = now >= until;
+        }
+        if self.rules.fence_at_odown
+            && let Some(down) = self.beliefs.is_objectively_down(now, &master)
+        {
+            // Without an answer the last word stands.
+            self.holds.objectively_down = down;
+        }
+    }
+}
