@@ -20,6 +20,7 @@ use crate::config::{Config, Proxy};
 use crate::exit::Exit;
 use crate::listener::{self, BindError, Bound};
 use crate::net::addr::{HostPort, ListenAddr};
+use crate::net::resolver::Resolver;
 use crate::net::socket;
 use crate::sentinel::discovery;
 use crate::sentinel::watcher::Subscriber;
@@ -102,7 +103,10 @@ pub fn run(config: Config, lines: Lines) -> Result<(), ExitError> {
         .enable_all()
         .build()
         .map_err(|e| ExitError::runtime("cannot start the control plane", &e))?;
-    runtime.block_on(serve(config, bound, sessions_max, lines))
+    let outcome = runtime.block_on(serve(config, bound, sessions_max, lines));
+    // A name that is being looked up holds a thread that cannot be ended; nobody waits for it.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn serve(
@@ -214,7 +218,8 @@ fn start(
     }
     let pool = Pool::start(entries, workers, sessions_max)
         .map_err(|e| ExitError::runtime("cannot start the data plane", &e))?;
-    let asker = discovery::follow(&config.sentinel, subscribers, tasks, end);
+    let resolver = Resolver::default();
+    let asker = discovery::follow(&config.sentinel, subscribers, &resolver, tasks, end);
     let mut controls = JoinSet::new();
     for (proxy, name, own, observations, publisher) in plans {
         let entry = control::Entry {
@@ -223,6 +228,7 @@ fn start(
             rules: config.rules,
             probe: proxy.probe.clone(),
             connect_timeout: proxy.session.connect_timeout,
+            resolver: resolver.clone(),
             own,
             observations,
             asker: asker.clone(),

@@ -33,6 +33,7 @@ use self::steward::Steward;
 use self::succession::Successor;
 use crate::net::addr::{HostPort, NodeAddr};
 use crate::net::clock::now;
+use crate::net::resolver::Resolver;
 use crate::sentinel::Credentials;
 use crate::sentinel::client::{Dial, RoleLink};
 use crate::sentinel::discovery::Asker;
@@ -61,6 +62,8 @@ pub struct Entry {
     pub probe: Credentials,
     /// Longest wait for a TCP connection to a data node.
     pub connect_timeout: Duration,
+    /// Names to addresses.
+    pub resolver: Resolver,
     /// Our own listeners, which can never be the master.
     pub own: Vec<HostPort>,
     /// What the watchers see.
@@ -78,6 +81,7 @@ pub async fn run(entry: Entry, tasks: TaskTracker, end: CancellationToken) {
     let dial = Dial {
         connect_timeout: entry.connect_timeout,
         credentials: entry.probe.clone(),
+        resolver: entry.resolver.clone(),
         tasks: tasks.clone(),
     };
     let task = Control {

@@ -6,5 +6,6 @@ pub mod backoff;
 pub mod clock;
 pub mod counter;
 pub mod rarely;
+pub mod resolver;
 pub mod socket;
 pub mod stream;

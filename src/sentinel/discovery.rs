@@ -17,6 +17,7 @@ use super::{Config, Peer};
 use crate::net::addr::SentinelAddr;
 use crate::net::address_map::AddressMap;
 use crate::net::clock::{Moment, now};
+use crate::net::resolver::Resolver;
 use crate::topology::observation::{Observation, RunId, Said};
 
 /// Most Sentinels followed: more are a mistake or an attack.
@@ -43,6 +44,7 @@ impl Asker {
 pub fn follow(
     config: &Config,
     subscribers: Vec<Subscriber>,
+    resolver: &Resolver,
     tasks: &TaskTracker,
     end: &CancellationToken,
 ) -> Asker {
@@ -51,6 +53,7 @@ pub fn follow(
     let (found, reports) = mpsc::channel(MAX_REPORTS);
     let flock = Flock {
         config: config.clone(),
+        resolver: resolver.clone(),
         address_map: Arc::new(config.address_map.clone()),
         subscribers: subscribers.into(),
         tasks: tasks.clone(),
@@ -67,6 +70,7 @@ pub fn follow(
 
 struct Flock {
     config: Config,
+    resolver: Resolver,
     address_map: Arc<AddressMap>,
     subscribers: Arc<[Subscriber]>,
     tasks: TaskTracker,
@@ -155,6 +159,7 @@ impl Flock {
             dial: Dial {
                 connect_timeout: self.config.connect_timeout,
                 credentials: self.config.credentials.clone(),
+                resolver: self.resolver.clone(),
                 tasks: self.tasks.clone(),
             },
             poll_interval: self.config.poll_interval,

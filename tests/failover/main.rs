@@ -24,4 +24,5 @@ mod planned;
 mod repeated;
 mod sentinels;
 mod startup;
+mod strict;
 mod unreachable;

@@ -11,6 +11,7 @@ use switchmaster::net::clock::now;
 use crate::harness::chaos::ChaosRelay;
 use crate::harness::fake_master::{Bytes, FakeMaster, Role};
 use crate::harness::fake_sentinel::{FakeSentinel, Protocol, View};
+use crate::harness::name_server::NameServer;
 use crate::harness::proxy::{Plan, Proxy};
 use crate::harness::stream::{assert_silent, connect, echoed, free_address, read_to_end};
 use crate::harness::topology::FOLLOW;
@@ -195,7 +196,8 @@ fn row_26_the_address_changes_under_the_same_name() {
         ..View::of(first.addr())
     };
     let sentinel = FakeSentinel::start(Protocol::Resp3, view);
-    let proxy = Proxy::ready(Plan::following(&[sentinel.addr()]).hosts(hosts.path()));
+    let proxy =
+        Proxy::ready(Plan::following(&[sentinel.addr()]).in_place_of("/etc/hosts", hosts.path()));
     let ready = proxy.event("ready", FOLLOW);
     assert_eq!(ready.text("master"), format!("{NAME}:{port}"));
     let mut kept = connect(proxy.addr());
@@ -230,6 +232,71 @@ fn row_26_the_address_changes_under_the_same_name() {
     let switched = proxy.event_after(moved.index + 1, "switched", FOLLOW);
     assert_eq!(switched.number("generation"), 3.0);
     assert_eq!(read_to_end(&mut newcomer), b"three", "cut");
+}
+
+/// A resolver that takes five seconds: names of before lead where they led, a new one where it will have led, and
+/// nobody else waits.
+#[test]
+fn row_26_a_slow_resolver() {
+    const SLOW: Duration = Duration::from_secs(5);
+    let names = NameServer::start();
+    let conf = tempfile::NamedTempFile::new().expect("a temporary file");
+    names.write_resolv_conf(conf.path());
+    let master = FakeMaster::start(Bytes::Echo);
+    let (second, third) = (
+        FakeMaster::start(Bytes::Echo),
+        FakeMaster::start(Bytes::Echo),
+    );
+    let view = |number| View::of(master.addr()).by(number, 2);
+    let by_name = FakeSentinel::start(Protocol::Resp3, view(0));
+    let by_address = FakeSentinel::start(Protocol::Resp3, view(1));
+    let named = format!("sentinel-a.switchmaster.test:{}", by_name.addr().port());
+    let plan = Plan::following(&[by_address.addr()])
+        .env("SWITCHMASTER_SENTINEL_DISCOVER", "false")
+        .args(["--sentinel", &named]);
+    let proxy = Proxy::ready(plan.in_place_of("/etc/resolv.conf", conf.path()));
+    let is_named = |fields: &serde_json::Value| fields["sentinel"] == named;
+    proxy.event_where(0, "sentinel_up", FOLLOW, is_named);
+
+    names.answer_after(SLOW);
+    let (mark, slow) = (proxy.mark(), now());
+    by_name.drop_subscribers();
+    let down = proxy.event_where(mark, "sentinel_down", FOLLOW, is_named);
+    proxy.event_where(down.index, "sentinel_up", FOLLOW, is_named);
+    assert!(now().since(slow) < SLOW, "dialled where it was");
+    // What needs no name is followed meanwhile.
+    for sentinel in [&by_address, &by_name] {
+        sentinel.switch_master(second.addr());
+    }
+    let switched = proxy.event_after(mark, "switched", FOLLOW);
+    assert_eq!(switched.text("to"), second.addr().to_string());
+    assert!(now().since(slow) < SLOW, "before any answer");
+
+    // A name nobody has heard of takes its time, once; the one lookup serves every try.
+    let asked = names.asked();
+    for sentinel in [&by_address, &by_name] {
+        let port = third.addr().port().to_string();
+        sentinel.update(|view| {
+            view.announced = Some(("redis-c.switchmaster.test".to_owned(), port));
+            view.epoch += 1;
+        });
+    }
+    let switched = proxy.event_after(switched.index + 1, "switched", SLOW + FOLLOW);
+    assert!(
+        switched.text("to").starts_with("redis-c."),
+        "{}",
+        switched.fields
+    );
+    assert_eq!(echoed(&mut connect(proxy.addr()), b"three"), b"three");
+    // One lookup is a question for A and one for AAAA.
+    assert!(names.asked() - asked <= 4, "{} questions", names.asked());
+    assert!(proxy.events(0, "stood_still").is_empty(), "a blocked loop");
+
+    // A lookup under way keeps nobody from ending.
+    by_name.drop_subscribers();
+    let asked = names.asked();
+    wait_until("another lookup", FOLLOW, || names.asked() > asked);
+    assert!(proxy.terminate(FOLLOW).success());
 }
 
 fn resolve(hosts: &Path, name: &str, to: SocketAddr) {

@@ -11,6 +11,7 @@ pub(crate) mod chaos;
 pub(crate) mod fake_master;
 pub(crate) mod fake_sentinel;
 pub(crate) mod history;
+pub(crate) mod name_server;
 pub(crate) mod network;
 pub(crate) mod pattern;
 pub(crate) mod proxy;

@@ -24,8 +24,8 @@ const START: Duration = Duration::from_secs(10);
 /// Longest until SIGSTOP is in force.
 const FROZEN_WITHIN: Duration = Duration::from_secs(3);
 
-/// For a shell of its own mount namespace: the file `$0` over the machine's, then the program in the shell's place.
-const MOUNT_HOSTS: &str = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
+/// For a shell of its own mount namespace: the file `$0` over the machine's `$1`, then the program in the shell's place.
+const MOUNT: &str = r#"mount --bind "$0" "$1" && shift && exec "$@""#;
 
 /// How a proxy is to be started.
 #[derive(Debug)]
@@ -131,16 +131,17 @@ impl Plan {
         self
     }
 
-    /// With this file in the place of `/etc/hosts`, which must outlive the proxy. Root only: a mount namespace.
-    pub(crate) fn hosts(mut self, hosts: &Path) -> Self {
+    /// With this file in the place of the machine's own, which must outlive the proxy. Root only: a mount namespace.
+    pub(crate) fn in_place_of(mut self, machines: &str, file: &Path) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
-            "only root can give a program an /etc/hosts of its own: run this test as root"
+            "only root can give a program an {machines} of its own: run this test as root"
         );
         let mut command = Command::new("unshare");
         command
-            .args(["--mount", "sh", "-c", MOUNT_HOSTS])
-            .arg(hosts)
+            .args(["--mount", "sh", "-c", MOUNT])
+            .arg(file)
+            .arg(machines)
             .arg(self.command.get_program())
             .args(self.command.get_args());
         for (key, value) in self.command.get_envs() {

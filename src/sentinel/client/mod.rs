@@ -24,7 +24,7 @@ use redis::{
 };
 use secrecy::ExposeSecret;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -32,13 +32,12 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use self::reply::{printable, pushed_event, raw_event, read_peer, read_view, text};
 use super::metered::{Meter, Metered};
 use super::{Credentials, Peer};
-use crate::net::addr::{Host, HostPort};
+use crate::net::addr::HostPort;
+use crate::net::resolver::Resolver;
 use crate::topology::observation::{NoView, RoleReport, RunId, View};
 
 /// Longest wait for one answer.
 pub const REPLY_TIMEOUT: Duration = Duration::from_millis(500);
-/// Longest wait for a name to be resolved (glibc alone can take 30 s).
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Events waiting to be looked at. More are dropped: each one here makes us ask, which tells more than the event.
 const MAX_EVENTS: usize = 256;
 /// Most other Sentinels taken from one reply.
@@ -53,6 +52,8 @@ pub struct Dial {
     pub connect_timeout: Duration,
     /// Login, if any.
     pub credentials: Credentials,
+    /// Names to addresses.
+    pub resolver: Resolver,
     /// Where the tasks that drive links are started.
     pub tasks: TaskTracker,
 }
@@ -485,7 +486,8 @@ async fn answer<T>(
 
 async fn connect(addr: &HostPort, dial: &Dial) -> Result<(TcpStream, SocketAddr), ClientError> {
     let mut last = ClientError::Resolve(addr.to_string());
-    for target in resolve(addr).await? {
+    let found = dial.resolver.resolve(addr, &dial.tasks).await;
+    for target in found.map_err(|e| ClientError::Resolve(format!("{}: {e}", addr.host)))? {
         match timeout(dial.connect_timeout, TcpStream::connect(target)).await {
             Ok(Ok(stream)) => {
                 // Neither option can matter to correctness, so a kernel that refuses one is no reason to stop.
@@ -499,18 +501,6 @@ async fn connect(addr: &HostPort, dial: &Dial) -> Result<(TcpStream, SocketAddr)
         }
     }
     Err(last)
-}
-
-async fn resolve(addr: &HostPort) -> Result<Vec<SocketAddr>, ClientError> {
-    let name = match &addr.host {
-        Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, addr.port)]),
-        Host::Name(name) => name.as_str(),
-    };
-    match timeout(RESOLVE_TIMEOUT, lookup_host((name, addr.port))).await {
-        Ok(Ok(found)) => Ok(found.collect()),
-        Ok(Err(e)) => Err(ClientError::Resolve(format!("{name}: {e}"))),
-        Err(_) => Err(ClientError::timeout("resolving its name", RESOLVE_TIMEOUT)),
-    }
 }
 
 fn connection_info(login: &Credentials, protocol: ProtocolVersion) -> RedisConnectionInfo {
