@@ -124,7 +124,7 @@ impl Watcher {
         if let Err(why) = self.ask_for_peers(&mut link).await {
             return why;
         }
-        let mut rhythm = Rhythm::new(self.poll_interval);
+        let mut rhythm = Rhythm::new(self.poll_interval, link.has_event_link());
         self.ask.mark_unchanged();
         let mut questions = Questions::default();
         loop {
@@ -205,8 +205,7 @@ impl Watcher {
             rhythm.answered = now();
             told.up(&self.addr, link.subscribed());
         }
-        if link.has_event_link() && at >= rhythm.ping_due {
-            rhythm.ping_due = at + PING_EVERY;
+        if rhythm.takes_ping(at) {
             link.ping_events().await?;
         }
         if at >= rhythm.peers_due {
@@ -316,7 +315,8 @@ enum Step {
 struct Rhythm {
     interval: Duration,
     poll_due: Instant,
-    ping_due: Instant,
+    /// Heartbeat of a separate event link; `None` without one, because a time that is never taken would be due for ever.
+    ping_due: Option<Instant>,
     peers_due: Instant,
     /// A question wanted before the poll: why, since when, and the earliest time for it.
     wanted: Option<(Asked, Moment, Instant)>,
@@ -325,12 +325,12 @@ struct Rhythm {
 }
 
 impl Rhythm {
-    fn new(interval: Duration) -> Self {
+    fn new(interval: Duration, has_event_link: bool) -> Self {
         let start = Instant::now();
         Self {
             interval,
             poll_due: start + interval,
-            ping_due: start + PING_EVERY,
+            ping_due: has_event_link.then(|| start + PING_EVERY),
             peers_due: start + PEERS_EVERY,
             wanted: Some((Asked::OnConnect, now(), start)),
             last_question: None,
@@ -340,10 +340,16 @@ impl Rhythm {
 
     fn next_due(&self) -> Instant {
         let wanted = self.wanted.map_or(self.poll_due, |(_, _, at)| at);
-        wanted
-            .min(self.poll_due)
-            .min(self.ping_due)
-            .min(self.peers_due)
+        let due = wanted.min(self.poll_due).min(self.peers_due);
+        self.ping_due.map_or(due, |ping| due.min(ping))
+    }
+
+    fn takes_ping(&mut self, at: Instant) -> bool {
+        let due = self.ping_due.is_some_and(|ping| at >= ping);
+        if due {
+            self.ping_due = Some(at + PING_EVERY);
+        }
+        due
     }
 
     /// The first hint asks at once; those that follow closely share one more question.
@@ -500,7 +506,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_first_hint_asks_at_once_and_the_next_share_one_question() {
-        let mut rhythm = Rhythm::new(Duration::from_secs(1));
+        let mut rhythm = Rhythm::new(Duration::from_secs(1), false);
         assert!(rhythm.take_question(Instant::now()).is_some(), "on connect");
         tokio::time::advance(Duration::from_millis(300)).await;
         rhythm.hint(Asked::OnHint(Hint::SwitchMaster), now());
@@ -526,5 +532,26 @@ mod tests {
             rhythm.take_question(Instant::now()).map(|(a, _)| a),
             Some(Asked::ByPoll)
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_stays_due_that_was_taken() {
+        for has_event_link in [false, true] {
+            let mut rhythm = Rhythm::new(Duration::from_secs(1), has_event_link);
+            for _ in 0..100 {
+                sleep_until(rhythm.next_due()).await;
+                // As a turn does it.
+                let at = Instant::now();
+                rhythm.take_question(at);
+                rhythm.takes_ping(at);
+                if at >= rhythm.peers_due {
+                    rhythm.peers_due = at + PEERS_EVERY;
+                }
+                assert!(
+                    rhythm.next_due() > at,
+                    "a watcher with a separate event link ({has_event_link}) would never sleep"
+                );
+            }
+        }
     }
 }
