@@ -6,6 +6,7 @@ use switchmaster::demo::wire::{Conn, Value};
 use switchmaster::net::clock::now;
 
 use crate::harness::history::{Outcome, Writers};
+use crate::harness::planned::{WRITERS, planned_failover, without_hold};
 use crate::harness::proxy::{Plan, Proxy};
 use crate::harness::topology::{
     FOLLOW, Topology, follows, idle_client, is_closed, port_of, serves,
@@ -46,6 +47,25 @@ fn row_05_planned_failover_with_steady_writers() {
         "one reconnect a writer at most: {:?}",
         history.reconnects
     );
+}
+
+#[test]
+fn row_05_each_of_five_planned_failovers_loses_nothing() {
+    let servers = Topology::start();
+    let proxy = servers.proxy();
+    for round in 0..5 {
+        let run = planned_failover(&servers, &proxy, round % 3);
+        println!("round {round}: {run:?}");
+        assert!(run.acknowledged > WRITERS, "{run:?}");
+        assert_eq!((run.lost, run.refused), (0, 0), "round {round}: {run:?}");
+        servers.ready_again(run.switch);
+    }
+    drop(proxy);
+
+    // The same without the hold, to show that a loss would have been seen.
+    let run = planned_failover(&servers, &without_hold(&servers), 2);
+    println!("without the hold: {run:?}");
+    assert!(run.lost > 0, "{run:?}");
 }
 
 #[test]

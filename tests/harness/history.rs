@@ -267,6 +267,16 @@ impl History {
         self.writes.iter().filter(|w| is(&w.outcome)).count()
     }
 
+    /// The longest time between two acknowledgements of one writer.
+    pub(crate) fn longest_pause(&self) -> Duration {
+        let mut last = HashMap::new();
+        let acknowledged = self.writes.iter().filter(|w| w.outcome == Outcome::Ok);
+        acknowledged
+            .filter_map(|w| w.ended.duration_since(last.insert(w.writer, w.ended)?).ok())
+            .max()
+            .unwrap_or_default()
+    }
+
     fn tokens_on(&self, node: &mut Conn) -> Vec<String> {
         (0..self.reconnects.len())
             .flat_map(|writer| {

@@ -7,6 +7,7 @@
 // Every test binary uses its own part of this.
 #![allow(dead_code)]
 
+pub(crate) mod args;
 pub(crate) mod chaos;
 pub(crate) mod fake_master;
 pub(crate) mod fake_sentinel;
@@ -14,6 +15,7 @@ pub(crate) mod history;
 pub(crate) mod name_server;
 pub(crate) mod network;
 pub(crate) mod pattern;
+pub(crate) mod planned;
 pub(crate) mod proxy;
 pub(crate) mod rogue;
 pub(crate) mod split;

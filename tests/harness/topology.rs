@@ -101,6 +101,18 @@ impl Topology {
         conn
     }
 
+    /// What the servers call themselves: `Redis 7.0.15`, `Valkey 8.1.1`.
+    pub(crate) fn server_version(&self) -> String {
+        let info = self.direct(self.master().addr()).call(&["INFO", "server"]);
+        let info = info.ok().and_then(|info| info.text()).unwrap_or_default();
+        let field = |name| info.lines().find_map(|line| line.strip_prefix(name));
+        match (field("valkey_version:"), field("redis_version:")) {
+            (Some(version), _) => format!("Valkey {}", version.trim()),
+            (None, Some(version)) => format!("Redis {}", version.trim()),
+            (None, None) => "a server that tells no version".to_owned(),
+        }
+    }
+
     /// `SENTINEL FAILOVER` at this Sentinel, and what came of it.
     pub(crate) fn fail_over(&self, sentinel: usize) -> Switch {
         let old = self.master().addr();
