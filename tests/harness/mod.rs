@@ -9,6 +9,7 @@
 
 pub(crate) mod args;
 pub(crate) mod chaos;
+pub(crate) mod cost;
 pub(crate) mod fake_master;
 pub(crate) mod fake_sentinel;
 pub(crate) mod history;

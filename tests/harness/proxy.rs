@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use switchmaster::net::clock::now;
 
-use super::{wait_for, wait_until};
+use super::{cost, wait_for, wait_until};
 
 /// Log lines shown when a test fails.
 const TAIL: usize = 80;
@@ -343,14 +343,7 @@ impl Proxy {
 
     /// Resident memory, KiB.
     pub(crate) fn rss_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
-            .expect("the proxy runs");
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .and_then(|rest| rest.split_whitespace().next())
-            .and_then(|n| n.parse().ok())
-            .expect("proc(5): VmRSS is a number of kB")
+        cost::rss_kib(self.child.id())
     }
 
     /// Open descriptors.
