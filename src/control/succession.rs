@@ -12,9 +12,12 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use super::{Answer, link};
 use crate::net::addr::NodeAddr;
 use crate::sentinel::client::Dial;
+use crate::topology::observation::RoleReport;
 
 /// How often it is asked: a promotion is seen so much late.
 const ROLE_EVERY: Duration = Duration::from_millis(20);
+/// The same once it has said that it is a master: a fleet of proxies is not to keep it busy until the Sentinels say so.
+const ROLE_EVERY_PROMOTED: Duration = Duration::from_millis(250);
 
 /// Ends with its value.
 #[derive(Debug)]
@@ -44,7 +47,11 @@ async fn ask_on(addr: NodeAddr, dial: Dial, answers: mpsc::Sender<Answer>) {
             if answers.send(answer).await.is_err() {
                 return;
             }
-            sleep(ROLE_EVERY).await;
+            sleep(match dialled.report {
+                RoleReport::Master => ROLE_EVERY_PROMOTED,
+                _ => ROLE_EVERY,
+            })
+            .await;
             match &mut dialled.link {
                 Some(link) if !link.is_closed() => dialled.report = link.role().await,
                 _ => break,
