@@ -1,9 +1,9 @@
-//! The reference floor: a relay to one address with no feature at all, in the fastest form that is known here, so that
-//! `scripts/bench` shows the price of everything switchmaster adds as a ratio within one run.
+//! The reference floor: a relay to one address with no feature at all, in the fastest form that is known here, so
+//! that `scripts/bench` shows the price of everything switchmaster adds as a ratio within one run.
 //!
-//! `floor LISTEN UPSTREAM`, as in `floor 127.0.0.1:7000 127.0.0.1:6379`. One thread, one task a pair of connections, one
-//! buffer of 32 KiB for all; what is read is written at once, and only what the peer does not take is copied aside.
-//! Both directions end on their own. It checks nothing, counts nothing and knows no failover: never use it.
+//! `floor LISTEN UPSTREAM`, as in `floor 127.0.0.1:7000 127.0.0.1:6379`. One thread, one task a pair of connections,
+//! one buffer of 32 KiB for all; what is read is written at once, and only what the peer does not take is copied
+//! aside. Both directions end on their own. It checks nothing, counts nothing and knows no failover: never use it.
 //!
 //! An example to cargo, not a bench: building a bench rebuilds the program with the features of the test
 //! dependencies, and it is the program of a plain release build that is measured.
@@ -103,8 +103,7 @@ impl Leg {
     ) -> Poll<io::Result<()>> {
         while !self.ended {
             if self.taken < self.spill.len() {
-                self.taken +=
-                    ready!(Pin::new(&mut *to).poll_write(cx, &self.spill[self.taken..]))?;
+                self.taken += ready!(Pin::new(&mut *to).poll_write(cx, &self.spill[self.taken..]))?;
                 if self.taken == self.spill.len() {
                     // Gives the memory back: an idle pair owns no buffer.
                     (self.spill, self.taken) = (Vec::new(), 0);

@@ -50,7 +50,7 @@ def arguments():
     parser.add_argument("--programs", type=listed(known), metavar="PROGRAMS",
                         default=[n for n in known if n not in programs.ON_DEMAND],
                         help=f"of {', '.join(known)}; haproxy and haproxy-again are always among them")
-    parser.add_argument("--idle-seconds", type=float, help="for processor time with idle sessions (default 10, quick 2)")
+    parser.add_argument("--idle-seconds", type=float, help="of idle sessions (default 10, quick 2)")
     parser.add_argument("--no-idle", action="store_true", help="leave the idle sessions out")
     parser.add_argument("--syscalls", action="store_true", help="also count system calls per request (needs perf)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement of every round")

@@ -44,7 +44,7 @@ def noise(control):
 
 
 def summarise(measurements, names):
-    """By figure and workload: the noise, each program's absolute figure, its ratio to HAProxy, the product's to the floor."""
+    """By figure and workload: noise, absolute figures, ratios to HAProxy, and the product's ratio to the floor."""
     present = [w.name for w in workloads.WORKLOADS if any(m["workload"] == w.name for m in measurements)]
     summary = {}
     for figure in workloads.FIGURES:

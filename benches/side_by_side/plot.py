@@ -1,4 +1,4 @@
-"""The plot: ratios to HAProxy, a dot for the median and a line from the least to the greatest. Pure: a run in, SVG out."""
+"""The plot: ratios to HAProxy, a dot the median, a line from the least to the greatest. Pure: a run in, SVG out."""
 
 import math
 from xml.sax.saxutils import escape
@@ -17,10 +17,14 @@ COLOURS = {
     "haproxy-32k": ("#9c5fb5", "#cf9be6"),
     programs.DIRECT: ("#b07a00", "#e8b23a"),
 }
-WIDTH, MARGIN, NAMES, PANEL, GAP = 1060, 24, 208, 372, 24
-ROW, LANE = 44, 7
-HEAD, LABELS, FOOT = 92, 64, 66
-CHARACTER = 6.7
+# A panel, and beside it a column for the product's medians as numbers.
+MARGIN, NAMES, PANEL, NUMBERS, GAP = 24, 236, 378, 38, 18
+WIDTH = 2 * MARGIN + NAMES + 2 * (PANEL + NUMBERS) + GAP
+ROW, LANE = 42, 7
+HEAD, LABELS, FOOT = 92, 50, 66
+# Of a bold label of 11 px in the widest font of the list.
+CHARACTER = 7.0
+BETWEEN_LABELS = 8
 # Ratios outside are drawn at the edge, with an arrow's head.
 LEAST, MOST = 0.25, 4.0
 TICKS = [0.25, 0.33, 0.5, 0.67, 0.8, 1, 1.25, 1.5, 2, 3, 4]
@@ -60,10 +64,11 @@ def svg(run):
     for index, workload in enumerate(rows):
         y = HEAD + LABELS + ROW * index
         if index % 2 == 0:
-            out.append(f'<rect class="stripe" x="{MARGIN - 8}" y="{y}" width="{WIDTH - 2 * MARGIN + 16}" height="{ROW}"/>')
+            wide = WIDTH - 2 * MARGIN + 16
+            out.append(f'<rect class="stripe" x="{MARGIN - 8}" y="{y}" width="{wide}" height="{ROW}"/>')
         out.append(text(MARGIN, y + ROW / 2 + 4, tables.BY_NAME[workload].label, "row"))
     for number, (figure, title, better) in enumerate(PANELS):
-        left = MARGIN + NAMES + number * (PANEL + GAP)
+        left = MARGIN + NAMES + number * (PANEL + NUMBERS + GAP)
         out += panel(run["summary"].get(figure, {}), rows, names, left, title, better)
     out += foot(run, height)
     return "\n".join([*out, "</svg>", ""])
@@ -74,7 +79,7 @@ def panel(summary, rows, names, left, title, better):
     shown = [name for name in names if any(found[row]["ratio"].get(name) for row in rows)]
     edges = [r[key] for row in rows for name in shown if (r := found[row]["ratio"].get(name)) for key in ("min", "max")]
     axis, top, bottom = Axis(left, edges), HEAD + LABELS, HEAD + LABELS + ROW * len(rows)
-    out = [text(left, HEAD - 8, title, "panel"), text(left + PANEL, HEAD - 8, better, "small", "end")]
+    out = [text(left, HEAD - 8, title, "panel"), text(left + PANEL + NUMBERS, HEAD - 8, better, "small", "end")]
     for tick, x in axis.ticks():
         kind = "one" if tick == 1 else "grid"
         out.append(f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>')
@@ -82,6 +87,9 @@ def panel(summary, rows, names, left, title, better):
         out.append(text(x, bottom + 18, label, "small", "middle"))
     for index, row in enumerate(rows):
         out += lanes(found[row], shown, axis, top + ROW * index)
+        if product := found[row]["ratio"].get(programs.PRODUCT):
+            y = top + ROW * (index + 0.5) + 4
+            out.append(text(left + PANEL + NUMBERS, y, f"{product['median']:.2f}", f"{programs.PRODUCT} label", "end"))
     return out + direct_labels(found, rows, shown, axis, left)
 
 
@@ -89,7 +97,8 @@ def lanes(entry, shown, axis, top):
     out = []
     if slack := entry["noise"]:
         low, high = axis.x(max(1 - slack, 1e-9)), axis.x(1 + slack)
-        out.append(f'<rect class="noise" x="{low:.1f}" y="{top + 2}" width="{max(high - low, 1):.1f}" height="{ROW - 4}"/>')
+        wide = max(high - low, 1)
+        out.append(f'<rect class="noise" x="{low:.1f}" y="{top + 2}" width="{wide:.1f}" height="{ROW - 4}"/>')
     for place, name in enumerate(shown):
         ratio = entry["ratio"].get(name)
         if not ratio:
@@ -117,23 +126,25 @@ def direct_labels(found, rows, shown, axis, left):
     row = next((row for row in rows if found[row]["ratio"]), None)
     if row is None:
         return out
-    dots = sorted((axis.x(found[row]["ratio"][name]["median"]), name) for name in shown if found[row]["ratio"].get(name))
+    measured = {name: ratio for name in shown if (ratio := found[row]["ratio"].get(name))}
+    dots = sorted((axis.x(ratio["median"]), name) for name, ratio in measured.items())
     widths = [len(short(name)) * CHARACTER for _, name in dots]
-    # Two lines of names, so that names as long as the panel is wide still fit.
-    for line in (0, 1):
-        mine = [i for i in range(len(dots)) if i % 2 == line]
-        starts = apart([dots[i][0] - widths[i] / 2 for i in mine], [widths[i] for i in mine], left, left + PANEL)
+    room = PANEL + NUMBERS
+    # A second line of names when one is too short for them.
+    lines = 1 if sum(widths) + BETWEEN_LABELS * len(widths) <= room else 2
+    for line in range(lines):
+        mine = [i for i in range(len(dots)) if i % lines == line]
+        starts = apart([dots[i][0] - widths[i] / 2 for i in mine], [widths[i] for i in mine], left, left + room)
         for start, i in zip(starts, mine, strict=True):
             x, name = dots[i]
-            y, middle = HEAD + 16 + 18 * line, start + widths[i] / 2
-            place = shown.index(name)
-            end = lane(top + ROW * rows.index(row), place, len(shown)) - 5
+            y, middle = HEAD + 14 + 14 * line, start + widths[i] / 2
+            end = lane(top + ROW * rows.index(row), shown.index(name), len(shown)) - 5
             out.append(f'<path class="{name} tie" d="M{middle:.1f} {y + 4} L{x:.1f} {top - 6} L{x:.1f} {end:.1f}"/>')
             out.append(text(middle, y, short(name), f"{name} label", "middle"))
     return out
 
 
-def apart(starts, widths, left, right, gap=10):
+def apart(starts, widths, left, right, gap=BETWEEN_LABELS):
     """Moved right until none touches the one before, then left until the last one ends inside."""
     placed = []
     for start, width in zip(starts, widths, strict=True):
@@ -161,21 +172,23 @@ def head(height, run):
         + "".join(rules)
         + "@media(prefers-color-scheme:dark){svg{--page:#0d1117;--text:#e6edf3;--soft:#9198a1;--grid:#2a3038;"
         "--stripe:#151b23;--noise:#9198a1}" + dark + "}"
-        "text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;fill:var(--text);font-size:12px}"
-        ".title{font-size:18px;font-weight:600}.panel{font-size:14px;font-weight:600}.small{fill:var(--soft);font-size:11px}"
-        ".label{fill:var(--c);font-weight:600}.page{fill:var(--page)}.stripe{fill:var(--stripe)}"
+        "text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;"
+        "fill:var(--text);font-size:12px}.title{font-size:18px;font-weight:600}.panel{font-size:14px;font-weight:600}"
+        ".small{fill:var(--soft);font-size:11px}"
+        ".label{fill:var(--c);font-weight:600;font-size:11px}.page{fill:var(--page)}.stripe{fill:var(--stripe)}"
         ".grid{stroke:var(--grid)}.one{stroke:var(--soft);stroke-width:1.4}.noise{fill:var(--noise);opacity:.28}"
         ".range{stroke:var(--c);stroke-width:1.6;opacity:.75}.dot{fill:var(--c)}"
         ".tie{stroke:var(--c);fill:none;stroke-width:1;opacity:.55}"
     )
+    rounds = run["settings"]["rounds"]
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
         'role="img" aria-label="Processor time per request and requests per second, as ratios to HAProxy">',
         f"<style>{style}</style>",
         f'<rect class="page" width="{WIDTH}" height="{height}" rx="10"/>',
         text(MARGIN, 36, "switchmaster beside HAProxy, nginx and a bare relay", "title"),
-        text(MARGIN, 56, f"Ratio to HAProxy (one thread) in the same round: dot = median of {run['settings']['rounds']} "
-             "rounds, line = least to greatest", "small"),
+        text(MARGIN, 56, f"Ratio to HAProxy (one thread) in the same round: dot = median of {rounds} rounds, "
+             "line = least to greatest, number = median of switchmaster", "small"),
     ])
 
 

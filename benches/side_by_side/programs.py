@@ -44,12 +44,12 @@ class Program:
 class Running:
     """A child in a group of its own: Ctrl-C ends the rig, and the rig ends the child."""
 
-    def __init__(self, args, log, executable=None):
+    def __init__(self, args, folder, log, executable=None):
         self.args = args
         with open(log, "ab") as out:
             self.child = subprocess.Popen(
-                args, executable=executable, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                start_new_session=True, preexec_fn=end_with_parent, env=clean_environment(),
+                args, executable=executable, cwd=folder, stdin=subprocess.DEVNULL, stdout=out,
+                stderr=out, start_new_session=True, preexec_fn=end_with_parent, env=clean_environment(),
             )
 
     def pids(self):
@@ -127,7 +127,7 @@ class Bench:
         log = self.folder / f"{name}.log"
         for _ in range(ATTEMPTS):
             port = free_port()
-            running = Running(args(port), log, executable)
+            running = Running(args(port), self.folder, log, executable)
             self.children.append(running)
             end = time.monotonic() + START_S
             while time.monotonic() < end and running.child.poll() is None:

@@ -26,8 +26,8 @@ def family(pid):
 def cpu_ns(pids):
     """Processor time of all threads, those that have ended included.
 
-    It is the sum of what /proc/PID/task/*/schedstat shows, by clock_gettime(2) on the process' own clock (the id is made
-    as clock_getcpuclockid(3) makes it): a running thread counts up to this moment, not up to its last tick.
+    It is the sum of what /proc/PID/task/*/schedstat shows, by clock_gettime(2) on the process' own clock (the id is
+    made as clock_getcpuclockid(3) makes it): a running thread counts up to this moment, not up to its last tick.
     """
     return sum(time.clock_gettime_ns((~pid << 3) | 2) for pid in pids)
 

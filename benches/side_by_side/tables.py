@@ -12,17 +12,17 @@ NONE = "-"
 WITHIN = "~"
 
 READING = [
-    "Ratios are to HAProxy in the same round: the median of the rounds, and in brackets the least and the greatest. "
-    "Less is better, except for requests per second.",
-    f"'{WITHIN}' marks a median that lies within the noise: as far from 1 as the middle half of the ratios of HAProxy to "
-    "HAProxy itself, measured twice as two programs. Nothing is claimed there.",
+    "Ratios are to HAProxy in the same round: the median of the rounds, in brackets the least and the greatest. Less "
+    "is better, except for requests per second.",
+    f"'{WITHIN}' marks a median that lies within the noise: no farther from 1 than the middle half of the ratios of "
+    "HAProxy to HAProxy, which is measured as two programs. Nothing is claimed there.",
     "A must 'holds within noise' when it is missed by no more than that.",
 ]
 METHOD = [
-    "Everything runs on one machine over loopback, so client, proxy and server compete for its processors, and requests "
-    "per second are the machine's figure as much as the proxy's. Processor time per request is the proxy's alone.",
+    "Everything runs on one machine over loopback, so client, proxy and server compete for its processors, and "
+    "requests per second are the machine's figure as much as the proxy's. Processor time is the proxy's alone.",
     "Requests come from redis-benchmark; in each round every program is measured once for each workload, in another "
-    "order each round. Processor time is that of all threads of the proxy, up to the moment its connections are closed.",
+    "order each round. Processor time is that of all threads of the proxy, until its connections are closed.",
     "switchmaster follows three real Sentinels in its default configuration. HAProxy runs in TCP mode with one thread "
     "(or two), long timeouts, no log and no checks; nginx with one worker and buffers of 32 KiB. The bare floor "
     "(`benches/floor.rs`) is a relay without any feature: what switchmaster costs above it is what its features cost.",
@@ -93,8 +93,8 @@ def verdict_table(run):
     for row in run["idle_verdicts"]:
         target, found = by_figure[row["figure"]], row["found"]
         measured = NONE if not found else f"{number(found['median'])} {target.unit}".strip()
-        rows.append([target.title, f"{row['sessions']} sessions", f"<= {row['must']:g}", f"<= {row['aim']:g}", measured,
-                     NONE, row["must_verdict"], row["aim_verdict"]])
+        rows.append([target.title, f"{row['sessions']} sessions", f"<= {row['must']:g}", f"<= {row['aim']:g}",
+                     measured, NONE, row["must_verdict"], row["aim_verdict"]])
     return "Targets", header, rows
 
 
@@ -124,7 +124,7 @@ def tables(run):
 
 
 def facts(run):
-    machine, settings = run["machine"], run["settings"]
+    machine, settings, taken = run["machine"], run["settings"], run["seconds_taken"]
     kind = "virtual machine" if machine["virtual"] else "machine"
     return [
         ("date", run["begun"]),
@@ -134,7 +134,7 @@ def facts(run):
         ("descriptors", f"at most {machine['descriptors']} a process"),
         *run["versions"].items(),
         ("commit", run["commit"]),
-        ("rounds", f"{settings['rounds']}, each measurement {settings['seconds']:g} s, in all {run['seconds_taken']:.0f} s"),
+        ("rounds", f"{settings['rounds']}, {settings['seconds']:g} s a measurement, {taken:.0f} s in all"),
         ("quiet", quiet(run)),
     ]
 
