@@ -14,8 +14,8 @@ OPEN_WITHIN_S = 60
 PATIENCE_S = 5
 # Memory is settled when it has not moved by more than this for so many looks.
 SETTLED_KIB = 16
-SETTLED_LOOKS = 3
-LOOK_S = 0.2
+SETTLED_LOOKS = 4
+LOOK_S = 0.1
 SETTLED_WITHIN_S = 5
 CLOSED_WITHIN_S = 10
 

@@ -43,6 +43,8 @@ def requests_for(workload, rate, seconds):
 
 def measure(proxy, port, workload, requests, seconds):
     """`proxy` is what carries it, None for none. Raises Failed."""
+    if proxy and proxy.child.poll() is not None:
+        raise Failed("the proxy has ended")
     pids = proxy.pids() if proxy else []
     before = readings.cpu_ns(pids)
     machine = readings.Machine()
@@ -66,8 +68,8 @@ def run(args, limit):
     except OSError as error:
         raise Failed(f"{args[0]}: {error}") from None
     if done.returncode != 0:
-        last = (done.stderr + "\n" + done.stdout.replace("\r", "\n")).strip()
-        raise Failed(f"{args[0]} ended with {done.returncode}: {last[-MOST_SAID:]}")
+        said = done.stderr.strip() or done.stdout.strip()
+        raise Failed(f"{args[0]} ended with {done.returncode}: {said[-MOST_SAID:]}")
     return done.stdout.replace("\r", "\n") + done.stderr
 
 
