@@ -50,6 +50,8 @@ fn main() -> io::Result<()> {
         .block_on(serve(listen, upstream))
 }
 
+// It ends with its process: nothing has to be waited for.
+#[expect(clippy::disallowed_methods)]
 async fn serve(listen: SocketAddr, upstream: SocketAddr) -> io::Result<()> {
     let socket = socket2::Socket::new(
         socket2::Domain::for_address(listen),

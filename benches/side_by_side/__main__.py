@@ -28,7 +28,7 @@ import workloads  # noqa: E402
 SCHEMA = 1
 # (rounds, seconds a measurement, repetitions and seconds of idle sessions)
 FULL = (7, 1.8, 2, 10.0)
-QUICK = (3, 0.4, 1, 2.0)
+QUICK = (3, 0.3, 1, 1.0)
 # A calibration takes about this long, and so does whatever is around a measurement.
 AROUND_S = 0.25
 # A run that takes so many times longer than planned says so and stops measuring.
@@ -42,15 +42,15 @@ def arguments():
     names = [w.name for w in workloads.WORKLOADS]
     known = [*programs.PROGRAMS, programs.DIRECT]
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="3 minutes instead of 25, for a first look")
+    parser.add_argument("--quick", action="store_true", help="4 minutes instead of 25, for a first look")
     parser.add_argument("--rounds", type=int, help="rounds, each with every program once (default 7, quick 3)")
-    parser.add_argument("--seconds", type=float, help="of one measurement (default 1.8, quick 0.4)")
+    parser.add_argument("--seconds", type=float, help="of one measurement (default 1.8, quick 0.3)")
     parser.add_argument("--only", type=listed(names), default=names, metavar="WORKLOADS",
                         help=f"of {', '.join(names)}; or 'none', for idle sessions alone")
     parser.add_argument("--programs", type=listed(known), metavar="PROGRAMS",
                         default=[n for n in known if n not in programs.ON_DEMAND],
                         help=f"of {', '.join(known)}; haproxy and haproxy-again are always among them")
-    parser.add_argument("--idle-seconds", type=float, help="of idle sessions (default 10, quick 2)")
+    parser.add_argument("--idle-seconds", type=float, help="of idle sessions (default 10, quick 1)")
     parser.add_argument("--no-idle", action="store_true", help="leave the idle sessions out")
     parser.add_argument("--syscalls", action="store_true", help="also count system calls per request (needs perf)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement of every round")
@@ -248,14 +248,14 @@ def main():
         print(f"scripts/bench: {error}", file=sys.stderr)
         return 2
     if args.json:
-        args.json.write_text(json.dumps(about, indent=1) + "\n")
+        args.json.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     # A JSON file knows text keys only: what is shown must not depend on where it comes from.
     about = json.loads(json.dumps(about))
     print(tables.text(about))
     if args.svg:
-        args.svg.write_text(plot.svg(about))
+        args.svg.write_text(plot.svg(about), encoding="utf-8")
     if args.markdown:
-        args.markdown.write_text(tables.markdown(about, args.svg))
+        args.markdown.write_text(tables.markdown(about, args.svg), encoding="utf-8")
     return 1 if figures.failures(about) else 0
 
 

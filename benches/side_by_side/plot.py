@@ -29,6 +29,8 @@ BETWEEN_LABELS = 8
 LEAST, MOST = 0.25, 4.0
 TICKS = [0.25, 0.33, 0.5, 0.67, 0.8, 1, 1.25, 1.5, 2, 3, 4]
 LEAST_BETWEEN_TICKS = 34
+# "HAProxy" is wider than a number.
+LEAST_BESIDE_ONE = 46
 
 
 class Axis:
@@ -51,7 +53,9 @@ class Axis:
         placed = [(1, self.x(1))]
         for tick in sorted(TICKS, key=lambda t: abs(math.log(t))):
             x = self.x(tick)
-            if not self.outside(tick) and all(abs(x - other) >= LEAST_BETWEEN_TICKS for _, other in placed):
+            if not self.outside(tick) and all(
+                abs(x - other) >= (LEAST_BESIDE_ONE if ratio == 1 else LEAST_BETWEEN_TICKS) for ratio, other in placed
+            ):
                 placed.append((tick, x))
         return placed
 

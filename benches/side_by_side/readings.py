@@ -10,6 +10,7 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 QUIET_NS = 100_000
 QUIET_STEP_S = 0.01
 QUIET_WITHIN_S = 0.5
+BUSY_SAMPLE_S = 1.0
 
 
 def family(pid):
@@ -89,8 +90,15 @@ def describe():
         "kernel": " ".join((os.uname().sysname, os.uname().release, os.uname().machine)),
         "system": system_name(),
         "congestion_control": first_line("/proc/sys/net/ipv4/tcp_congestion_control"),
-        "load_average_at_start": os.getloadavg()[0],
+        "busy_before_percent": busy_percent(),
     }
+
+
+def busy_percent():
+    """How busy the machine is with other things."""
+    machine = Machine()
+    time.sleep(BUSY_SAMPLE_S)
+    return round(100 * machine.since()[0] / (BUSY_SAMPLE_S * os.cpu_count()), 1)
 
 
 def system_name():

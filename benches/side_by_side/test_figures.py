@@ -132,7 +132,7 @@ class Reports(unittest.TestCase):
             "seconds_taken": 1.0,
             "settings": {"rounds": 5, "seconds": 1.0},
             "machine": {"virtual": True, "cpus": 2, "processor": "P", "memory_gib": 1.0, "system": "S", "kernel": "K",
-                        "congestion_control": "c", "descriptors": 1, "load_average_at_start": 0.0},
+                        "congestion_control": "c", "descriptors": 1, "busy_before_percent": 0.0},
         }
 
     def test_a_failure_is_told(self):
@@ -142,7 +142,7 @@ class Reports(unittest.TestCase):
             self.assertIn("round 6, get50, floor: not done within 20 s", said)
 
     def test_what_lies_within_the_noise_is_marked(self):
-        self.assertIn("~1.00 (1.00-1.00)", tables.text(self.run_of(planted(1.0))))
+        self.assertIn("≈1.00 (1.00-1.00)", tables.text(self.run_of(planted(1.0))))
         self.assertIn("  0.90 (0.90-0.90)", tables.text(self.run_of(planted(0.9))))
 
     def test_the_plot_draws_everybody_and_nothing_outside(self):
