@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -11,6 +12,9 @@ use std::time::Duration;
 
 use super::wait::wait_until;
 use crate::net::clock::now;
+
+/// Names the program, for the demo and for every test, where no argument does.
+pub const SERVER_VARIABLE: &str = "SWITCHMASTER_SERVER_BIN";
 
 /// Programs that are looked for in `PATH`, best first. The last two are the server under another name: it
 /// looks at `argv[0]` to know what it is, and Debian's `redis-tools` carries nothing else of it.
@@ -29,16 +33,28 @@ const VERSION_MAX: u64 = 4096;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     program: PathBuf,
+    family: Family,
     version: Version,
 }
 
-/// A server's version; only what decides which directives it knows.
+/// Who makes a server; each counts versions on its own since 7.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// `Redis server v=`
+    Redis,
+    /// `Valkey server v=`
+    Valkey,
+}
+
+/// A server's version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
     /// 7 of 7.0.15.
     pub major: u32,
     /// 0 of 7.0.15.
     pub minor: u32,
+    /// 15 of 7.0.15.
+    pub patch: u32,
 }
 
 /// No usable server.
@@ -50,6 +66,10 @@ pub enum ServerNotFound {
          service), or name one with --server-bin"
     )]
     InPath,
+    /// The program that the environment names does not tell a version. Nothing else is taken in its place:
+    /// whoever asks for a version must not be shown another.
+    #[error("{SERVER_VARIABLE}={} is not a Redis or Valkey server that can be started here", .0.display())]
+    InEnvironment(PathBuf),
     /// The program that was named does not tell a version.
     #[error(
         "{} is not a Redis or Valkey server that can be started here: install one with \
@@ -59,14 +79,19 @@ pub enum ServerNotFound {
 }
 
 impl Server {
-    /// The program at `explicit`, or else the first of `valkey-server`, `redis-server`, `redis-check-rdb` and
-    /// `valkey-check-rdb` in `PATH` that tells a server's version.
+    /// The program at `explicit`, or else at `SWITCHMASTER_SERVER_BIN`, or else the first of `valkey-server`,
+    /// `redis-server`, `redis-check-rdb` and `valkey-check-rdb` in `PATH` that tells a server's version.
     ///
     /// # Errors
     /// [`ServerNotFound`], which says how to install one.
     pub fn find(explicit: Option<&Path>) -> Result<Self, ServerNotFound> {
         if let Some(program) = explicit {
             return Self::at(program).ok_or_else(|| ServerNotFound::Named(program.to_owned()));
+        }
+        // An empty variable counts as not set, as everywhere.
+        if let Some(named) = env::var_os(SERVER_VARIABLE).filter(|named| !named.is_empty()) {
+            let program = PathBuf::from(named);
+            return Self::at(&program).ok_or(ServerNotFound::InEnvironment(program));
         }
         let path = env::var_os("PATH").unwrap_or_default();
         NAMES
@@ -82,6 +107,11 @@ impl Server {
         &self.program
     }
 
+    /// Who it told to be made by.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
     /// The version it told.
     pub fn version(&self) -> Version {
         self.version
@@ -89,35 +119,45 @@ impl Server {
 
     /// The name that makes it a data node.
     pub fn node_arg0(&self) -> OsString {
-        self.named("server")
+        arg0(&self.program, "server")
     }
 
     /// The name that makes it a Sentinel.
     pub fn sentinel_arg0(&self) -> OsString {
-        self.named("sentinel")
+        arg0(&self.program, "sentinel")
     }
 
     fn at(program: &Path) -> Option<Self> {
-        let mut server = Self {
+        let (family, version) = version_in(&told_version(program, arg0(program, "server"))?)?;
+        Some(Self {
             program: program.to_owned(),
-            version: Version { major: 0, minor: 0 },
-        };
-        server.version = version_in(&told_version(program, server.node_arg0())?)?;
-        Some(server)
+            family,
+            version,
+        })
     }
+}
 
-    fn named(&self, role: &str) -> OsString {
-        let file = self
-            .program
-            .file_name()
-            .unwrap_or_else(|| OsStr::new("redis"));
-        let family = if file.to_string_lossy().starts_with("valkey") {
-            "valkey"
-        } else {
-            "redis"
-        };
-        format!("{family}-{role}").into()
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Version {
+            major,
+            minor,
+            patch,
+        } = self.version;
+        let (family, program) = (self.family, self.program.display());
+        write!(f, "{family:?} {major}.{minor}.{patch} ({program})")
     }
+}
+
+/// The name that makes this program a server or a Sentinel; it goes by its file's name.
+fn arg0(program: &Path, role: &str) -> OsString {
+    let file = program.file_name().unwrap_or_else(|| OsStr::new("redis"));
+    let family = if file.to_string_lossy().starts_with("valkey") {
+        "valkey"
+    } else {
+        "redis"
+    };
+    format!("{family}-{role}").into()
 }
 
 /// What a program prints when asked for its version; `None` when it does not end soon.
@@ -152,13 +192,25 @@ fn is_executable(program: &Path) -> bool {
 }
 
 /// `Redis server v=7.0.15 sha=...`, `Valkey server v=8.1.0 sha=...`
-fn version_in(told: &str) -> Option<Version> {
-    let digits = told.split_once("server v=")?.1;
-    let mut parts = digits.split(|c: char| !c.is_ascii_digit());
-    Some(Version {
-        major: parts.next()?.parse().ok()?,
-        minor: parts.next()?.parse().ok()?,
-    })
+fn version_in(told: &str) -> Option<(Family, Version)> {
+    let (maker, digits) = told.split_once(" server v=")?;
+    // Warnings may stand before it.
+    let family = match maker.split_whitespace().next_back()? {
+        "Redis" => Family::Redis,
+        "Valkey" => Family::Valkey,
+        _ => return None,
+    };
+    let mut parts = digits
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|part| part.parse().ok());
+    Some((
+        family,
+        Version {
+            major: parts.next()??,
+            minor: parts.next()??,
+            patch: parts.next()??,
+        },
+    ))
 }
 
 #[cfg(test)]
@@ -167,12 +219,25 @@ mod tests {
 
     #[test]
     fn reads_versions() {
-        let v = |major, minor| Some(Version { major, minor });
+        let v = |family, major, minor, patch| {
+            Some((
+                family,
+                Version {
+                    major,
+                    minor,
+                    patch,
+                },
+            ))
+        };
         assert_eq!(
             version_in("Redis server v=7.0.15 sha=00000000:0 bits=64"),
-            v(7, 0)
+            v(Family::Redis, 7, 0, 15)
         );
-        assert_eq!(version_in("Valkey server v=9.1.0-rc1 sha=1"), v(9, 1));
+        assert_eq!(
+            version_in("Valkey server v=9.1.0-rc1 sha=1"),
+            v(Family::Valkey, 9, 1, 0)
+        );
+        assert_eq!(version_in("Other server v=1.0.0"), None);
         assert_eq!(version_in("usage: true [ignored]"), None);
     }
 

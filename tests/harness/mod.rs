@@ -24,15 +24,29 @@ pub(crate) mod stream;
 pub(crate) mod topology;
 pub(crate) mod wire;
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::io::Write;
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use switchmaster::demo::server::Server;
 use switchmaster::net::clock::now;
 
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// The server under test. A run says once which that is, past the test runner, which shows no output of tests that pass.
+pub(crate) fn server() -> Server {
+    static FOUND: OnceLock<Server> = OnceLock::new();
+    let find = || {
+        let server = Server::find(None).unwrap_or_else(|e| panic!("{e}"));
+        // A run whose stderr is gone is a run all the same.
+        let _ = writeln!(std::io::stderr(), "server under test: {server}");
+        server
+    };
+    FOUND.get_or_init(find).clone()
+}
 
 /// Waits until there is something, and gives it.
 pub(crate) fn wait_for<T>(what: &str, within: Duration, mut look: impl FnMut() -> Option<T>) -> T {

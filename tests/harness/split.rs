@@ -55,7 +55,7 @@ pub(crate) struct Place {
 impl Split {
     /// Starts them, each where it belongs, and waits until they could fail over.
     pub(crate) fn start(network: Network, nodes: [Side; 3], sentinels: [Side; 3]) -> Self {
-        let server = Server::find(None).unwrap_or_else(|e| panic!("{e}"));
+        let server = super::server();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let place = |(index, side): (usize, Side)| {
             let index = u16::try_from(index).expect("six");

@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 
 use switchmaster::demo::cluster::{Cluster, Options};
 use switchmaster::demo::instance::Instance;
-use switchmaster::demo::server::Server;
 use switchmaster::demo::wire::{Conn, Value};
 use switchmaster::net::clock::now;
 
@@ -54,7 +53,7 @@ impl Topology {
     /// The same with other options.
     pub(crate) fn start_with(change: impl FnOnce(&mut Options)) -> Self {
         let slot = SLOTS.take();
-        let server = Server::find(None).unwrap_or_else(|e| panic!("{e}"));
+        let server = super::server();
         let guard = Path::new(env!("CARGO_BIN_EXE_switchmaster")).to_owned();
         let mut options = Options::new(server, guard);
         change(&mut options);

@@ -94,6 +94,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<bool, String> {
     std::fs::create_dir_all(&args.results).map_err(|e| format!("no folder for results: {e}"))?;
     let server = Server::find(None).map_err(|e| e.to_string())?;
+    println!("soak: on {server}");
     let guard = Path::new(env!("CARGO_BIN_EXE_switchmaster")).to_owned();
     let cluster = Cluster::start(&Options::new(server, guard)).map_err(|e| e.to_string())?;
     let relays: Vec<ChaosRelay> = cluster
