@@ -146,7 +146,7 @@ struct Demo {
     /// Events to run: planned, kill, freeze [default: ask for keys]
     #[arg(long, value_name = "EVENT,...", value_delimiter = ',', value_parser = event)]
     script: Option<Vec<demo::Event>>,
-    /// Server to start [env: SWITCHMASTER_SERVER_BIN] [default: valkey-server or redis-server, if found]
+    /// Server to start [env: SWITCHMASTER_SERVER_BIN] [default: from PATH]
     #[arg(long, value_name = "PATH")]
     server_bin: Option<PathBuf>,
     /// Port of the proxy on 127.0.0.1 [default: 6379, or the next free one]

@@ -182,11 +182,25 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::Refused`] or [`ClusterError::Wire`] when it does not agree within 20 s.
     pub fn trigger_failover(&self, index: usize) -> Result<(), ClusterError> {
+        self.trigger(index, &["SENTINEL", "FAILOVER", &self.master_name])
+    }
+
+    /// The same, but the master itself hands over: writes pause until its successor has them all. Valkey 9 and newer.
+    ///
+    /// # Errors
+    /// As [`trigger_failover`](Self::trigger_failover).
+    pub fn trigger_coordinated_failover(&self, index: usize) -> Result<(), ClusterError> {
+        self.trigger(
+            index,
+            &["SENTINEL", "FAILOVER", &self.master_name, "COORDINATED"],
+        )
+    }
+
+    fn trigger(&self, index: usize, command: &[&str]) -> Result<(), ClusterError> {
         let deadline = now() + TRIGGER_LIMIT;
         let mut last = None;
-        let command = ["SENTINEL", "FAILOVER", &self.master_name];
         wait_until(deadline, "a Sentinel to start a failover", || {
-            let outcome = ask(&self.sentinels[index], &command);
+            let outcome = ask(&self.sentinels[index], command);
             let outcome = outcome.map_err(|e| last = Some(e));
             outcome.map_err(|()| "it refuses".into())
         })

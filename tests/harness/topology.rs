@@ -121,6 +121,15 @@ impl Topology {
         self.switched_from(old)
     }
 
+    /// `SENTINEL FAILOVER ... COORDINATED` at this Sentinel, and what came of it.
+    pub(crate) fn fail_over_coordinated(&self, sentinel: usize) -> Switch {
+        let old = self.master().addr();
+        self.cluster
+            .trigger_coordinated_failover(sentinel)
+            .unwrap_or_else(|e| panic!("{e}"));
+        self.switched_from(old)
+    }
+
     /// Waits until any Sentinel that runs names another master than this one.
     pub(crate) fn switched_from(&self, old: SocketAddr) -> Switch {
         let mut conns: Vec<Conn> = self
