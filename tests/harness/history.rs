@@ -248,6 +248,26 @@ impl History {
             .collect()
     }
 
+    /// Nothing acknowledged is missing on this node: what a planned failover may not lose. Else says when each began, and for how
+    /// long it lasted.
+    pub(crate) fn assert_nothing_lost(&self, node: &mut Conn) {
+        let lost = self.lost(node);
+        let told: Vec<String> = lost
+            .iter()
+            .map(|w| {
+                let began = w.began.duration_since(SystemTime::UNIX_EPOCH);
+                let (began, lasted) = (began.unwrap_or_default(), w.ended.duration_since(w.began));
+                let second = began.as_secs_f64() % 60.0;
+                format!("{} at second {second:.3} for {lasted:?}", w.token)
+            })
+            .collect();
+        assert!(
+            lost.is_empty(),
+            "{} acknowledged and lost: {told:#?}",
+            lost.len()
+        );
+    }
+
     /// Nothing acknowledged is missing on this node unless its write began before the fence: what Redis'
     /// asynchronous replication loses, and no more. Says how many those were.
     pub(crate) fn assert_lost_only_before(&self, fence: SystemTime, node: &mut Conn) -> usize {

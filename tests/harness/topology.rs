@@ -191,6 +191,19 @@ impl Topology {
     }
 }
 
+/// A test that fails shows what its servers did.
+impl Drop for Topology {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for instance in self.cluster.sentinels().iter().chain(self.cluster.nodes()) {
+            println!("--- the end of the log of {}", instance.name());
+            println!("{}", instance.log_tail());
+        }
+    }
+}
+
 /// The master's address in a Sentinel's words; `None` when it cannot say.
 pub(crate) fn master_named(sentinel: &mut Conn, master: &str) -> Option<SocketAddr> {
     let reply = sentinel
