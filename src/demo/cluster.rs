@@ -278,7 +278,7 @@ impl Cluster {
         &self.master_name
     }
 
-    /// The temporary folder: configurations and logs of all processes.
+    /// The temporary folder: configurations and logs of all processes, and a folder of its own for each.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -408,17 +408,18 @@ fn instance(
         config: file("conf"),
         log: file("log"),
     };
-    std::fs::write(
-        &launch.config,
-        format!(
-            "dir {}\n{config}",
-            config::quoted(&folder.to_string_lossy())
-        ),
-    )
-    .map_err(|source| ClusterError::Io {
-        what: "cannot write a configuration".into(),
-        source,
-    })?;
+    // A replica renames what it received to dump.rdb and then loads that file; Valkey 9.1 some time later. In a folder they share,
+    // two that follow a new master at once load each other's, and miss or repeat what was written between the two copies.
+    let own = folder.join(format!("{}-{}", kind.file, addr.port()));
+    std::fs::create_dir(&own)
+        .and_then(|()| {
+            let dir = config::quoted(&own.to_string_lossy());
+            std::fs::write(&launch.config, format!("dir {dir}\n{config}"))
+        })
+        .map_err(|source| ClusterError::Io {
+            what: "cannot write a configuration".into(),
+            source,
+        })?;
     Ok(Instance::new(
         format!("{} {addr}", kind.title),
         port,

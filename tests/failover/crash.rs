@@ -158,11 +158,16 @@ fn row_04_sigstop_master_then_sigcont() {
 fn row_18_master_restarts_in_place() {
     const KEYS: usize = 3000;
     let servers = Topology::start_with(|options| {
-        // Loading takes a millisecond a key, and clients are told so meanwhile.
-        options.extra_node_config.extend([
-            "key-load-delay 1000".to_owned(),
-            "loading-process-events-interval-bytes 1024".to_owned(),
-        ]);
+        // Loading takes a moment a key, and clients are told so meanwhile: every 1024 bytes, or before 7.0 every 2 MiB.
+        let slow = if options.server.version().major >= 7 {
+            [
+                "key-load-delay 1000",
+                "loading-process-events-interval-bytes 1024",
+            ]
+        } else {
+            ["key-load-delay 300", "rdbcompression no"]
+        };
+        options.extra_node_config.extend(slow.map(str::to_owned));
     });
     let master = servers.master();
     let mut direct = servers.direct(master.addr());

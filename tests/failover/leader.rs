@@ -127,6 +127,9 @@ fn row_14_the_leader_crashes_after_the_promotion() {
     }
     assert_no_invented_errors(&history);
     // And the next failover is like any other.
+    if master != old {
+        servers.ready_again(Switch { old, new: master });
+    }
     is_followed_from(&servers, &proxy, 1);
 }
 
