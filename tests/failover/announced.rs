@@ -128,7 +128,9 @@ fn row_21_five_failovers_given_up_hold_clients_once() {
         });
         stage.sentinel.abort();
     }
-    assert!(stage.proxy.events(mark, "hold_begin").is_empty());
+    // A machine that stands still is another cause.
+    let holds = stage.proxy.events(mark, "hold_begin");
+    assert!(holds.iter().all(|hold| hold.text("cause") != "announced"));
 
     // One that comes is followed all the same.
     stage.sentinel.announce(stage.next.addr());

@@ -213,6 +213,8 @@ fn row_26_the_address_changes_under_the_same_name() {
     // It is gone, and its name leads nowhere, then elsewhere: another node, so another generation.
     drop(first);
     assert_eq!(read_to_end(&mut kept), b"", "closed with its upstream");
+    // Who comes before that may still be connected to a listener that is about to close.
+    proxy.event("hold_begin", FOLLOW);
     let mut newcomer = connect(proxy.addr());
     newcomer.write_all(b"three").expect("written");
     assert_silent(&mut newcomer, ROUNDS);
