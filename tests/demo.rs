@@ -117,6 +117,20 @@ fn what_is_missing_is_said_in_one_line() {
 }
 
 #[test]
+fn a_server_that_the_environment_names_is_never_replaced_by_another() {
+    let run = demo(&["--script", "planned"])
+        .env("SWITCHMASTER_SERVER_BIN", "/nowhere/valkey-server")
+        .output()
+        .expect("started");
+    assert_eq!(run.status.code(), Some(69));
+    let err = String::from_utf8_lossy(&run.stderr);
+    assert!(
+        err.lines().count() == 1 && err.contains("SWITCHMASTER_SERVER_BIN=/nowhere/valkey-server"),
+        "{err}"
+    );
+}
+
+#[test]
 fn a_taken_port_is_said_before_anything_starts() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let port = taken.local_addr().expect("bound").port().to_string();
