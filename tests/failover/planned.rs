@@ -123,6 +123,8 @@ fn row_41_proxy_frozen_across_a_failover() {
 fn sentinel_remove_and_monitor_moves_the_master_and_resets_the_epoch() {
     /// The epoch's floor is released 1 s after every voter said `-monitor`/`+monitor`, else after 10 s.
     const RELEASE: Duration = Duration::from_secs(15);
+    /// A Sentinel has its configuration on the disk before it answers these.
+    const SAVED: Duration = Duration::from_secs(20);
     let servers = Topology::start();
     let proxy = servers.proxy();
     let mark = proxy.mark();
@@ -142,7 +144,11 @@ fn sentinel_remove_and_monitor_moves_the_master_and_resets_the_epoch() {
     ok(&mut servers.direct(new), &["REPLICAOF", "NO", "ONE"]);
     let sentinels = || {
         let running = servers.cluster().sentinels().iter();
-        running.map(|sentinel| sentinel.connect().expect("the Sentinel runs"))
+        running.map(|sentinel| {
+            let mut conn = sentinel.connect().expect("the Sentinel runs");
+            conn.set_timeout(SAVED);
+            conn
+        })
     };
     // First all of them: one that is told anew while another still has the higher epoch takes that one's word.
     for mut conn in sentinels() {
