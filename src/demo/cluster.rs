@@ -408,8 +408,9 @@ fn instance(
         config: file("conf"),
         log: file("log"),
     };
-    // A replica renames what it received to dump.rdb and then loads that file; Valkey 9.1 some time later. In a folder they share,
-    // two that follow a new master at once load each other's, and miss or repeat what was written between the two copies.
+    // A replica renames what it received to dump.rdb and then loads that file, Valkey 9.1 only some time later. In a
+    // shared folder two that follow a new master at once load each other's, and miss or repeat what was written
+    // between the two copies.
     let own = folder.join(format!("{}-{}", kind.file, addr.port()));
     std::fs::create_dir(&own)
         .and_then(|()| {

@@ -1,6 +1,6 @@
-//! A planned failover in which the old master takes part: `SENTINEL FAILOVER <name> COORDINATED` of Valkey 9. The Sentinels elect a
-//! leader, it has the master pause writes and hand over to its successor when that has everything, and closes both nodes'
-//! clients. What hung in the pause was never executed, but who sent it cannot know.
+//! A planned failover in which the old master takes part: `SENTINEL FAILOVER <name> COORDINATED` of Valkey 9. The
+//! Sentinels elect a leader, it has the master pause writes and hand over to its successor when that has everything,
+//! and closes both nodes' clients. What hung in the pause was never executed, but who sent it cannot know.
 
 use std::time::Duration;
 
