@@ -12,6 +12,7 @@ use std::time::Duration;
 use switchmaster::control;
 use switchmaster::net::addr::{HostPort, SentinelAddr};
 use switchmaster::net::clock::{Moment, now};
+use switchmaster::net::resolver::Resolver;
 use switchmaster::sentinel::watcher::Subscriber;
 use switchmaster::sentinel::{Config, Credentials, discovery};
 use switchmaster::session;
@@ -136,15 +137,18 @@ async fn plane(plan: Plan, served: Arc<Served>, tasks: TaskTracker, end: Cancell
     let (seen, observations) = mpsc::channel(control::MAX_OBSERVATIONS);
     let subscriber = Subscriber {
         master: plan.master.clone(),
+        leases: false,
         observations: seen,
     };
-    let asker = discovery::follow(&plan.sentinels, vec![subscriber], &tasks, &end);
+    let resolver = Resolver::default();
+    let asker = discovery::follow(&plan.sentinels, vec![subscriber], &resolver, &tasks, &end);
     let entry = control::Entry {
         name: "fleet".into(),
         master: plan.master,
         rules,
         probe: Credentials::default(),
         connect_timeout: session::Config::default().connect_timeout,
+        resolver,
         own: Vec::new(),
         observations,
         asker,
