@@ -279,6 +279,19 @@ impl Beliefs {
         }
     }
 
+    /// True when a Sentinel's latest word, be it older than what counts, still names the candidate at its epoch.
+    pub fn named_last(&self, candidate: &Candidate) -> bool {
+        let names = |s: &Statement| {
+            s.asked_at >= self.not_before
+                && s.view.master.0 == *candidate.addr.host_port()
+                && s.view.epoch >= candidate.epoch
+        };
+        self.links
+            .values()
+            .filter_map(|l| l.said.as_ref())
+            .any(names)
+    }
+
     /// The epoch was adopted: nothing below it is believed any longer.
     pub fn adopt(&mut self, epoch: Epoch) {
         if self.floor.is_none_or(|floor| floor < epoch) {

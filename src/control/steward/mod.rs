@@ -351,26 +351,22 @@ impl Steward {
                 self.begin_trial(now, candidate);
             }
             Verdict::Keep(Why::Confirmed(epoch)) => self.confirm(now, epoch),
-            Verdict::Keep(Why::NoFreshView) => {
-                // All monitoring is gone. A master in force stays so, but after standing still it has to say so itself.
-                if self.holds.resumed {
-                    self.try_current(now, self.master.as_ref().map_or(Epoch(0), |m| m.epoch));
-                }
-            }
             // Nobody can tell which: the master in force is kept if it says that it is one.
             Verdict::Keep(Why::Ambiguous) if self.holds.switching => {
                 self.try_current(now, self.master.as_ref().map_or(Epoch(0), |m| m.epoch));
             }
-            Verdict::Keep(Why::BelowFloor | Why::Ambiguous | Why::AwaitMajority) => {
-                // Nobody is named: a candidate of before is not named any longer.
-                if self
-                    .trial
-                    .as_ref()
-                    .is_some_and(|t| !self.is_master(&t.candidate.addr))
-                {
+            Verdict::Keep(why) => {
+                // Silence takes nothing back, any other answer does: a candidate of before is not named any longer.
+                let silent = why == Why::NoFreshView;
+                let ended = |t: &Trial| {
+                    !self.is_master(&t.candidate.addr)
+                        && !(silent && self.beliefs.named_last(&t.candidate))
+                };
+                if self.trial.as_ref().is_some_and(ended) {
                     self.trial = None;
                     self.actions.push_back(Action::StopProbe);
                 }
+                // All monitoring is gone: a master in force stays so, but after standing still it has to say so itself.
                 if self.holds.resumed {
                     self.try_current(now, self.master.as_ref().map_or(Epoch(0), |m| m.epoch));
                 }
