@@ -78,11 +78,17 @@ pub(crate) struct Checker {
     verify: Verify,
     links: Vec<Heard>,
     floor: Option<u64>,
+    /// Both as they were when the steward last looked at the clock, before what it was told next.
+    before: (Vec<Heard>, Option<u64>),
     below: Option<Below>,
     /// The node of each generation.
     generations: Vec<usize>,
     /// When the last standstill was noticed.
     distrust: u64,
+    /// Nothing was decided since then, so nobody was counted.
+    settling: bool,
+    /// Somebody named a master since then, asked since then.
+    answered: bool,
     last_step: u64,
     /// The last answer to ROLE of each node, by probe or control connection.
     said: BTreeMap<usize, RoleReport>,
@@ -106,9 +112,12 @@ impl Checker {
             verify,
             links: vec![Heard::default(); links],
             floor: None,
+            before: (Vec::new(), None),
             below: None,
             generations: Vec::new(),
             distrust: 0,
+            settling: false,
+            answered: false,
             last_step: 0,
             said: BTreeMap::new(),
             probed: None,
@@ -126,6 +135,8 @@ impl Checker {
         let stood = u128::from(now - self.last_step) > VALIDITY.as_millis();
         if stood {
             self.distrust = now;
+            self.settling = true;
+            self.answered = false;
             self.probing = None;
             // What was known of links before says nothing of now.
             self.links.iter_mut().for_each(|l| l.down = false);
@@ -140,6 +151,7 @@ impl Checker {
 
     /// The steward looked at the clock, and may have decided by that alone.
     pub(crate) fn turned(&mut self, now: u64, floor: Option<u64>) {
+        self.before = (self.links.clone(), self.floor);
         self.check_floor(now, floor);
     }
 
@@ -158,6 +170,7 @@ impl Checker {
     }
 
     pub(crate) fn heard(&mut self, link: usize, view: Option<(usize, u64)>, asked_at: u64) {
+        self.answered |= view.is_some() && asked_at >= self.distrust;
         let heard = &mut self.links[link];
         heard.seen = view.map(|(node, epoch)| Seen {
             node,
@@ -174,6 +187,8 @@ impl Checker {
 
     pub(crate) fn probe_begins(&mut self, now: u64, node: Option<usize>) {
         self.probing = node.map(|node| (node, now));
+        // Whom to verify was decided.
+        self.settling &= node.is_none();
         self.all_down_when_probed = self.links.iter().all(|l| l.down);
     }
 
@@ -203,21 +218,19 @@ impl Checker {
             Tale::Ready(swap) | Tale::Switched(swap) => self.swapped(now, swap),
             Tale::SetAside(addr) => {
                 let node = node_of(addr);
-                let statements = self.statements(now, false);
-                let floor = self.floor;
-                let names = |s: &Seen| s.node == node && Some(s.epoch) > floor;
-                let lone = statements.iter().filter(|s| names(s)).count() == 1;
-                let voters = self.voters();
-                let majority =
-                    |n: usize| statements.iter().filter(|s| s.node == n).count() * 2 > voters;
-                if !lone || !(0..=node.max(9)).any(|n| n != node && majority(n)) {
+                let (links, floor) = &self.before;
+                if !self.is_lone(now, node, links, *floor)
+                    && !self.is_lone(now, node, &self.links, self.floor)
+                {
                     self.fail(
                         Property::Converges,
                         now,
                         format!("{addr} was set aside though not alone"),
                     );
                 }
+                let floor = self.floor;
                 for heard in &mut self.links {
+                    let names = |s: &Seen| s.node == node && Some(s.epoch) > floor;
                     if heard.seen.as_ref().is_some_and(names) {
                         heard.set_aside = Some(node);
                     }
@@ -225,6 +238,15 @@ impl Checker {
             }
             _ => {}
         }
+    }
+
+    /// One voter names this node above the floor, while a majority names another.
+    fn is_lone(&self, now: u64, node: usize, links: &[Heard], floor: Option<u64>) -> bool {
+        let statements = statements(links, self.distrust, now, false);
+        let naming = |n: usize| statements.iter().filter(move |s| s.node == n);
+        let majority = |s: &Seen| naming(s.node).count() * 2 > self.voters();
+        naming(node).filter(|s| Some(s.epoch) > floor).count() == 1
+            && statements.iter().any(|s| s.node != node && majority(s))
     }
 
     fn swapped(&mut self, now: u64, swap: &Swap) {
@@ -302,11 +324,8 @@ impl Checker {
                 format!("opened {node}; the last probe: {of} {report:?}"),
             );
         }
-        let fresh = self
-            .links
-            .iter()
-            .filter_map(|l| l.seen.as_ref())
-            .any(|s| s.asked_at >= self.distrust);
+        // Who has taken it back since, or fell silent, has answered all the same.
+        let fresh = self.answered;
         let silent = now >= self.distrust + SETTLE_SILENT || self.all_down_when_probed;
         // Before the first standstill there is nothing to be confirmed: a candidate that was named when it was asked
         // is adopted although its Sentinels fell silent meanwhile.
@@ -427,8 +446,7 @@ impl Checker {
     /// counted counts again when no majority is left, or a second voter says the same above the floor.
     fn count(&mut self, now: u64) {
         // Right after a standstill nothing is counted before all have answered.
-        let resumed = |cause| cause == HoldCause::Resumed;
-        let settling = matches!(self.was.phase, Phase::Held { cause, .. } if resumed(cause));
+        let settling = self.settling && self.was.master.is_some();
         let voters = self.voters();
         let counted = self.statements(now, true);
         let floor = self.floor;
@@ -534,21 +552,8 @@ impl Checker {
         });
     }
 
-    /// The latest fresh view of each voter.
     fn statements(&self, now: u64, counted_only: bool) -> Vec<Seen> {
-        let mut latest: BTreeMap<usize, &Seen> = BTreeMap::new();
-        for (link, heard) in self.links.iter().enumerate() {
-            let Some(seen) = &heard.seen else { continue };
-            let fresh = seen.asked_at >= self.distrust && now - seen.asked_at <= FRESH;
-            if !fresh || (counted_only && heard.set_aside == Some(seen.node)) {
-                continue;
-            }
-            let slot = latest.entry(voter(link, heard)).or_insert(seen);
-            if seen.asked_at >= slot.asked_at {
-                *slot = seen;
-            }
-        }
-        latest.into_values().cloned().collect()
+        statements(&self.links, self.distrust, now, counted_only)
     }
 
     fn voters(&self) -> usize {
@@ -570,4 +575,21 @@ impl Checker {
 
 fn voter(link: usize, heard: &Heard) -> usize {
     heard.voter.unwrap_or(1000 + link)
+}
+
+/// The latest fresh view of each voter.
+fn statements(links: &[Heard], distrust: u64, now: u64, counted_only: bool) -> Vec<Seen> {
+    let mut latest: BTreeMap<usize, &Seen> = BTreeMap::new();
+    for (link, heard) in links.iter().enumerate() {
+        let Some(seen) = &heard.seen else { continue };
+        let fresh = seen.asked_at >= distrust && now - seen.asked_at <= FRESH;
+        if !fresh || (counted_only && heard.set_aside == Some(seen.node)) {
+            continue;
+        }
+        let slot = latest.entry(voter(link, heard)).or_insert(seen);
+        if seen.asked_at >= slot.asked_at {
+            *slot = seen;
+        }
+    }
+    latest.into_values().cloned().collect()
 }
