@@ -9,10 +9,9 @@ use switchmaster::topology::observation::{Hint, RoleReport};
 use switchmaster::topology::rules::{Agree, Verify};
 use switchmaster::topology::{HoldCause, Phase, State};
 
+use crate::heard::{Heard, Seen, statements, voters};
 use crate::names::node_of;
 
-/// How long an answer counts, milliseconds.
-const FRESH: u64 = 3000;
 /// How long a majority below the floor has to agree; and when all of them announced it.
 const RELEASE: u64 = 10_000;
 const RELEASE_MONITORED: u64 = 1000;
@@ -47,22 +46,6 @@ pub(crate) enum Property {
     Standstill,
     /// An announced failover is waited for so long and no longer, and a reply is withheld only after the promotion.
     Announced,
-}
-
-#[derive(Clone, Debug)]
-struct Seen {
-    node: usize,
-    epoch: u64,
-    asked_at: u64,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Heard {
-    voter: Option<usize>,
-    seen: Option<Seen>,
-    set_aside: Option<usize>,
-    monitored: Option<u64>,
-    down: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -557,39 +540,10 @@ impl Checker {
     }
 
     fn voters(&self) -> usize {
-        let mut voters: Vec<usize> = self
-            .links
-            .iter()
-            .enumerate()
-            .map(|(l, h)| voter(l, h))
-            .collect();
-        voters.sort_unstable();
-        voters.dedup();
-        voters.len()
+        voters(&self.links)
     }
 
     fn fail(&mut self, property: Property, at: u64, what: String) {
         self.found.get_or_insert(Violation { property, at, what });
     }
-}
-
-fn voter(link: usize, heard: &Heard) -> usize {
-    heard.voter.unwrap_or(1000 + link)
-}
-
-/// The latest fresh view of each voter.
-fn statements(links: &[Heard], distrust: u64, now: u64, counted_only: bool) -> Vec<Seen> {
-    let mut latest: BTreeMap<usize, &Seen> = BTreeMap::new();
-    for (link, heard) in links.iter().enumerate() {
-        let Some(seen) = &heard.seen else { continue };
-        let fresh = seen.asked_at >= distrust && now - seen.asked_at <= FRESH;
-        if !fresh || (counted_only && heard.set_aside == Some(seen.node)) {
-            continue;
-        }
-        let slot = latest.entry(voter(link, heard)).or_insert(seen);
-        if seen.asked_at >= slot.asked_at {
-            *slot = seen;
-        }
-    }
-    latest.into_values().cloned().collect()
 }

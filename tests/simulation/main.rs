@@ -9,6 +9,7 @@
 
 mod checker;
 mod cluster;
+mod heard;
 mod names;
 mod plant;
 mod proxy;
