@@ -358,11 +358,11 @@ impl Steward {
             Verdict::Keep(why) => {
                 // Silence takes nothing back, any other answer does: a candidate of before is not named any longer.
                 let silent = why == Why::NoFreshView;
-                let ended = |t: &Trial| {
-                    !self.is_master(&t.candidate.addr)
-                        && !(silent && self.beliefs.named_last(&t.candidate))
+                let stays = |t: &Trial| {
+                    self.is_master(&t.candidate.addr)
+                        || (silent && self.beliefs.named_last(&t.candidate))
                 };
-                if self.trial.as_ref().is_some_and(ended) {
+                if !self.trial.as_ref().is_none_or(stays) {
                     self.trial = None;
                     self.actions.push_back(Action::StopProbe);
                 }
