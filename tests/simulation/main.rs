@@ -75,21 +75,30 @@ fn every_schedule_holds() {
 #[test]
 fn planted_defects_are_seen() {
     let planted = [
-        (Plant::ForgetsEpochs, Property::Floor),
-        (Plant::LyingProbe, Property::Verified),
-        (Plant::NoFence, Property::OneGeneration),
-        (Plant::NoFence, Property::Named),
-        (Plant::Sleepwalks, Property::Standstill),
-        (Plant::DeafProbe, Property::Converges),
-        (Plant::HastyRelease, Property::Floor),
-        (Plant::BelievesReplicas, Property::Verified),
+        (Plant::ForgetsEpochs, Property::Floor, "nobody names it"),
+        (Plant::LyingProbe, Property::Verified, "opened"),
+        (Plant::NoFence, Property::OneGeneration, ""),
+        (Plant::NoFence, Property::Named, ""),
+        (Plant::Sleepwalks, Property::Standstill, "before"),
+        (Plant::TakesOldAnswers, Property::Standstill, "before"),
+        (Plant::DeafProbe, Property::Converges, "by a majority since"),
+        (Plant::HearsOneVoice, Property::Converges, "not alone"),
+        (Plant::HastyRelease, Property::Floor, "the floor fell"),
+        (Plant::HearsNoWithdrawal, Property::Floor, "nobody names it"),
+        (Plant::BelievesReplicas, Property::Verified, "a replica"),
+        (Plant::TakesRefusals, Property::Verified, "Refused"),
     ];
-    for (plant, property) in planted {
-        let seen = (0..RUNS_TO_SEE).any(|seed| {
-            let outcome = World::run(&Schedule::draw(seed), plant, false);
-            outcome.violation.is_some_and(|v| v.property == property)
+    for (plant, property, what) in planted {
+        let seen = (0..RUNS_TO_SEE).find(|seed| {
+            let outcome = World::run(&Schedule::draw(*seed), plant, false);
+            let seen = |v: Violation| v.property == property && v.what.contains(what);
+            outcome.violation.is_some_and(seen)
         });
-        assert!(seen, "{plant:?} was never seen as {property:?}");
+        eprintln!("{plant:?}, {property:?}: {seen:?}");
+        assert!(
+            seen.is_some(),
+            "{plant:?} was never seen as {property:?}: {what}"
+        );
     }
 }
 

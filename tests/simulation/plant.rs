@@ -20,6 +20,14 @@ pub(crate) enum Plant {
     HastyRelease,
     /// A master that says it is a replica is not heard.
     BelievesReplicas,
+    /// A node that refuses to tell its role has told that it is a master.
+    TakesRefusals,
+    /// Answers seem to have been asked for when they come.
+    TakesOldAnswers,
+    /// A Sentinel that withdraws what it said is not heard.
+    HearsNoWithdrawal,
+    /// All Sentinels but the first seem to name the first node.
+    HearsOneVoice,
 }
 
 impl Plant {
@@ -31,10 +39,27 @@ impl Plant {
     }
 
     pub(crate) fn report(self, report: RoleReport) -> RoleReport {
-        if self == Self::LyingProbe {
+        let refused = matches!(report, RoleReport::Refused(_));
+        if self == Self::LyingProbe || (self == Self::TakesRefusals && refused) {
             RoleReport::Master
         } else {
             report
+        }
+    }
+
+    pub(crate) const fn node(self, link: usize, node: usize) -> usize {
+        if matches!(self, Self::HearsOneVoice) && link > 0 {
+            0
+        } else {
+            node
+        }
+    }
+
+    pub(crate) const fn asked_at(self, asked_at: u64, now: u64) -> u64 {
+        if matches!(self, Self::TakesOldAnswers) {
+            now
+        } else {
+            asked_at
         }
     }
 }

@@ -128,8 +128,9 @@ impl Proxy {
             None => "none".to_owned(),
         };
         self.trace.view(net.now, q.link, &said, q.asked_at);
+        let floor = self.steward.beliefs().floor();
         let told =
-            view.map(|(n, epoch)| (n, self.plant.epoch(epoch, self.steward.beliefs().floor())));
+            view.map(|(n, epoch)| (self.plant.node(q.link, n), self.plant.epoch(epoch, floor)));
         let view_of = |(n, epoch)| View {
             master: node(n),
             epoch: Epoch(epoch),
@@ -137,18 +138,17 @@ impl Proxy {
             quorum: Some(2),
             objectively_down: false,
         };
-        let asked_at = moment(q.asked_at.saturating_sub(self.slept));
-        self.heard(
-            net,
-            q.link,
-            Said::View {
-                view: told.map(view_of).ok_or(NoView::UnknownMaster),
-                asked_at,
-                asked: q.asked,
-                since: moment(q.since.saturating_sub(self.slept)),
-            },
-            |checker| checker.heard(q.link, view, q.asked_at),
-        );
+        let asked_at = self.plant.asked_at(q.asked_at, net.now);
+        let said = Said::View {
+            view: told.map(view_of).ok_or(NoView::UnknownMaster),
+            asked_at: moment(asked_at.saturating_sub(self.slept)),
+            asked: q.asked,
+            since: moment(q.since.saturating_sub(self.slept)),
+        };
+        let deaf = self.plant == Plant::HearsNoWithdrawal && view.is_none();
+        self.told(net, q.link, said, deaf, |checker| {
+            checker.heard(q.link, view, q.asked_at);
+        });
         if self.plant == Plant::HastyRelease {
             self.observe(net, q.link, Said::Hint(Hint::Monitor));
         }

@@ -290,12 +290,26 @@ impl Proxy {
     }
 
     fn heard(&mut self, net: &mut Net, link: usize, said: Said, record: impl FnOnce(&mut Checker)) {
+        self.told(net, link, said, false, record);
+    }
+
+    /// `deaf`: the steward does not hear it.
+    fn told(
+        &mut self,
+        net: &mut Net,
+        link: usize,
+        said: Said,
+        deaf: bool,
+        record: impl FnOnce(&mut Checker),
+    ) {
         let observation = Observation {
             sentinel: sentinel(link),
             said,
         };
         self.checked_input(net, record, |steward, now| {
-            steward.observe(now, observation);
+            if !deaf {
+                steward.observe(now, observation);
+            }
         });
     }
 
