@@ -367,7 +367,8 @@ impl Steward {
                     self.actions.push_back(Action::StopProbe);
                 }
                 // All monitoring is gone: a master in force stays so, but after standing still it has to say so itself.
-                if self.holds.resumed {
+                // One that was left is in force no longer, and stays fenced until it is named again.
+                if self.holds.resumed && !(silent && self.holds.switching) {
                     self.try_current(now, self.master.as_ref().map_or(Epoch(0), |m| m.epoch));
                 }
             }
