@@ -77,8 +77,6 @@ pub(crate) struct Checker {
     said: BTreeMap<usize, RoleReport>,
     /// The last answer to a probe: of whom, what, and when the probe began.
     probed: Option<(usize, RoleReport, u64)>,
-    /// Another than the open master was to be verified since it was open.
-    left: bool,
     /// The probe under way.
     probing: Option<(usize, u64)>,
     all_down_when_probed: bool,
@@ -106,7 +104,6 @@ impl Checker {
             last_step: 0,
             said: BTreeMap::new(),
             probed: None,
-            left: false,
             probing: None,
             all_down_when_probed: false,
             announced: None,
@@ -173,7 +170,6 @@ impl Checker {
 
     pub(crate) fn probe_begins(&mut self, now: u64, node: Option<usize>) {
         self.probing = node.map(|node| (node, now));
-        self.left |= node.is_some_and(|n| self.generations.last().is_some_and(|g| *g != n));
         // Whom to verify was decided.
         self.settling &= node.is_none();
         self.all_down_when_probed = self.links.iter().all(|l| l.down);
@@ -285,16 +281,9 @@ impl Checker {
                 }
             );
             if new == old && resumed && state.phase == Phase::Serving {
-                let named = |l: &Heard| l.seen.as_ref().is_some_and(|s| s.node == node);
-                if self.left && !self.links.iter().any(named) {
-                    let what =
-                        format!("{master} is resumed, though it was left and nobody names it");
-                    self.fail(Property::Named, now, what);
-                }
                 self.opened(now, node);
             }
         }
-        self.left &= state.phase != Phase::Serving;
         self.was = state.clone();
     }
 

@@ -85,7 +85,6 @@ fn planted_defects_are_seen() {
         (Plant::TakesOldAnswers, Property::Standstill, "before"),
         (Plant::DeafProbe, Property::Converges, "by a majority since"),
         (Plant::HearsOneVoice, Property::Converges, "not alone"),
-        (Plant::HearsOneVoice, Property::Named, "it was left"),
         (Plant::HastyRelease, Property::Floor, "the floor fell"),
         (Plant::HearsNoWithdrawal, Property::Floor, "nobody names it"),
         (Plant::BelievesReplicas, Property::Verified, "a replica"),
