@@ -299,6 +299,12 @@ impl Beliefs {
             self.below = None;
             // Who was told to monitor anew before this epoch does not say by it that the epoch is void.
             self.links.values_mut().for_each(|l| l.monitored_at = None);
+            // A word of before does not count anyhow, and what its voter says next is another, be it for the same address.
+            for link in self.links.values_mut() {
+                if link.said.as_ref().is_some_and(|s| s.view.epoch < epoch) {
+                    link.set_aside = None;
+                }
+            }
         }
     }
 

@@ -477,7 +477,13 @@ impl Checker {
         };
         self.floor = floor;
         if new > old {
-            self.links.iter_mut().for_each(|l| l.monitored = None);
+            for heard in &mut self.links {
+                heard.monitored = None;
+                // What is said at the new epoch is another word.
+                if heard.seen.as_ref().is_some_and(|s| s.epoch < new) {
+                    heard.set_aside = None;
+                }
+            }
         }
         if new >= old {
             return;
