@@ -164,10 +164,10 @@ impl Beliefs {
                     link.said = None;
                     return;
                 }
-                if link
-                    .set_aside
-                    .as_ref()
-                    .is_some_and(|addr| *addr != view.master)
+                // Another address is another word, and so is one that was withdrawn or monitored anew in between.
+                let anew = |old: &Statement| view.epoch < old.view.epoch;
+                if link.set_aside.as_ref() != Some(&view.master)
+                    || link.said.as_ref().is_none_or(anew)
                 {
                     link.set_aside = None;
                 }

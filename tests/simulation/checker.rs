@@ -155,17 +155,17 @@ impl Checker {
     pub(crate) fn heard(&mut self, link: usize, view: Option<(usize, u64)>, asked_at: u64) {
         self.answered |= view.is_some() && asked_at >= self.distrust;
         let heard = &mut self.links[link];
+        if let Some((node, epoch)) = view {
+            let anew = |old: &Seen| epoch < old.epoch;
+            if heard.set_aside != Some(node) || heard.seen.as_ref().is_none_or(anew) {
+                heard.set_aside = None;
+            }
+        }
         heard.seen = view.map(|(node, epoch)| Seen {
             node,
             epoch,
             asked_at,
         });
-        if heard.set_aside.is_some()
-            && heard.set_aside != view.map(|(node, _)| node)
-            && view.is_some()
-        {
-            heard.set_aside = None;
-        }
     }
 
     pub(crate) fn probe_begins(&mut self, now: u64, node: Option<usize>) {
