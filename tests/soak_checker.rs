@@ -37,6 +37,7 @@ fn good() -> Evidence {
         ],
         executed: vec![by(1, 1), by(1, 2), by(2, 3)],
         declared: vec![declared(1, 1), declared(100, 2)],
+        given_up: Vec::new(),
         rounds: vec![round(15, 110, true, false)],
         present: vec![1, 2, 3],
         resources: Resources {
@@ -258,6 +259,20 @@ fn i5_a_write_lost_by_a_planned_failover() {
     let findings = check(&evidence, demands);
     assert!(findings.violations.is_empty(), "counted, not demanded");
     assert_eq!(findings.planned_losses, 1);
+}
+
+#[test]
+fn i5_does_not_ask_for_a_hold_shortly_after_one_in_vain() {
+    let lost = |given_up: u64| {
+        broken(|e| {
+            e.present.retain(|token| *token != 1);
+            e.rounds = vec![round(90, 110, true, false)];
+            e.given_up = vec![given_up * SECOND];
+        })
+    };
+    assert_eq!(lost(70), [""; 0]);
+    assert_eq!(lost(50), ["I5"], "long ago");
+    assert_eq!(lost(95), ["I5"], "only later");
 }
 
 #[test]

@@ -19,6 +19,8 @@ use super::history::{Evidence, Micros, Op, Outcome, Reply, Request, Round, Token
 /// A session may be faster than the log line that says where it went, and the line may be written late by
 /// a process that was frozen in between.
 const LOG_LAG: Micros = 10_000_000;
+/// So long after an announced failover that came to nothing the next one is not waited for.
+const HOLD_MIN_INTERVAL: Micros = 30_000_000;
 /// Violations of one invariant that are spelled out; the rest is counted.
 const SPELLED_OUT: usize = 10;
 /// How the errors begin that Redis itself gives to such requests while masters change.
@@ -93,7 +95,9 @@ pub(crate) fn check(evidence: &Evidence, demands: Demands) -> Findings {
     let lost = lost(evidence, &tokens);
     let planned: Vec<String> = lost
         .iter()
-        .filter(|(_, cause)| cause.is_some_and(|(round, _)| round.clean_planned))
+        .filter(|(_, cause)| {
+            cause.is_some_and(|(round, _)| round.clean_planned && !is_unheld(evidence, round))
+        })
         .map(|(op, cause)| {
             format!(
                 "{} was acknowledged and lost by {}",
@@ -319,6 +323,18 @@ fn cause<'a>(evidence: &'a Evidence, op: &Op) -> Option<(&'a Round, Micros)> {
         .iter()
         .find(|r| r.disturbs_replication && r.to >= op.ended && r.from <= left.at);
     Some((earlier.unwrap_or(round), left.at.saturating_sub(op.ended)))
+}
+
+/// The proxy gave an announced failover up shortly before this one: it is then not to hold for it.
+fn is_unheld(evidence: &Evidence, round: &Round) -> bool {
+    let switched = |from: Micros| {
+        let mut declared = evidence.declared.iter();
+        declared.any(|d| (from..round.from).contains(&d.at))
+    };
+    evidence
+        .given_up
+        .iter()
+        .any(|at| (*at..*at + HOLD_MIN_INTERVAL).contains(&round.from) && !switched(*at))
 }
 
 fn told(cause: Option<(&Round, Micros)>) -> String {

@@ -161,6 +161,8 @@ pub(crate) struct Evidence {
     pub(crate) executed: Vec<Executed>,
     /// By time.
     pub(crate) declared: Vec<Declared>,
+    /// When the proxy gave an announced failover up: for a while after it, or until it has switched, it holds for none.
+    pub(crate) given_up: Vec<Micros>,
     /// By time; they do not overlap.
     pub(crate) rounds: Vec<Round>,
     /// The tokens on the master at the end, each as often as it is there.

@@ -124,6 +124,7 @@ fn run(args: &Args) -> Result<bool, String> {
     }
     evidence.executed = witnesses.stop();
     evidence.declared = nemesis.proxy.declared();
+    evidence.given_up = nemesis.proxy.given_up();
     if let Err(why) = outcome {
         page::write_history(&args.results, args.seed, &evidence)?;
         keep_logs(&cluster, &args.results)?;

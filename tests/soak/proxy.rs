@@ -174,6 +174,15 @@ impl Proxy {
         declared
     }
 
+    /// When it gave an announced failover up.
+    pub(crate) fn given_up(&self) -> Vec<Micros> {
+        (1..=self.starts)
+            .flat_map(|start| self.lines(start))
+            .filter(|line| line["event"] == "announcement_over")
+            .filter_map(|line| written(&line))
+            .collect()
+    }
+
     /// How often each warning or error was said.
     pub(crate) fn complaints(&self) -> std::collections::BTreeMap<String, usize> {
         let mut complaints = std::collections::BTreeMap::new();

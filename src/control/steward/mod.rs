@@ -451,6 +451,8 @@ impl Steward {
         if !same {
             self.generation = Generation(self.generation.0 + 1);
             self.end_announcement();
+            // Failovers do succeed here: the next one is waited for.
+            self.announced_again = now;
         }
         self.holds = Holds {
             announced,
