@@ -25,9 +25,10 @@ pub(super) fn settled(cluster: &Cluster) -> Result<SocketAddr, String> {
     for node in running(cluster.nodes()) {
         role_fits(node, master)?;
     }
-    if !cluster.node_at(master).is_some_and(Instance::is_running) {
+    let Some(node) = cluster.node_at(master).filter(|node| node.is_running()) else {
         return Err(format!("the Sentinels' master {master} is not running"));
-    }
+    };
+    streams_to_all(node)?;
     for sentinel in running(cluster.sentinels()) {
         let replicas = query(sentinel, &["SENTINEL", "REPLICAS", cluster.master_name()])?;
         for node in running(cluster.nodes()).filter(|node| node.addr() != master) {
@@ -69,6 +70,19 @@ pub(super) fn link_up(replica: &Instance) -> Result<(), String> {
             "its link is {}",
             status.as_deref().unwrap_or("none")
         )),
+    }
+}
+
+/// Whether every replica of this master has acknowledged something since its synchronization. Before that the master
+/// sends it nothing ("Waiting for REPLCONF ACK from slave to enable streaming"): promoted now, it would miss it all.
+fn streams_to_all(master: &Instance) -> Result<(), String> {
+    let info = query(master, &["INFO", "replication"])?
+        .text()
+        .unwrap_or_default();
+    let mut replicas = info.lines().filter(|line| line.starts_with("slave"));
+    match replicas.find(|line| line.contains(",offset=0,")) {
+        Some(line) => Err(format!("a replica has acknowledged nothing yet ({line})")),
+        None => Ok(()),
     }
 }
 
