@@ -366,9 +366,9 @@ impl Steward {
                     self.trial = None;
                     self.actions.push_back(Action::StopProbe);
                 }
-                // All monitoring is gone: a master in force stays so, but after standing still it has to say so itself.
-                // One that was left is in force no longer, and stays fenced until it is named again.
-                if self.holds.resumed && !(silent && self.holds.switching) {
+                // Nobody says anything that counts: a master in force stays so, but after standing still it has to say
+                // so itself. One that was left is in force no longer, and stays fenced until it is named again.
+                if self.holds.resumed && !self.holds.switching {
                     self.try_current(now, self.master.as_ref().map_or(Epoch(0), |m| m.epoch));
                 }
             }
