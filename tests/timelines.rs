@@ -12,6 +12,7 @@
 //! 40   poll s1 s2 : A 4            each of them repeats this view every 1,000 ms from now on (`mute s1` ends it)
 //! 50   role A master               what A answers to ROLE from now on: master replica refused loading silent
 //! 60   said A replica              the control connection brings this answer
+//! 65   moved A                     its redial found a master at another address under A's name
 //! 70   gone A                      the control connection is lost and a redial failed
 //! 80   freeze 3000                 the process stands still so long
 //! 85   announce s1 A B               s1 leads a failover from A and is about to promote B
@@ -40,6 +41,8 @@ use switchmaster::topology::{Epoch, MasterAddr, Phase, State};
 
 /// Where every name leads.
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6379);
+/// Where a name leads that has moved.
+const ELSEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6380);
 /// How long a dial takes here.
 const DIAL: Duration = Duration::from_millis(2);
 const POLL: Duration = Duration::from_secs(1);
@@ -342,6 +345,16 @@ impl World {
                     .ok_or("not watched")?;
                 self.steward
                     .master_said(now, &master, Some(ADDRESS), &report(role)?);
+                self.act();
+            }
+            ["moved", addr] => {
+                let master = self
+                    .master
+                    .clone()
+                    .filter(|m| letter(m) == *addr)
+                    .ok_or("not watched")?;
+                self.steward
+                    .master_said(now, &master, Some(ELSEWHERE), &RoleReport::Master);
                 self.act();
             }
             ["gone", addr] => {

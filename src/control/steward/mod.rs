@@ -252,10 +252,16 @@ impl Steward {
     }
 
     /// The redial of the control connection found the master's name at another address, and a master there.
+    ///
+    /// One that was left, or that the Sentinels have not named since a standstill, is not resumed for that: it proves
+    /// itself, wherever its name leads then, when they do.
     fn follow_name(&mut self, now: Moment, at: Option<SocketAddr>) {
         let (Some(at), Some(master)) = (at, &self.master) else {
             return;
         };
+        if self.holds.switching || self.holds.resumed {
+            return;
+        }
         let candidate = self
             .beliefs
             .candidate_again(now, &master.addr, master.epoch);
