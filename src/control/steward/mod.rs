@@ -452,8 +452,10 @@ impl Steward {
             at,
             epoch: candidate.epoch,
         });
-        // The same master again ends no announced hold: it is about to be left.
+        // The same master again ends no announced hold: it is about to be left. Nor does it overrule a quorum that calls
+        // it down: that is no matter of what it says itself.
         let announced = same && self.holds.announced;
+        let objectively_down = same && self.holds.objectively_down;
         if !same {
             self.generation = Generation(self.generation.0 + 1);
             self.end_announcement();
@@ -462,6 +464,7 @@ impl Steward {
         }
         self.holds = Holds {
             announced,
+            objectively_down,
             ..Holds::default()
         };
         self.settle_publication(now);
