@@ -19,6 +19,7 @@
 //! 86   successor B master            what the announced successor answers now (an error when it is not asked)
 //! 90   doubt
 //! 95   odown s1 yes                 its views say from now on that a quorum calls the master down (`no`: not)
+//! 97   owed s1 yes                 from now on the master leaves its PINGs unanswered (`no`: it answers)
 //! expect serving A 1               phase, master, generation now (held CAUSE A 1 | sealed CAUSE A 1 | none)
 //! expect told role_rejected        this was told since the last `expect told`/`expect untold` (`untold`: was not)
 //! ```
@@ -84,6 +85,7 @@ struct World {
     polls: BTreeMap<String, (String, u64, u64)>,
     up: BTreeSet<String>,
     odown: BTreeSet<String>,
+    owing: BTreeMap<String, u64>,
     told: Vec<String>,
     dial: Option<(MasterAddr, u64)>,
     master: Option<MasterAddr>,
@@ -130,6 +132,7 @@ impl World {
             polls: BTreeMap::new(),
             up: BTreeSet::new(),
             odown: BTreeSet::new(),
+            owing: BTreeMap::new(),
             told: Vec::new(),
             dial: None,
             master: None,
@@ -200,6 +203,9 @@ impl World {
             down_after: Some(Duration::from_millis(1500)),
             quorum: Some(2),
             objectively_down: self.odown.contains(who),
+            unanswered: self.owing.get(who).map_or(Duration::ZERO, |since| {
+                Duration::from_millis(self.now - since)
+            }),
         };
         let at = moment(self.now);
         Said::View {
@@ -312,18 +318,10 @@ impl World {
                 }
                 self.poll_due();
             }
-            ["odown", who, state] => {
-                let down = match *state {
-                    "yes" => true,
-                    "no" => false,
-                    _ => return Err("yes or no".to_owned()),
-                };
-                if down {
-                    self.odown.insert((*who).to_owned());
-                } else {
-                    self.odown.remove(*who);
-                }
-            }
+            ["odown", who, "yes"] => drop(self.odown.insert((*who).to_owned())),
+            ["odown", who, "no"] => drop(self.odown.remove(*who)),
+            ["owed", who, "yes"] => drop(self.owing.insert((*who).to_owned(), self.now)),
+            ["owed", who, "no"] => drop(self.owing.remove(*who)),
             ["hint", who, hint] => {
                 let payload = "master m 127.0.0.1 1 @ m 127.0.0.1 1";
                 let payload = if *hint == "+switch-master" {

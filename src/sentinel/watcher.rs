@@ -484,6 +484,7 @@ mod tests {
             down_after: None,
             quorum: None,
             objectively_down: false,
+            unanswered: Duration::ZERO,
         }
     }
 

@@ -409,7 +409,8 @@ impl Beliefs {
     /// Until when a strict majority of the voters vouches for `current` (`when_sentinels_are_lost = "stop"`): the oldest
     /// question of the newest majority of answers, and a lease on top. `None` when there is no such majority.
     ///
-    /// An answer proves what was true when the Sentinel sent it, which was not before we asked.
+    /// An answer proves what was true when the Sentinel sent it, which was not before we asked; and what the master has
+    /// owed that Sentinel by then is as good as spent: it may call it down so much sooner.
     pub fn vouched_until(&self, current: &MasterAddr) -> Option<Moment> {
         let voters = self.voters();
         let vouches = |s: &&Statement| {
@@ -423,7 +424,7 @@ impl Beliefs {
                 let said = links.iter().filter_map(|l| l.said.as_ref());
                 said.max_by_key(|s| s.asked_at).filter(vouches)
             })
-            .map(|s| s.asked_at)
+            .map(|s| s.asked_at - s.view.unanswered)
             .collect();
         asked.sort_unstable_by(|a, b| b.cmp(a));
         let oldest = asked.get(voters.len() / 2)?;

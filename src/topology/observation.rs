@@ -44,6 +44,8 @@ pub struct View {
     pub quorum: Option<u64>,
     /// A quorum, of which it is one, calls the master it names down (`o_down` among its flags).
     pub objectively_down: bool,
+    /// For how long the master it names has owed it an answer: what it measures against its `down-after-milliseconds`.
+    pub unanswered: Duration,
 }
 
 /// Why a Sentinel that answers has no view.

@@ -3,6 +3,10 @@
 //! `when_sentinels_are_lost = "stop"` is a lease: a side that is cut off with the old master stops writing to it before
 //! the other side can have called it down and promoted another. The lease is also the end of the fence word's
 //! validity, so it ends by the clock and needs no turn for it.
+//!
+//! It is counted from the master's last sign of life to the Sentinels that vouch for it, so it does not matter which of
+//! the two, the master or this process, they lose first. That needs a quorum that is a majority: with a smaller
+//! one those who call the master down need not be among those who vouch for it.
 
 use super::{Steward, VALIDITY};
 use crate::net::clock::Moment;

@@ -16,6 +16,8 @@ use crate::topology::observation::{NoView, RunId, View};
 pub(super) const MAX_EVENT_BYTES: usize = 4096;
 /// The flag of a master that a quorum calls down.
 const OBJECTIVELY_DOWN: &str = "o_down";
+/// The flag of a master to which the Sentinel has no connection.
+const DISCONNECTED: &str = "disconnected";
 /// Longest text of a peer in one log line.
 const MAX_PRINTED: usize = 200;
 
@@ -59,12 +61,19 @@ pub(super) fn read_view(details: &Value, address: &Value) -> Result<View, NoView
     let described =
         field("ip").as_deref() == Some(&*host) && field("port").as_deref() == Some(&*port);
     let flags = field("flags").unwrap_or_default();
+    let flagged = |flag: &str| described && flags.split(',').any(|set| set == flag);
+    // As Sentinel itself counts (`sentinelCheckSubjectivelyDown`): since the PING that has no answer yet, or, where it
+    // has no connection to send one over, since the last answer.
+    let since = |name: &str| number(name).filter(|millis| described && *millis > 0);
+    let unanswered = since("last-ping-sent")
+        .or_else(|| since("last-ok-ping-reply").filter(|_| flagged(DISCONNECTED)));
     Ok(View {
         master,
         epoch: Epoch(epoch),
         down_after: number("down-after-milliseconds").map(Duration::from_millis),
         quorum: number("quorum"),
-        objectively_down: described && flags.split(',').any(|flag| flag == OBJECTIVELY_DOWN),
+        objectively_down: flagged(OBJECTIVELY_DOWN),
+        unanswered: unanswered.map_or(Duration::ZERO, Duration::from_millis),
     })
 }
 

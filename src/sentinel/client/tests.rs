@@ -44,6 +44,7 @@ fn both_protocol_versions_give_the_same_view() {
         down_after: Some(Duration::from_secs(5)),
         quorum: Some(2),
         objectively_down: false,
+        unanswered: Duration::ZERO,
     };
     for resp3 in [false, true] {
         // The address is taken from the second answer: the first shows the old one while failing over.
@@ -64,6 +65,26 @@ fn a_master_is_down_for_a_quorum_only_if_it_is_the_one_that_is_named() {
     assert!(down("10.0.0.1"));
     // The leader names the promoted replica, and still describes the master that is left.
     assert!(!down("10.0.0.2"));
+}
+
+#[test]
+fn how_long_a_master_is_silent_is_counted_as_the_sentinel_counts_it() {
+    let silent = |host: &str, more: &[(&str, &str)]| {
+        let mut fields = MASTER.to_vec();
+        fields.retain(|(key, _)| !more.iter().any(|(other, _)| other == key));
+        fields.extend(more);
+        let view = read_view(&details(&fields, true), &address(host, "6379"));
+        view.expect("a view").unanswered.as_millis()
+    };
+    let here = "10.0.0.1";
+    assert_eq!(silent(here, &[]), 0);
+    let quiet = [("last-ping-sent", "0"), ("last-ok-ping-reply", "700")];
+    assert_eq!(silent(here, &quiet), 0, "it has answered what it was asked");
+    let owing = [("last-ping-sent", "900"), ("last-ok-ping-reply", "1700")];
+    assert_eq!(silent(here, &owing), 900);
+    let cut = [quiet[0], quiet[1], ("flags", "master,disconnected")];
+    assert_eq!(silent(here, &cut), 700);
+    assert_eq!(silent("10.0.0.2", &owing), 0, "the old master's silence");
 }
 
 #[test]

@@ -137,6 +137,7 @@ impl Proxy {
             down_after: Some(Duration::from_millis(1500)),
             quorum: Some(2),
             objectively_down: false,
+            unanswered: Duration::ZERO,
         };
         let asked_at = self.plant.asked_at(q.asked_at, net.now);
         let said = Said::View {
