@@ -20,6 +20,7 @@
 //! 90   doubt
 //! 95   odown s1 yes                 its views say from now on that a quorum calls the master down (`no`: not)
 //! 97   owed s1 yes                 from now on the master leaves its PINGs unanswered (`no`: it answers)
+//! 98   down_after s1 500            what it says from now on (1500 until then)
 //! expect serving A 1               phase, master, generation now (held CAUSE A 1 | sealed CAUSE A 1 | none)
 //! expect told role_rejected        this was told since the last `expect told`/`expect untold` (`untold`: was not)
 //! ```
@@ -46,6 +47,7 @@ const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 637
 const ELSEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6380);
 /// How long a dial takes here.
 const DIAL: Duration = Duration::from_millis(2);
+const DOWN_AFTER: Duration = Duration::from_millis(1500);
 const POLL: Duration = Duration::from_secs(1);
 
 #[test]
@@ -86,6 +88,7 @@ struct World {
     up: BTreeSet<String>,
     odown: BTreeSet<String>,
     owing: BTreeMap<String, u64>,
+    down_after: BTreeMap<String, Duration>,
     told: Vec<String>,
     dial: Option<(MasterAddr, u64)>,
     master: Option<MasterAddr>,
@@ -133,6 +136,7 @@ impl World {
             up: BTreeSet::new(),
             odown: BTreeSet::new(),
             owing: BTreeMap::new(),
+            down_after: BTreeMap::new(),
             told: Vec::new(),
             dial: None,
             master: None,
@@ -200,7 +204,7 @@ impl World {
         let view = View {
             master: node(addr),
             epoch: Epoch(epoch),
-            down_after: Some(Duration::from_millis(1500)),
+            down_after: Some(self.down_after.get(who).copied().unwrap_or(DOWN_AFTER)),
             quorum: Some(2),
             objectively_down: self.odown.contains(who),
             unanswered: self.owing.get(who).map_or(Duration::ZERO, |since| {
@@ -322,6 +326,11 @@ impl World {
             ["odown", who, "no"] => drop(self.odown.remove(*who)),
             ["owed", who, "yes"] => drop(self.owing.insert((*who).to_owned(), self.now)),
             ["owed", who, "no"] => drop(self.owing.remove(*who)),
+            ["down_after", who, millis] => {
+                let millis = millis.parse().map_err(|_| "no duration")?;
+                self.down_after
+                    .insert((*who).to_owned(), Duration::from_millis(millis));
+            }
             ["hint", who, hint] => {
                 let payload = "master m 127.0.0.1 1 @ m 127.0.0.1 1";
                 let payload = if *hint == "+switch-master" {

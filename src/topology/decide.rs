@@ -406,11 +406,12 @@ impl Beliefs {
             .max()
     }
 
-    /// Until when a strict majority of the voters vouches for `current` (`when_sentinels_are_lost = "stop"`): the oldest
-    /// question of the newest majority of answers, and a lease on top. `None` when there is no such majority.
+    /// Until when a strict majority of the voters vouches for `current` (`when_sentinels_are_lost = "stop"`). `None` when
+    /// there is no such majority.
     ///
-    /// An answer proves what was true when the Sentinel sent it, which was not before we asked; and what the master has
-    /// owed that Sentinel by then is as good as spent: it may call it down so much sooner.
+    /// Each vouches for a lease of its own down-after, before which it cannot call the master down; so no majority can
+    /// before that of the last who is needed has ended. An answer proves what was true when the Sentinel sent it, which was
+    /// not before we asked; and what the master has owed that Sentinel by then is as good as spent.
     pub fn vouched_until(&self, current: &MasterAddr) -> Option<Moment> {
         let voters = self.voters();
         let vouches = |s: &&Statement| {
@@ -418,23 +419,17 @@ impl Beliefs {
                 && Some(s.view.epoch) >= self.floor
                 && s.asked_at >= self.not_before
         };
-        let mut asked: Vec<Moment> = voters
+        let ends = |s: &Statement| Some(s.asked_at + lease(s.view.down_after?) - s.view.unanswered);
+        let mut ends: Vec<Moment> = voters
             .values()
             .filter_map(|links| {
                 let said = links.iter().filter_map(|l| l.said.as_ref());
                 said.max_by_key(|s| s.asked_at).filter(vouches)
             })
-            .map(|s| s.asked_at - s.view.unanswered)
+            .filter_map(ends)
             .collect();
-        asked.sort_unstable_by(|a, b| b.cmp(a));
-        let oldest = asked.get(voters.len() / 2)?;
-        // The first to call the master down begins the failover.
-        let down_after = self
-            .links
-            .values()
-            .filter_map(|l| l.said.as_ref()?.view.down_after)
-            .min()?;
-        Some(*oldest + lease(down_after))
+        ends.sort_unstable_by(|a, b| b.cmp(a));
+        ends.get(voters.len() / 2).copied()
     }
 
     /// Does a Sentinel that names `current` see it objectively down? `None` when none has answered lately.
