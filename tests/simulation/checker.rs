@@ -84,6 +84,8 @@ pub(crate) struct Checker {
     announced: Option<u64>,
     /// The announced successor said that it is a master.
     promoted: bool,
+    /// The master in force was fenced for another, and nobody has named it again since.
+    left: bool,
     was: State,
     pub(crate) found: Option<Violation>,
 }
@@ -108,6 +110,7 @@ impl Checker {
             all_down_when_probed: false,
             announced: None,
             promoted: false,
+            left: false,
             was: initial,
             found: None,
         }
@@ -265,6 +268,7 @@ impl Checker {
             let node = node_of(master);
             if new == old + 1 {
                 self.generations.push(node);
+                self.left = false;
                 self.opened(now, node);
             } else if self.generations.last() != Some(&node) {
                 self.fail(
@@ -282,6 +286,10 @@ impl Checker {
             );
             if new == old && resumed && state.phase == Phase::Serving {
                 self.opened(now, node);
+                if self.left {
+                    let what = format!("{master} was left, is resumed, and nobody named it again");
+                    self.fail(Property::Named, now, what);
+                }
             }
         }
         self.was = state.clone();
@@ -329,6 +337,7 @@ impl Checker {
             self.check_floor(now, floor);
         }
         self.count(now);
+        self.track_left(now);
         self.track_below(now);
         self.check_floor(now, floor);
         self.check_announced(now, state);
@@ -516,6 +525,28 @@ impl Checker {
             if let Some(seen) = heard.seen.as_ref().filter(other) {
                 heard.set_aside = Some(seen.node);
             }
+        }
+    }
+
+    /// A fence for another master stands until somebody names the one in force again, or nobody can tell which.
+    fn track_left(&mut self, now: u64) {
+        let Some(node) = self.generations.last().copied() else {
+            return;
+        };
+        let floor = self.floor.unwrap_or(0);
+        let mut named = self.statements(now, true);
+        named.retain(|s| s.epoch >= floor);
+        let Some(first) = named.first().map(|s| s.node) else {
+            return;
+        };
+        let majority = named.len() * 2 > self.voters();
+        // At the floor a single voice is one that was reset in the middle of a failover.
+        let unsure = !majority && named.iter().all(|s| s.epoch == floor);
+        if first == node || named.iter().any(|s| s.node != first) || unsure {
+            self.left = false;
+        } else if self.agree == Agree::Any || majority {
+            let switching = HoldCause::Switching;
+            self.left |= matches!(self.was.phase, Phase::Held { cause, .. } if cause == switching);
         }
     }
 
