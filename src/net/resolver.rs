@@ -3,7 +3,7 @@
 //! The system's resolver (getaddrinfo(3)) blocks a thread, for up to half a minute where its servers are silent, and
 //! knows no cancelling. So a name is looked up once at a time, whoever asks; nobody waits longer than [`WAIT`]; what
 //! comes later is there for the next who asks. A resolver that fails takes nothing away: the last good answer counts
-//! for [`KEPT`]. Failures are not remembered.
+//! for `KEPT`. Failures are not remembered.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
