@@ -80,7 +80,13 @@ impl Resolver {
     fn running(&self, name: &str, tasks: &TaskTracker) -> watch::Receiver<Outcome> {
         let mut names = self.names();
         if names.len() >= MAX_NAMES && !names.contains_key(name) {
-            names.retain(|_, known| known.running.is_some());
+            // What never led anywhere goes first: who invents names must not take the good answers away.
+            let led = |known: &Known| known.running.is_some() || known.good.is_some();
+            if names.values().all(led) {
+                names.retain(|_, known| known.running.is_some());
+            } else {
+                names.retain(|_, known| led(known));
+            }
         }
         let known = names.entry(name.to_owned()).or_default();
         if let Some(running) = &known.running {

@@ -163,6 +163,7 @@ impl Flock {
                 tasks: self.tasks.clone(),
             },
             poll_interval: self.config.poll_interval,
+            pace: self.config.poll_interval,
             address_map: Arc::clone(&self.address_map),
             subscribers: Arc::clone(&self.subscribers),
             ask: self.asker.0.subscribe(),

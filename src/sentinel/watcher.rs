@@ -54,6 +54,8 @@ pub(super) struct Watcher {
     pub(super) addr: SentinelAddr,
     pub(super) dial: Dial,
     pub(super) poll_interval: Duration,
+    /// How often it is asked now: as often as that, or more often where a lease depends on it.
+    pub(super) pace: Duration,
     /// Applied to all that it names: from here on there are only addresses that can be reached.
     pub(super) address_map: Arc<AddressMap>,
     pub(super) subscribers: Arc<[Subscriber]>,
@@ -124,7 +126,7 @@ impl Watcher {
         if let Err(why) = self.ask_for_peers(&mut link).await {
             return why;
         }
-        let mut rhythm = Rhythm::new(self.poll_interval, link.has_event_link());
+        let mut rhythm = Rhythm::new(self.pace, link.has_event_link());
         self.ask.mark_unchanged();
         let mut questions = Questions::default();
         loop {
@@ -201,7 +203,9 @@ impl Watcher {
         let at = Instant::now();
         if let Some((asked, since)) = rhythm.take_question(at) {
             let pace = self.question(link, questions, told, asked, since).await?;
-            rhythm.keep(pace.map_or(self.poll_interval, |pace| pace.min(self.poll_interval)));
+            // Kept over a redial: a lease is not to wait for the first answer to know how often it must be renewed.
+            self.pace = pace.map_or(self.poll_interval, |pace| pace.min(self.poll_interval));
+            rhythm.keep(self.pace);
             rhythm.answered = now();
             told.up(&self.addr, link.subscribed());
         }

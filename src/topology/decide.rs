@@ -432,6 +432,13 @@ impl Beliefs {
         ends.get(voters.len() / 2).copied()
     }
 
+    /// Is `addr` what a Sentinel says now, at an epoch that counts?
+    pub fn names(&self, now: Moment, addr: &MasterAddr) -> bool {
+        self.statements(now)
+            .iter()
+            .any(|s| s.view.master.0 == *addr.host_port() && Some(s.view.epoch) >= self.floor)
+    }
+
     /// Does a Sentinel that names `current` see it objectively down? `None` when none has answered lately.
     pub fn is_objectively_down(&self, now: Moment, current: &MasterAddr) -> Option<bool> {
         let statements = self.statements(now);

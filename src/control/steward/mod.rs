@@ -357,8 +357,11 @@ impl Steward {
                 self.begin_trial(now, candidate);
             }
             Verdict::Keep(Why::Confirmed(epoch)) => self.confirm(now, epoch),
-            // Nobody can tell which: the master in force is kept if it says that it is one.
-            Verdict::Keep(Why::Ambiguous) if self.holds.switching => {
+            // Nobody can tell which: the master in force is kept if somebody still names it and it says that it is one.
+            Verdict::Keep(Why::Ambiguous)
+                if self.holds.switching
+                    && current.is_some_and(|current| self.beliefs.names(now, &current)) =>
+            {
                 self.try_current(now, self.master.as_ref().map_or(Epoch(0), |m| m.epoch));
             }
             Verdict::Keep(why) => {
