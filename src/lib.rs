@@ -18,6 +18,7 @@
 
 // --- bytes ---------------------------------------------------------------------------------------
 pub mod listener;
+pub mod resp;
 pub mod session;
 pub mod upstream;
 pub mod worker;

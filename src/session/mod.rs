@@ -24,7 +24,10 @@
 //! upstream only past the fence ([`crate::topology::publish::Gate`]), and a client only if the upstream sent them.
 
 pub mod close;
+pub mod journal;
+pub mod replay;
 pub mod tally;
+pub mod tracker;
 
 mod farewell;
 mod house;
