@@ -51,6 +51,9 @@ const IMPORTS: &[(&str, &str)] = &[
 /// Rooms and files that decide without doing: everything they know is handed to them, time included.
 const PURE: &[&str] = &[
     "src/resp/",
+    "src/session/journal.rs",
+    "src/session/replay.rs",
+    "src/session/tracker/",
     "src/topology/",
     "src/sentinel/event.rs",
     "src/upstream/pick.rs",

@@ -107,23 +107,26 @@ impl Replies {
                         && let Some((number, used)) = quick(&bytes[at..])
                     {
                         at += used;
-                        ended = self.measured(i64::from(number))?;
+                        let whole = bytes[at..].split_at_checked(number as usize);
+                        if element == b'$'
+                            && let Some((payload, [b'\r', b'\n', ..])) = whole
+                        {
+                            // The common case: all of it is here.
+                            at += payload.len() + 2;
+                            ended = true;
+                        } else {
+                            ended = self.measured(i64::from(number))?;
+                        }
                     }
                 }
                 Phase::Payload => {
-                    let rest = &bytes[at..];
                     let here = usize::try_from(self.left)
                         .unwrap_or(usize::MAX)
-                        .min(rest.len());
+                        .min(bytes.len() - at);
                     self.left -= here as u64;
                     at += here;
                     if self.left == 0 {
-                        ended = rest[here..].starts_with(b"\r\n");
-                        if ended {
-                            at += 2;
-                        } else {
-                            self.phase = Phase::PayloadCr;
-                        }
+                        self.phase = Phase::PayloadCr;
                     }
                 }
                 Phase::Line => {

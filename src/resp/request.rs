@@ -179,15 +179,29 @@ impl Requests {
                         return self.doubt(Doubt::NotBulk);
                     }
                     at += 1;
-                    match quick(&bytes[at..]) {
-                        Some((length, used)) => {
-                            at += used;
-                            self.begin_payload(u64::from(length));
+                    let Some((length, used)) = quick(&bytes[at..]) else {
+                        self.number = Number::NEW;
+                        self.phase = Phase::Length;
+                        continue;
+                    };
+                    at += used;
+                    let whole = bytes[at..].split_at_checked(length as usize);
+                    let Some((payload, [b'\r', b'\n', ..])) = whole else {
+                        self.begin_payload(u64::from(length));
+                        continue;
+                    };
+                    // The common case: all of it is here.
+                    at += payload.len() + 2;
+                    match self.role {
+                        Role::Skipped => {}
+                        Role::Argument => {
+                            arguments.bytes(payload);
+                            arguments.end();
                         }
-                        None => {
-                            self.number = Number::NEW;
-                            self.phase = Phase::Length;
-                        }
+                        Role::Word => self.name(Command::named(payload), arguments),
+                    }
+                    if let Some(request) = self.element_ended() {
+                        return Ok(Scan::Ended { used: at, request });
                     }
                 }
                 Phase::Payload => {
@@ -195,31 +209,9 @@ impl Requests {
                     let here = usize::try_from(self.left)
                         .unwrap_or(usize::MAX)
                         .min(rest.len());
-                    let (part, behind) = rest.split_at(here);
-                    self.left -= here as u64;
+                    let part = &rest[..here];
                     at += here;
-                    if self.left == 0 && behind.starts_with(b"\r\n") {
-                        // The whole end is here; so is the whole first word, if none of it came before.
-                        match self.role {
-                            Role::Skipped => {}
-                            Role::Argument => {
-                                arguments.bytes(part);
-                                arguments.end();
-                            }
-                            Role::Word if self.word.len == 0 => {
-                                self.name(Command::named(part), arguments);
-                            }
-                            Role::Word => {
-                                self.word.push(part);
-                                self.name(self.word.command(), arguments);
-                            }
-                        }
-                        at += 2;
-                        if let Some(request) = self.element_ended() {
-                            return Ok(Scan::Ended { used: at, request });
-                        }
-                        continue;
-                    }
+                    self.left -= here as u64;
                     match self.role {
                         Role::Skipped => {}
                         Role::Argument => arguments.bytes(part),
@@ -312,11 +304,11 @@ impl Requests {
             self.role = Role::Skipped;
         }
         self.left = length;
-        self.phase = Phase::Payload;
-        if length == 0 {
-            // So that an end which is not here yet is waited for.
-            self.phase = Phase::PayloadCr;
-        }
+        self.phase = if length == 0 {
+            Phase::PayloadCr
+        } else {
+            Phase::Payload
+        };
     }
 
     fn name(&mut self, command: Option<Command>, arguments: &mut impl Arguments) {

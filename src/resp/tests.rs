@@ -28,7 +28,10 @@ fn requests_in(pieces: &[&[u8]]) -> (Vec<(usize, Request)>, Option<Doubt>, bool)
     (found, None, scanner.at_boundary())
 }
 
-fn replies_in(pieces: &[&[u8]]) -> (Vec<(usize, Kind, Vec<u8>)>, Option<Doubt>, bool) {
+/// Where a value ended, what it was, and its error code.
+type Ended = (usize, Kind, Vec<u8>);
+
+fn replies_in(pieces: &[&[u8]]) -> (Vec<Ended>, Option<Doubt>, bool) {
     let mut scanner = Replies::new();
     let (mut found, mut offset) = (Vec::new(), 0);
     for mut piece in pieces.iter().copied() {
@@ -69,44 +72,47 @@ fn one_request(bytes: &[u8]) -> Result<Vec<Request>, Doubt> {
     }
 }
 
+/// Bytes, and what ends in them.
+struct Case<'a, T>(&'a [u8], Result<&'a [T], Doubt>);
+
 #[test]
 fn requests_are_read_as_redis_reads_them() {
     use Request::{Ordinary, Silent};
     let select = Request::Command(Command::Select);
-    let cases: &[(&[u8], Result<&[Request], Doubt>)] = &[
-        (b"*1\r\n$4\r\nPING\r\n", Ok(&[Ordinary])),
-        (b"*2\r\n$6\r\nsElEcT\r\n$1\r\n1\r\n", Ok(&[select])),
-        (b"*2\r\n$7\r\nSELECTS\r\n$1\r\n1\r\n", Ok(&[Ordinary])),
-        (b"*2\r\n$0\r\n\r\n$6\r\nSELECT\r\n", Ok(&[Ordinary])),
-        (b"*0\r\n*-1\r\n*-7\r\n\r\n\n  \t\r\n", Ok(&[Silent; 6])),
-        (b"select 1\r\nselect 2\n", Ok(&[select, select])),
-        (b" \x0b\"se\\x6cect\" '1'\r\n", Ok(&[select])),
-        (b"sel\"ec\"t 1\n", Err(Doubt::Quotes)),
-        (b"sel\"ect\" 1\n", Ok(&[select])),
-        (b"\"\"\n", Ok(&[Ordinary])),
-        (b"select\x0b1\n", Ok(&[Ordinary])),
-        (b"'it\\'s' \"\\\"\" \"\\x4\" \"\\xg\"\n", Ok(&[Ordinary])),
-        (b"'ping\n", Err(Doubt::Quotes)),
-        (b"\"a\"b\n", Err(Doubt::Quotes)),
-        (b"\"a\\\"\r\n", Err(Doubt::Quotes)),
-        (b"ping\0\n", Err(Doubt::Nul)),
-        (b"*03\r\n", Err(Doubt::Number)),
-        (b"*-0\r\n", Err(Doubt::Number)),
-        (b"*+1\r\n", Err(Doubt::Number)),
-        (b"*1\n", Err(Doubt::Number)),
-        (b"*\r\n", Err(Doubt::Number)),
-        (b"*?\r\n", Err(Doubt::Number)),
-        (b"*1\rx", Err(Doubt::Number)),
-        (b"*2147483648\r\n", Err(Doubt::Elements)),
-        (b"*99999999999999999999\r\n", Err(Doubt::Number)),
-        (b"*1\r\n:1\r\n", Err(Doubt::NotBulk)),
-        (b"*1\r\n$-1\r\n", Err(Doubt::Number)),
-        (b"*1\r\n$9223372036854775808\r\n", Err(Doubt::Number)),
-        (b"*1\r\n$4\r\nPINGxx", Err(Doubt::Terminator)),
-        (b"*1\r\n$4\r\nPING\rx", Err(Doubt::Terminator)),
-        (b"*2147483647\r\n$9223372036854775807\r\n", Ok(&[])),
+    let cases: &[Case<'_, Request>] = &[
+        Case(b"*1\r\n$4\r\nPING\r\n", Ok(&[Ordinary])),
+        Case(b"*2\r\n$6\r\nsElEcT\r\n$1\r\n1\r\n", Ok(&[select])),
+        Case(b"*2\r\n$7\r\nSELECTS\r\n$1\r\n1\r\n", Ok(&[Ordinary])),
+        Case(b"*2\r\n$0\r\n\r\n$6\r\nSELECT\r\n", Ok(&[Ordinary])),
+        Case(b"*0\r\n*-1\r\n*-7\r\n\r\n\n  \t\r\n", Ok(&[Silent; 6])),
+        Case(b"select 1\r\nselect 2\n", Ok(&[select, select])),
+        Case(b" \x0b\"se\\x6cect\" '1'\r\n", Ok(&[select])),
+        Case(b"sel\"ec\"t 1\n", Err(Doubt::Quotes)),
+        Case(b"sel\"ect\" 1\n", Ok(&[select])),
+        Case(b"\"\"\n", Ok(&[Ordinary])),
+        Case(b"select\x0b1\n", Ok(&[Ordinary])),
+        Case(b"'it\\'s' \"\\\"\" \"\\x4\" \"\\xg\"\n", Ok(&[Ordinary])),
+        Case(b"'ping\n", Err(Doubt::Quotes)),
+        Case(b"\"a\"b\n", Err(Doubt::Quotes)),
+        Case(b"\"a\\\"\r\n", Err(Doubt::Quotes)),
+        Case(b"ping\0\n", Err(Doubt::Nul)),
+        Case(b"*03\r\n", Err(Doubt::Number)),
+        Case(b"*-0\r\n", Err(Doubt::Number)),
+        Case(b"*+1\r\n", Err(Doubt::Number)),
+        Case(b"*1\n", Err(Doubt::Number)),
+        Case(b"*\r\n", Err(Doubt::Number)),
+        Case(b"*?\r\n", Err(Doubt::Number)),
+        Case(b"*1\rx", Err(Doubt::Number)),
+        Case(b"*2147483648\r\n", Err(Doubt::Elements)),
+        Case(b"*99999999999999999999\r\n", Err(Doubt::Number)),
+        Case(b"*1\r\n:1\r\n", Err(Doubt::NotBulk)),
+        Case(b"*1\r\n$-1\r\n", Err(Doubt::Number)),
+        Case(b"*1\r\n$9223372036854775808\r\n", Err(Doubt::Number)),
+        Case(b"*1\r\n$4\r\nPINGxx", Err(Doubt::Terminator)),
+        Case(b"*1\r\n$4\r\nPING\rx", Err(Doubt::Terminator)),
+        Case(b"*2147483647\r\n$9223372036854775807\r\n", Ok(&[])),
     ];
-    for (bytes, expected) in cases {
+    for Case(bytes, expected) in cases {
         let shown = bytes.escape_ascii();
         let expected = expected.map(<[Request]>::to_vec);
         assert_eq!(one_request(bytes), expected, "{shown}");
@@ -119,38 +125,38 @@ fn requests_are_read_as_redis_reads_them() {
 #[test]
 fn replies_of_both_protocols_end_where_they_end() {
     use Kind::{Error, Push, Value};
-    let cases: &[(&[u8], Result<&[Kind], Doubt>)] = &[
-        (b"+OK\r\n:1\r\n$-1\r\n*-1\r\n_\r\n", Ok(&[Value; 5])),
-        (b"$0\r\n\r\n*0\r\n%0\r\n~0\r\n", Ok(&[Value; 4])),
-        (b"-ERR x\r\n!5\r\nERR x\r\n", Ok(&[Error, Error])),
-        (b"#t\r\n,1.5\r\n(123\r\n=7\r\ntxt:abc\r\n", Ok(&[Value; 4])),
-        (b"*2\r\n-ERR\r\n*1\r\n*2\r\n+a\r\n$1\r\nb\r\n", Ok(&[Value])),
-        (b"%1\r\n+a\r\n~2\r\n:1\r\n%1\r\n:1\r\n:2\r\n", Ok(&[Value])),
-        (b">2\r\n+a\r\n*1\r\n:1\r\n+OK\r\n", Ok(&[Push, Value])),
-        (b"|1\r\n+k\r\n*1\r\n:1\r\n-E\r\n", Ok(&[Error])),
-        (b"|1\r\n+k\r\n+v\r\n>1\r\n+a\r\n", Ok(&[Push])),
-        (
+    let cases: &[Case<'_, Kind>] = &[
+        Case(b"+OK\r\n:1\r\n$-1\r\n*-1\r\n_\r\n", Ok(&[Value; 5])),
+        Case(b"$0\r\n\r\n*0\r\n%0\r\n~0\r\n", Ok(&[Value; 4])),
+        Case(b"-ERR x\r\n!5\r\nERR x\r\n", Ok(&[Error, Error])),
+        Case(b"#t\r\n,1.5\r\n(123\r\n=7\r\ntxt:abc\r\n", Ok(&[Value; 4])),
+        Case(b"*2\r\n-ERR\r\n*1\r\n*2\r\n+a\r\n$1\r\nb\r\n", Ok(&[Value])),
+        Case(b"%1\r\n+a\r\n~2\r\n:1\r\n%1\r\n:1\r\n:2\r\n", Ok(&[Value])),
+        Case(b">2\r\n+a\r\n*1\r\n:1\r\n+OK\r\n", Ok(&[Push, Value])),
+        Case(b"|1\r\n+k\r\n*1\r\n:1\r\n-E\r\n", Ok(&[Error])),
+        Case(b"|1\r\n+k\r\n+v\r\n>1\r\n+a\r\n", Ok(&[Push])),
+        Case(
             b"|1\r\n+k\r\n|1\r\n+a\r\n+b\r\n+v\r\n|0\r\n-E\r\n",
             Ok(&[Error]),
         ),
-        (b"*2\r\n|1\r\n+k\r\n+v\r\n:1\r\n:2\r\n", Ok(&[Value])),
-        (b"*1\r\n>1\r\n", Err(Doubt::NestedPush)),
-        (b"|1\r\n>1\r\n", Err(Doubt::NestedPush)),
-        (b"$?\r\n", Err(Doubt::Streamed)),
-        (b"*?\r\n", Err(Doubt::Streamed)),
-        (b";1\r\n", Err(Doubt::Streamed)),
-        (b"%-1\r\n", Err(Doubt::Number)),
-        (b"!-1\r\n", Err(Doubt::Number)),
-        (b"$-2\r\n", Err(Doubt::Number)),
-        (b"*01\r\n", Err(Doubt::Number)),
-        (b"*2147483648\r\n", Err(Doubt::Elements)),
-        (b"$1\r\nabc", Err(Doubt::Terminator)),
-        (b"+a\nb", Err(Doubt::LineEnd)),
-        (b"-a\nb", Err(Doubt::LineEnd)),
-        (b"+a\rb", Err(Doubt::LineEnd)),
-        (b"HTTP", Err(Doubt::Type)),
+        Case(b"*2\r\n|1\r\n+k\r\n+v\r\n:1\r\n:2\r\n", Ok(&[Value])),
+        Case(b"*1\r\n>1\r\n", Err(Doubt::NestedPush)),
+        Case(b"|1\r\n>1\r\n", Err(Doubt::NestedPush)),
+        Case(b"$?\r\n", Err(Doubt::Streamed)),
+        Case(b"*?\r\n", Err(Doubt::Streamed)),
+        Case(b";1\r\n", Err(Doubt::Streamed)),
+        Case(b"%-1\r\n", Err(Doubt::Number)),
+        Case(b"!-1\r\n", Err(Doubt::Number)),
+        Case(b"$-2\r\n", Err(Doubt::Number)),
+        Case(b"*01\r\n", Err(Doubt::Number)),
+        Case(b"*2147483648\r\n", Err(Doubt::Elements)),
+        Case(b"$1\r\nabc", Err(Doubt::Terminator)),
+        Case(b"+a\nb", Err(Doubt::LineEnd)),
+        Case(b"-a\nb", Err(Doubt::LineEnd)),
+        Case(b"+a\rb", Err(Doubt::LineEnd)),
+        Case(b"HTTP", Err(Doubt::Type)),
     ];
-    for (bytes, expected) in cases {
+    for Case(bytes, expected) in cases {
         let shown = bytes.escape_ascii();
         let (found, doubt, _) = replies_in(&[bytes]);
         let kinds = found.iter().map(|(_, kind, _)| *kind).collect::<Vec<_>>();
@@ -175,12 +181,13 @@ fn depth_costs_nothing() {
 
 #[test]
 fn lines_have_limits_that_no_division_moves() {
+    assert_eq!((INLINE_MAX, LINE_MAX), (64 * 1024, 64 * 1024));
     for (extra, doubt) in [(0, None), (1, Some(Doubt::Line))] {
-        let mut line = vec![b'a'; INLINE_MAX as usize + extra];
+        let mut line = vec![b'a'; 64 * 1024 + extra];
         line.push(b'\n');
         assert_eq!(requests_in(&[&line]).1, doubt);
         assert_eq!(requests_in(&line.chunks(1000).collect::<Vec<_>>()).1, doubt);
-        let mut line = vec![b'a'; LINE_MAX as usize + extra];
+        let mut line = vec![b'a'; 64 * 1024 + extra];
         line.insert(0, b'-');
         line.extend_from_slice(b"\r\n");
         assert_eq!(replies_in(&[&line]).1, doubt);

@@ -161,30 +161,33 @@ fn the_last_value_counts() {
     assert_eq!(t.replayed(), last);
 }
 
+/// Commands with their replies, and what comes of it.
+struct Case<'a, T>(&'a [(&'a str, &'a str)], T);
+
 #[test]
 fn transactions_and_watched_keys_stay_where_they_are() {
     use WhyNot::{InTransaction, Watching};
-    let cases: &[(&[(&str, &str)], Result<(), WhyNot>)] = &[
-        (&[("MULTI", OK)], Err(InTransaction)),
-        (&[("MULTI", ERR)], Ok(())),
-        (&[("MULTI", OK), ("EXEC", "*0\r\n")], Ok(())),
-        (&[("MULTI", OK), ("EXEC", "_\r\n")], Ok(())),
-        (&[("MULTI", OK), ("EXEC", "-EXECABORT x\r\n")], Ok(())),
-        (&[("MULTI", OK), ("EXEC", ERR)], Err(InTransaction)),
-        (&[("MULTI", OK), ("DISCARD", OK)], Ok(())),
-        (&[("WATCH k", OK)], Err(Watching)),
-        (&[("WATCH k", OK), ("UNWATCH", OK)], Ok(())),
-        (&[("WATCH k", OK), ("EXEC", ERR)], Err(Watching)),
-        (&[("WATCH k", OK), ("MULTI", OK), ("DISCARD", OK)], Ok(())),
-        (&[("WATCH k", OK), ("RESET", "+RESET\r\n")], Ok(())),
-        (
+    let cases: &[Case<'_, Result<(), WhyNot>>] = &[
+        Case(&[("MULTI", OK)], Err(InTransaction)),
+        Case(&[("MULTI", ERR)], Ok(())),
+        Case(&[("MULTI", OK), ("EXEC", "*0\r\n")], Ok(())),
+        Case(&[("MULTI", OK), ("EXEC", "_\r\n")], Ok(())),
+        Case(&[("MULTI", OK), ("EXEC", "-EXECABORT x\r\n")], Ok(())),
+        Case(&[("MULTI", OK), ("EXEC", ERR)], Err(InTransaction)),
+        Case(&[("MULTI", OK), ("DISCARD", OK)], Ok(())),
+        Case(&[("WATCH k", OK)], Err(Watching)),
+        Case(&[("WATCH k", OK), ("UNWATCH", OK)], Ok(())),
+        Case(&[("WATCH k", OK), ("EXEC", ERR)], Err(Watching)),
+        Case(&[("WATCH k", OK), ("MULTI", OK), ("DISCARD", OK)], Ok(())),
+        Case(&[("WATCH k", OK), ("RESET", "+RESET\r\n")], Ok(())),
+        Case(
             &[("MULTI", OK), ("UNWATCH", "+QUEUED\r\n")],
             Err(InTransaction),
         ),
-        (&[("MULTI", OK), ("SELECT 99", ERR)], Err(InTransaction)),
-        (&[("MULTI", OK), ("RESET", "+RESET\r\n")], Ok(())),
+        Case(&[("MULTI", OK), ("SELECT 99", ERR)], Err(InTransaction)),
+        Case(&[("MULTI", OK), ("RESET", "+RESET\r\n")], Ok(())),
     ];
-    for (dialogue, expected) in cases {
+    for Case(dialogue, expected) in cases {
         let mut t = tracker();
         for (command, reply) in *dialogue {
             t.says(command, reply);
@@ -199,61 +202,61 @@ fn each_reason_to_retire() {
     let long = format!("AUTH {}", "x".repeat(1025));
     let script = format!("SCRIPT {}", "x".repeat(2000));
     let queued = "+QUEUED\r\n";
-    let cases: &[(&[(&str, &str)], Option<Retire>)] = &[
-        (&[("SUBSCRIBE a", "")], Some(Subscribed)),
-        (&[("PSUBSCRIBE a", "")], Some(Subscribed)),
-        (&[("SSUBSCRIBE a", "")], Some(Subscribed)),
-        (&[("UNSUBSCRIBE", "")], Some(Subscribed)),
-        (&[("PUNSUBSCRIBE", "")], Some(Subscribed)),
-        (&[("SUNSUBSCRIBE", "")], Some(Subscribed)),
-        (&[("MONITOR", "")], Some(Monitoring)),
-        (&[("SYNC", "")], Some(Replicating)),
-        (&[("PSYNC ? -1", "")], Some(Replicating)),
-        (&[("REPLCONF capa x", "")], Some(Replicating)),
-        (&[("SCRIPT debug YES", "")], Some(Debugging)),
-        (&[("ASKING", "")], Some(Asking)),
-        (&[("CLIENT REPLY OFF", "")], Some(RepliesOff)),
-        (&[("CLIENT REPLY SKIP", "")], Some(RepliesOff)),
-        (&[("CLIENT REPLY", "")], Some(RepliesOff)),
-        (&[("CLIENT TRACKING ON", OK)], Some(Tracking)),
-        (&[("CLIENT TRACKING ON", ERR)], None),
-        (&[("CLIENT ID", ":1\r\n")], Some(IdShown)),
-        (&[("CLIENT INFO", "$0\r\n\r\n")], Some(IdShown)),
-        (&[("CLIENT LIST", "$0\r\n\r\n")], Some(IdShown)),
-        (&[("CLIENT KILL ID 1", ":0\r\n")], Some(ClientCommand)),
-        (
+    let cases: &[Case<'_, Option<Retire>>] = &[
+        Case(&[("SUBSCRIBE a", "")], Some(Subscribed)),
+        Case(&[("PSUBSCRIBE a", "")], Some(Subscribed)),
+        Case(&[("SSUBSCRIBE a", "")], Some(Subscribed)),
+        Case(&[("UNSUBSCRIBE", "")], Some(Subscribed)),
+        Case(&[("PUNSUBSCRIBE", "")], Some(Subscribed)),
+        Case(&[("SUNSUBSCRIBE", "")], Some(Subscribed)),
+        Case(&[("MONITOR", "")], Some(Monitoring)),
+        Case(&[("SYNC", "")], Some(Replicating)),
+        Case(&[("PSYNC ? -1", "")], Some(Replicating)),
+        Case(&[("REPLCONF capa x", "")], Some(Replicating)),
+        Case(&[("SCRIPT debug YES", "")], Some(Debugging)),
+        Case(&[("ASKING", "")], Some(Asking)),
+        Case(&[("CLIENT REPLY OFF", "")], Some(RepliesOff)),
+        Case(&[("CLIENT REPLY SKIP", "")], Some(RepliesOff)),
+        Case(&[("CLIENT REPLY", "")], Some(RepliesOff)),
+        Case(&[("CLIENT TRACKING ON", OK)], Some(Tracking)),
+        Case(&[("CLIENT TRACKING ON", ERR)], None),
+        Case(&[("CLIENT ID", ":1\r\n")], Some(IdShown)),
+        Case(&[("CLIENT INFO", "$0\r\n\r\n")], Some(IdShown)),
+        Case(&[("CLIENT LIST", "$0\r\n\r\n")], Some(IdShown)),
+        Case(&[("CLIENT KILL ID 1", ":0\r\n")], Some(ClientCommand)),
+        Case(
             &[("CLIENT MAINT_NOTIFICATIONS ON", OK)],
             Some(ClientCommand),
         ),
-        (&[("CLIENT MAINT_NOTIFICATIONS ON", ERR)], None),
-        (
+        Case(&[("CLIENT MAINT_NOTIFICATIONS ON", ERR)], None),
+        Case(
             &[("HELLO 3 AUTH a b", "-WRONGPASS\r\n")],
             Some(HelloRefused),
         ),
-        (&[("HELLO 3 SETNAME a", ERR)], Some(HelloRefused)),
-        (&[("HELLO 3 NONSENSE", ERR)], Some(HelloRefused)),
-        (&[("HELLO 3", "-NOAUTH\r\n")], None),
-        (&[("HELLO 9", "%0\r\n")], Some(Unread)),
-        (&[("SELECT x", OK)], Some(Unread)),
-        (&[("SELECT x", ERR)], None),
-        (&[("AUTH a b c", OK)], Some(Unread)),
-        (&[("CLIENT NO-EVICT maybe", OK)], Some(Unread)),
-        (
+        Case(&[("HELLO 3 SETNAME a", ERR)], Some(HelloRefused)),
+        Case(&[("HELLO 3 NONSENSE", ERR)], Some(HelloRefused)),
+        Case(&[("HELLO 3", "-NOAUTH\r\n")], None),
+        Case(&[("HELLO 9", "%0\r\n")], Some(Unread)),
+        Case(&[("SELECT x", OK)], Some(Unread)),
+        Case(&[("SELECT x", ERR)], None),
+        Case(&[("AUTH a b c", OK)], Some(Unread)),
+        Case(&[("CLIENT NO-EVICT maybe", OK)], Some(Unread)),
+        Case(
             &[("MULTI", OK), ("SELECT 1", queued)],
             Some(SetInTransaction),
         ),
-        (&[("MULTI", OK), ("AUTH a", queued)], Some(SetInTransaction)),
-        (&[("MULTI", OK), ("CLIENT ID", queued)], Some(IdShown)),
-        (&[("CLIENT NO-EVICT ON", OK), ("RESET", OK)], Some(Reset)),
-        (&[("CLIENT NO-TOUCH ON", OK), ("RESET", OK)], Some(Reset)),
-        (&[("CLIENT CAPA x", OK), ("RESET", OK)], Some(Reset)),
-        (&[("PING", "+PONG\r\n+PONG\r\n")], Some(Unasked)),
-        (&[("PING", "$?\r\n")], Some(Streamed)),
-        (&[("PING", "PONG")], Some(ReplyUnclear(Doubt::Type))),
-        (&[(&long, "")], Some(TooLong)),
-        (&[(&script, OK)], None),
+        Case(&[("MULTI", OK), ("AUTH a", queued)], Some(SetInTransaction)),
+        Case(&[("MULTI", OK), ("CLIENT ID", queued)], Some(IdShown)),
+        Case(&[("CLIENT NO-EVICT ON", OK), ("RESET", OK)], Some(Reset)),
+        Case(&[("CLIENT NO-TOUCH ON", OK), ("RESET", OK)], Some(Reset)),
+        Case(&[("CLIENT CAPA x", OK), ("RESET", OK)], Some(Reset)),
+        Case(&[("PING", "+PONG\r\n+PONG\r\n")], Some(Unasked)),
+        Case(&[("PING", "$?\r\n")], Some(Streamed)),
+        Case(&[("PING", "PONG")], Some(ReplyUnclear(Doubt::Type))),
+        Case(&[(&long, "")], Some(TooLong)),
+        Case(&[(&script, OK)], None),
     ];
-    for (dialogue, expected) in cases {
+    for Case(dialogue, expected) in cases {
         let mut t = tracker();
         for (command, reply) in *dialogue {
             t.says(command, reply);

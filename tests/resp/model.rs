@@ -1,0 +1,633 @@
+//! The naive opinion: keeps every byte, parses whole requests and whole replies from the beginning, and holds a
+//! session's state as plain owned values. Slow and simple, against which the tracker is held.
+
+use std::collections::VecDeque;
+
+use switchmaster::session::replay::Replay;
+use switchmaster::session::tracker::{Rules, Tracker};
+
+/// Requests of which streams are made.
+const REQUESTS: &[&str] = &[
+    "*1\r\n$4\r\nPING\r\n",
+    "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\n\r\n*1\r\r\n",
+    "*2\r\n$6\r\nSELECT\r\n$1\r\n1\r\n",
+    "*2\r\n$6\r\nselect\r\n$1\r\n2\r\n",
+    "*1\r\n$5\r\nMULTI\r\n",
+    "*1\r\n$4\r\nEXEC\r\n",
+    "*1\r\n$7\r\nDISCARD\r\n",
+    "*2\r\n$5\r\nWATCH\r\n$1\r\nk\r\n",
+    "*1\r\n$7\r\nUNWATCH\r\n",
+    "*2\r\n$4\r\nAUTH\r\n$2\r\npw\r\n",
+    "*3\r\n$4\r\nAUTH\r\n$1\r\nu\r\n$2\r\npw\r\n",
+    "*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n",
+    "*5\r\n$5\r\nHELLO\r\n$1\r\n2\r\n$4\r\nauth\r\n$1\r\nu\r\n$1\r\np\r\n",
+    "*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$1\r\nn\r\n",
+    "*3\r\n$6\r\nCLIENT\r\n$8\r\nNO-EVICT\r\n$2\r\nON\r\n",
+    "client setname 'm\\'' \r\n",
+    "\"SELECT\" \"\\x33\"\n",
+    "RESET\r\n",
+    "QUIT\r\n",
+    "get k\n",
+    "\r\n",
+    "*0\r\n",
+    "*-1\r\n",
+    // From here on they retire.
+    "CLIENT ID\r\n",
+    "CLIENT REPLY OFF\r\n",
+    "SUBSCRIBE a\r\n",
+];
+/// The last ones of these.
+const RETIRING: usize = 3;
+/// Replies of which streams are made.
+const REPLIES: &[&str] = &[
+    "+OK\r\n",
+    "+OK\r\n",
+    "+OK\r\n",
+    "+QUEUED\r\n",
+    "-ERR no\r\n",
+    "-EXECABORT x\r\n",
+    "$5\r\n+OK\r\n\r\n",
+    "*2\r\n:1\r\n*1\r\n$-1\r\n",
+    "%1\r\n+a\r\n#t\r\n",
+    ">2\r\n+a\r\n:1\r\n",
+    "|1\r\n+k\r\n+v\r\n+OK\r\n",
+    "*-1\r\n",
+    "!3\r\nERR\r\n",
+];
+
+/// Plays a stream that is drawn from these bytes to a tracker and to the model, and holds them against each other after each piece.
+pub(crate) fn play(data: &[u8]) {
+    let mut data = data.iter().copied();
+    let flags = data.next().unwrap_or(0);
+    let rules = Rules {
+        login: flags & 1 != 0,
+        replay_auth: flags & 2 == 0,
+    };
+    // In an orderly stream a reply comes when one is due, nothing is torn, and nobody leaves the track by intent: it
+    // goes on for longer.
+    let orderly = flags & 4 != 0;
+    let requests = if orderly {
+        &REQUESTS[..REQUESTS.len() - RETIRING]
+    } else {
+        REQUESTS
+    };
+    let mut tracker = Tracker::new(rules);
+    let mut model = Model::new(rules);
+    let (mut client, mut master) = (Vec::new(), Vec::new());
+    while let Some(what) = data.next() {
+        let pick = |list: &[&str], n: u8| list[usize::from(n) % list.len()].as_bytes().to_vec();
+        match what {
+            0..80 => client.extend(pick(requests, what)),
+            80..160 if orderly && !(master.is_empty() && model.owes()) => {}
+            80..160 => master.extend(pick(REPLIES, what)),
+            160..176 if orderly => {}
+            160..168 => client.extend(data.by_ref().take(usize::from(what - 159))),
+            168..176 => master.extend(data.by_ref().take(usize::from(what - 167))),
+            176..216 => {
+                let n = client.len().min(usize::from(what - 175));
+                let piece: Vec<u8> = client.drain(..n).collect();
+                tracker.client_bytes(&piece);
+                model.client_bytes(&piece);
+            }
+            _ => {
+                let n = master.len().min(usize::from(what - 215));
+                let piece: Vec<u8> = master.drain(..n).collect();
+                let _ = tracker.master_bytes(&piece);
+                model.master_bytes(&piece);
+            }
+        }
+        model.agrees(&tracker);
+    }
+    tracker.client_bytes(&client);
+    model.client_bytes(&client);
+    model.agrees(&tracker);
+    let _ = tracker.master_bytes(&master);
+    model.master_bytes(&master);
+    model.agrees(&tracker);
+}
+
+/// What was read of a value from its beginning.
+enum Parsed<T> {
+    Incomplete,
+    Doubt,
+    Whole(T),
+}
+use Parsed::{Doubt, Incomplete, Whole};
+
+type Words = Vec<Vec<u8>>;
+
+struct Model {
+    rules: Rules,
+    client: Vec<u8>,
+    master: Vec<u8>,
+    waiting: VecDeque<Words>,
+    retired: bool,
+    transaction: bool,
+    watching: bool,
+    left: bool,
+    proto: Option<Vec<u8>>,
+    login: Option<(Option<Vec<u8>>, Vec<u8>)>,
+    name: Vec<u8>,
+    db: Vec<u8>,
+    no_evict: bool,
+}
+
+impl Model {
+    fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            client: Vec::new(),
+            master: Vec::new(),
+            waiting: VecDeque::new(),
+            retired: false,
+            transaction: false,
+            watching: false,
+            left: false,
+            proto: None,
+            login: None,
+            name: Vec::new(),
+            db: b"0".to_vec(),
+            no_evict: false,
+        }
+    }
+
+    /// A reply is due, and none is on its way.
+    fn owes(&self) -> bool {
+        !self.waiting.is_empty() && self.master.is_empty()
+    }
+
+    fn agrees(&self, tracker: &Tracker) {
+        assert_eq!(tracker.retired().is_some(), self.retired, "{tracker:?}");
+        if self.retired {
+            return;
+        }
+        assert_eq!(tracker.in_flight() as usize, self.waiting.len());
+        let held = self.login.is_some() && !self.rules.replay_auth;
+        let movable = self.waiting.is_empty()
+            && self.client.is_empty()
+            && self.master.is_empty()
+            && !(self.transaction || self.watching || self.left || held);
+        assert_eq!(
+            tracker.movable().is_ok(),
+            movable,
+            "{:?}",
+            tracker.movable()
+        );
+        if held {
+            return;
+        }
+        let replay = Replay::new(tracker.journal(), None);
+        let request = replay.map_or(Vec::new(), |replay| replay.request().to_vec());
+        assert_eq!(
+            request.escape_ascii().to_string(),
+            self.replay().escape_ascii().to_string()
+        );
+    }
+
+    fn replay(&self) -> Vec<u8> {
+        let mut commands: Vec<Vec<&[u8]>> = Vec::new();
+        if let Some(proto) = &self.proto {
+            let mut hello: Vec<&[u8]> = vec![b"HELLO", proto];
+            if let Some((user, password)) = &self.login {
+                hello.extend([
+                    b"AUTH",
+                    user.as_deref().unwrap_or(b"default"),
+                    &password[..],
+                ]);
+            }
+            if !self.name.is_empty() {
+                hello.extend([&b"SETNAME"[..], &self.name]);
+            }
+            commands.push(hello);
+        } else {
+            if let Some((user, password)) = &self.login {
+                let mut auth: Vec<&[u8]> = vec![b"AUTH"];
+                auth.extend(user.as_deref());
+                auth.push(password);
+                commands.push(auth);
+            }
+            if !self.name.is_empty() {
+                commands.push(vec![b"CLIENT", b"SETNAME", &self.name]);
+            }
+        }
+        if self.db != b"0" {
+            commands.push(vec![b"SELECT", &self.db]);
+        }
+        if self.no_evict {
+            commands.push(vec![b"CLIENT", b"NO-EVICT", b"ON"]);
+        }
+        if commands.is_empty() {
+            return Vec::new();
+        }
+        commands.push(vec![b"ROLE"]);
+        let mut out = Vec::new();
+        for command in commands {
+            out.extend(format!("*{}\r\n", command.len()).bytes());
+            for word in command {
+                out.extend(format!("${}\r\n", word.len()).bytes());
+                out.extend(word);
+                out.extend(b"\r\n");
+            }
+        }
+        out
+    }
+
+    fn client_bytes(&mut self, bytes: &[u8]) {
+        self.client.extend(bytes);
+        while !self.retired && !self.client.is_empty() {
+            match request(&self.client) {
+                Incomplete => return,
+                Doubt => self.retired = true,
+                Whole((words, used)) => {
+                    self.client.drain(..used);
+                    if !words.is_empty() {
+                        self.asked(words);
+                    }
+                }
+            }
+        }
+    }
+
+    fn asked(&mut self, words: Words) {
+        let upper: Vec<String> = words
+            .iter()
+            .map(|word| String::from_utf8_lossy(word).to_uppercase())
+            .collect();
+        let upper: Vec<&str> = upper.iter().map(String::as_str).collect();
+        let first = upper[0].strip_prefix(['P', 'S']).unwrap_or(upper[0]);
+        let long = matches!(upper[0], "CLIENT" | "AUTH" | "HELLO" | "SELECT")
+            && words[1..].iter().map(Vec::len).sum::<usize>() > 1024;
+        self.retired = long
+            || matches!(first, "SUBSCRIBE" | "UNSUBSCRIBE")
+            || matches!(
+                upper[0],
+                "SUBSCRIBE" | "MONITOR" | "SYNC" | "PSYNC" | "REPLCONF" | "ASKING"
+            )
+            || matches!(upper[..], ["SCRIPT", "DEBUG", ..])
+            || (matches!(upper[..], ["CLIENT", "REPLY", ..])
+                && !matches!(upper[..], ["CLIENT", "REPLY", "ON"]));
+        let changes = matches!(
+            upper[0],
+            "MULTI"
+                | "EXEC"
+                | "DISCARD"
+                | "WATCH"
+                | "UNWATCH"
+                | "SELECT"
+                | "AUTH"
+                | "HELLO"
+                | "CLIENT"
+                | "RESET"
+                | "QUIT"
+                | "READONLY"
+                | "READWRITE"
+                | "SHUTDOWN"
+        );
+        let before = self.waiting.iter().filter(|words| is_one_of_the_few(words));
+        self.retired |= changes && is_one_of_the_few(&words) && before.count() >= 64;
+        self.waiting.push_back(words);
+    }
+
+    fn master_bytes(&mut self, bytes: &[u8]) {
+        self.master.extend(bytes);
+        while !self.retired && !self.master.is_empty() {
+            match reply(&self.master) {
+                Incomplete => return,
+                Doubt => self.retired = true,
+                Whole((kind, used)) => {
+                    let first: Vec<u8> = self.master.drain(..used).collect();
+                    if kind == b'>' {
+                        continue;
+                    }
+                    match self.waiting.pop_front() {
+                        None => self.retired = true,
+                        Some(words) => self.answered(&words, kind, &first),
+                    }
+                }
+            }
+        }
+    }
+
+    fn answered(&mut self, words: &Words, kind: u8, reply: &[u8]) {
+        let ok = !matches!(kind, b'-' | b'!');
+        let upper: Vec<String> = words
+            .iter()
+            .map(|word| String::from_utf8_lossy(word).to_uppercase())
+            .collect();
+        let upper: Vec<&str> = upper.iter().map(String::as_str).collect();
+        let queued = self.transaction;
+        match upper[..] {
+            ["MULTI", ..] if ok => self.transaction = true,
+            ["EXEC", ..] if ok || reply_code(reply) == b"EXECABORT" => self.end(),
+            ["DISCARD", ..] if ok => self.end(),
+            ["WATCH", ..] if ok => self.watching = true,
+            ["UNWATCH", ..] if ok && !queued => self.watching = false,
+            ["QUIT", ..] if ok => self.left = true,
+            ["RESET", ..] if ok => {
+                if self.no_evict || self.rules.login {
+                    self.retired = true;
+                } else {
+                    *self = Self {
+                        left: self.left,
+                        client: std::mem::take(&mut self.client),
+                        master: std::mem::take(&mut self.master),
+                        waiting: std::mem::take(&mut self.waiting),
+                        ..Self::new(self.rules)
+                    };
+                }
+            }
+            ["HELLO", _, _, ..] if !ok => self.retired = true,
+            _ if !ok => {}
+            ["SELECT" | "AUTH" | "HELLO", _, ..] if queued => self.retired = true,
+            ["CLIENT", "SETNAME" | "NO-EVICT", _] if queued => self.retired = true,
+            ["SELECT", db] => {
+                self.retired =
+                    db.parse::<u32>().is_err() || (db != "0" && db.starts_with(['0', '+']));
+                self.db.clone_from(&words[1]);
+            }
+            ["SELECT", ..] => self.retired = true,
+            ["AUTH", _] => self.login = Some((None, words[1].clone())),
+            ["AUTH", _, _] => self.login = Some((Some(words[1].clone()), words[2].clone())),
+            ["AUTH", ..] => self.retired = true,
+            ["HELLO"] => {}
+            ["HELLO", "2" | "3"] => self.proto = Some(words[1].clone()),
+            ["HELLO", "2" | "3", "AUTH", _, _] => {
+                self.proto = Some(words[1].clone());
+                self.login = Some((Some(words[3].clone()), words[4].clone()));
+            }
+            ["HELLO", ..] => self.retired = true,
+            ["CLIENT"] | ["CLIENT", "GETNAME", ..] => {}
+            ["CLIENT", "SETNAME", _] => self.name.clone_from(&words[2]),
+            ["CLIENT", "NO-EVICT", on @ ("ON" | "OFF")] => self.no_evict = on == "ON",
+            ["CLIENT", "REPLY", ..] | ["CLIENT", "TRACKING", "OFF", ..] => {}
+            ["CLIENT", ..] => self.retired = true,
+            _ => {}
+        }
+    }
+
+    fn end(&mut self) {
+        self.transaction = false;
+        self.watching = false;
+    }
+}
+
+fn is_one_of_the_few(words: &Words) -> bool {
+    let upper: Vec<String> = words
+        .iter()
+        .map(|word| String::from_utf8_lossy(word).to_uppercase())
+        .collect();
+    let upper: Vec<&str> = upper.iter().map(String::as_str).collect();
+    !matches!(
+        upper[..],
+        ["HELLO"] | ["CLIENT"] | ["CLIENT", "GETNAME", ..] | ["CLIENT", "REPLY", "ON"]
+    ) && matches!(
+        upper[0],
+        "MULTI"
+            | "EXEC"
+            | "DISCARD"
+            | "WATCH"
+            | "UNWATCH"
+            | "SELECT"
+            | "AUTH"
+            | "HELLO"
+            | "CLIENT"
+            | "RESET"
+            | "QUIT"
+            | "READONLY"
+            | "READWRITE"
+            | "SHUTDOWN"
+    )
+}
+
+fn reply_code(reply: &[u8]) -> &[u8] {
+    // Attributes come before it.
+    let start = reply.iter().rposition(|byte| *byte == b'-').unwrap_or(0);
+    reply[start + 1..]
+        .split(|byte| matches!(byte, b' ' | b'\r'))
+        .next()
+        .unwrap_or_default()
+}
+
+/// The number up to CR LF and what it takes; strict.
+fn number(bytes: &[u8]) -> Parsed<(i64, usize)> {
+    for (i, byte) in bytes.iter().enumerate() {
+        let digits = bytes[..i].strip_prefix(b"-").unwrap_or(&bytes[..i]);
+        match byte {
+            b'0'..=b'9' if digits == b"0" || (*byte == b'0' && bytes[..i] == *b"-") => {
+                return Doubt;
+            }
+            b'0'..=b'9' => {
+                let text = std::str::from_utf8(&bytes[..=i]).expect("digits");
+                if text.trim_start_matches('-').parse::<i64>().is_err() {
+                    return Doubt;
+                }
+            }
+            b'-' if i == 0 => {}
+            b'\r' if !digits.is_empty() => {
+                let text = std::str::from_utf8(&bytes[..i]).expect("digits");
+                return match bytes.get(i + 1) {
+                    None => Incomplete,
+                    Some(b'\n') => Whole((text.parse().expect("checked"), i + 2)),
+                    Some(_) => Doubt,
+                };
+            }
+            _ => return Doubt,
+        }
+    }
+    Incomplete
+}
+
+/// `len` bytes and CR LF.
+fn payload(bytes: &[u8], len: u64) -> Parsed<usize> {
+    let Some(len) = usize::try_from(len).ok().filter(|len| *len <= bytes.len()) else {
+        return Incomplete;
+    };
+    match &bytes[len..] {
+        [] | [b'\r'] => Incomplete,
+        [b'\r', b'\n', ..] => Whole(len + 2),
+        _ => Doubt,
+    }
+}
+
+fn request(bytes: &[u8]) -> Parsed<(Words, usize)> {
+    if bytes[0] != b'*' {
+        return inline(bytes);
+    }
+    let (count, used) = match number(&bytes[1..]) {
+        Incomplete => return Incomplete,
+        Doubt => return Doubt,
+        Whole(found) => found,
+    };
+    if count > i64::from(i32::MAX) {
+        return Doubt;
+    }
+    let mut at = 1 + used;
+    let mut words = Vec::new();
+    for _ in 0..count {
+        match bytes.get(at) {
+            None => return Incomplete,
+            Some(b'$') => at += 1,
+            Some(_) => return Doubt,
+        }
+        let (len, used) = match number(&bytes[at..]) {
+            Incomplete => return Incomplete,
+            Whole((len, used)) if len >= 0 => (len, used),
+            Doubt | Whole(_) => return Doubt,
+        };
+        at += used;
+        match payload(&bytes[at..], len.unsigned_abs()) {
+            Incomplete => return Incomplete,
+            Doubt => return Doubt,
+            Whole(used) => {
+                words.push(bytes[at..at + used - 2].to_vec());
+                at += used;
+            }
+        }
+    }
+    Whole((words, at))
+}
+
+/// Redis' way with a line, read from its beginning; quotes are looked at whether or not the line is complete.
+fn inline(bytes: &[u8]) -> Parsed<(Words, usize)> {
+    let end = bytes.iter().position(|byte| *byte == b'\n');
+    let line = &bytes[..end.unwrap_or(bytes.len())];
+    if line.len() > 64 * 1024 || line.contains(&0) {
+        return Doubt;
+    }
+    let space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | 0x0b | 0x0c);
+    let mut words = Vec::new();
+    let mut p = 0;
+    loop {
+        while line.get(p).is_some_and(space) {
+            p += 1;
+        }
+        if p == line.len() {
+            return end.map_or(Incomplete, |end| Whole((words, end + 1)));
+        }
+        let mut word = Vec::new();
+        let mut quote = None;
+        loop {
+            let Some(&byte) = line.get(p) else {
+                if quote.is_some() {
+                    return if end.is_some() { Doubt } else { Incomplete };
+                }
+                break;
+            };
+            match (quote, byte, line.get(p + 1)) {
+                (Some(b'"'), b'\\', Some(b'x')) if hex(line, p + 2).is_some() => {
+                    word.extend(hex(line, p + 2));
+                    p += 3;
+                }
+                (Some(b'"'), b'\\', Some(next)) => {
+                    word.push(match next {
+                        b'n' => b'\n',
+                        b'r' => b'\r',
+                        b't' => b'\t',
+                        b'b' => 8,
+                        b'a' => 7,
+                        other => *other,
+                    });
+                    p += 1;
+                }
+                (Some(b'\''), b'\\', Some(b'\'')) => {
+                    word.push(b'\'');
+                    p += 1;
+                }
+                (Some(open), byte, next) if byte == open => {
+                    if next.is_some_and(|next| !space(next)) {
+                        return Doubt;
+                    }
+                    p += 1;
+                    break;
+                }
+                (Some(_), byte, _) => word.push(byte),
+                (None, b' ' | b'\t' | b'\r', _) => break,
+                (None, b'"' | b'\'', _) => quote = Some(byte),
+                (None, byte, _) => word.push(byte),
+            }
+            p += 1;
+        }
+        words.push(word);
+    }
+}
+
+fn hex(line: &[u8], at: usize) -> Option<u8> {
+    let digits = std::str::from_utf8(line.get(at..at + 2)?).ok()?;
+    let both = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    u8::from_str_radix(digits, 16).ok().filter(|_| both)
+}
+
+/// The type of the next value, attributes left aside, and how long it is with them.
+fn reply(bytes: &[u8]) -> Parsed<(u8, usize)> {
+    let mut at = 0;
+    loop {
+        let Some(&kind) = bytes.get(at) else {
+            return Incomplete;
+        };
+        match value(&bytes[at..], true) {
+            Incomplete => return Incomplete,
+            Doubt => return Doubt,
+            Whole(used) if kind == b'|' => at += used,
+            Whole(used) => return Whole((kind, at + used)),
+        }
+    }
+}
+
+/// How long the value is; of an attribute: without what it decorates.
+fn value(bytes: &[u8], outermost: bool) -> Parsed<usize> {
+    let Some(&kind) = bytes.first() else {
+        return Incomplete;
+    };
+    if b"+-:,_#(".contains(&kind) {
+        let end = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+        let len = end.unwrap_or(bytes.len()) - 1;
+        return match end {
+            _ if len > 64 * 1024 => Doubt,
+            None => Incomplete,
+            Some(end) if bytes[end] == b'\n' => Doubt,
+            Some(end) => match bytes.get(end + 1) {
+                None => Incomplete,
+                Some(b'\n') => Whole(end + 2),
+                Some(_) => Doubt,
+            },
+        };
+    }
+    if !b"$!=*%~|>".contains(&kind) || (kind == b'>' && !outermost) {
+        return Doubt;
+    }
+    let (n, used) = match number(&bytes[1..]) {
+        Incomplete => return Incomplete,
+        Doubt => return Doubt,
+        Whole(found) => found,
+    };
+    let mut at = 1 + used;
+    if n < 0 {
+        let null = n == -1 && matches!(kind, b'$' | b'*');
+        return if null { Whole(at) } else { Doubt };
+    }
+    if b"$!=".contains(&kind) {
+        return match payload(&bytes[at..], n.unsigned_abs()) {
+            Incomplete => Incomplete,
+            Doubt => Doubt,
+            Whole(used) => Whole(at + used),
+        };
+    }
+    if n > i64::from(i32::MAX) {
+        return Doubt;
+    }
+    let mut left = if matches!(kind, b'%' | b'|') {
+        2 * n
+    } else {
+        n
+    };
+    while left > 0 {
+        let is_attribute = bytes.get(at) == Some(&b'|');
+        match value(&bytes[at..], false) {
+            Incomplete => return Incomplete,
+            Doubt => return Doubt,
+            Whole(used) => at += used,
+        }
+        left -= i64::from(!is_attribute);
+    }
+    Whole(at)
+}
