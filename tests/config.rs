@@ -194,7 +194,7 @@ fn every_key_has_a_working_twin() {
                 Key::SentinelPasswordFile | Key::ProbePasswordFile => {
                     password.to_str().expect("text")
                 }
-                Key::Discover => "false",
+                Key::Discover | Key::ReplayAuth | Key::SpareUpstreams => "false",
                 Key::AddressMap => "172.19.0.2:6379=redis-a:6379,172.19.0.3=10.0.0.3",
                 Key::FenceAtOdown => "true",
                 Key::WhenSentinelsAreLost => "stop",

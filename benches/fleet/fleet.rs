@@ -16,7 +16,7 @@ use switchmaster::net::resolver::Resolver;
 use switchmaster::sentinel::watcher::Subscriber;
 use switchmaster::sentinel::{Config, Credentials, discovery};
 use switchmaster::session;
-use switchmaster::topology::publish::{self, Subscription};
+use switchmaster::topology::publish::{self, Left, Subscription};
 use switchmaster::topology::rules::Rules;
 use switchmaster::topology::{Phase, State};
 use tokio::sync::mpsc;
@@ -171,6 +171,6 @@ async fn attend(subscription: &Subscription, served: &Served) {
                 *served = Some((addr, now()));
             }
         }
-        subscription.acknowledge(state.generation, 0);
+        subscription.acknowledge(state.generation, Left::default());
     }
 }

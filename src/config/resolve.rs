@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::env::Environment;
-use super::problem::{Error, Problem, Source, printable};
+use super::problem::{Error, Problem, Source};
 use super::schema::{ENV_PROBE_PASSWORD, ENV_SENTINEL_PASSWORD, Key};
 use super::secret::Places;
 use super::text::{listen_addr, mapping, network, plain_name, proxy_name, refusal, sentinel_addr};
@@ -17,6 +17,7 @@ use super::{Config, Loaded, Proxy, Written};
 use crate::net::addr::ListenAddr;
 use crate::net::address_map::AddressMap;
 use crate::sentinel::Credentials;
+use crate::session::OnSwitch;
 use crate::topology::rules::{Agree, HoldMax, Rules, SentinelsLost, Verify};
 use crate::worker::Workers;
 use crate::{listener, sentinel, session, telemetry};
@@ -68,7 +69,7 @@ pub(super) fn resolve(
     let mut values = Values::new(&global, &mut problems);
     let mut sentinel = sentinel(&mut values);
     let rules = rules(&mut values);
-    let max_held = values.count(Key::MaxHeld, MAX_HELD, session::Config::default().max_held);
+    let session = session(&mut values);
     let workers = values
         .count_or_auto(Key::Workers, WORKERS)
         .and_then(NonZeroUsize::new)
@@ -87,7 +88,7 @@ pub(super) fn resolve(
     let mut resolved = Vec::new();
     let mut probe_passwords = Vec::new();
     for items in &proxies {
-        let mut proxy = proxy(&mut Values::new(items, &mut problems), max_held);
+        let mut proxy = proxy(&mut Values::new(items, &mut problems), &session);
         let mut logins = Logins {
             problems: &mut problems,
             warnings: &mut warnings,
@@ -175,18 +176,6 @@ fn address_map(values: &mut Values<'_>) -> AddressMap {
 
 fn rules(values: &mut Values<'_>) -> Rules {
     let default = Rules::default();
-    // Nothing to keep: there is one way so far. Whoever writes another must not believe it works.
-    values.text(Key::OnSwitch, |text| match text {
-        "close" => Ok(()),
-        "move" => Err(refusal(
-            "\"move\" is not in this version, which knows \"close\" only",
-            "write \"close\": at a switch every session is closed, and clients reconnect",
-        )),
-        other => Err(refusal(
-            format!("\"{}\" is unknown", printable(other)),
-            "write \"close\"",
-        )),
-    });
     Rules {
         agree: values.choice(
             Key::Agree,
@@ -236,9 +225,23 @@ fn log(values: &mut Values<'_>) -> telemetry::Config {
     }
 }
 
-fn proxy(values: &mut Values<'_>, max_held: usize) -> Proxy {
-    let listener = listener(values);
+/// What `[failover]` says of every entry's sessions.
+fn session(values: &mut Values<'_>) -> session::Config {
     let default = session::Config::default();
+    session::Config {
+        on_switch: values.choice(
+            Key::OnSwitch,
+            &[("move", OnSwitch::Move), ("close", OnSwitch::Close)],
+            default.on_switch,
+        ),
+        replay_auth: values.boolean(Key::ReplayAuth, default.replay_auth),
+        max_held: values.count(Key::MaxHeld, MAX_HELD, default.max_held),
+        ..default
+    }
+}
+
+fn proxy(values: &mut Values<'_>, default: &session::Config) -> Proxy {
+    let listener = listener(values);
     Proxy {
         name: values
             .text(Key::Name, proxy_name)
@@ -258,7 +261,8 @@ fn proxy(values: &mut Values<'_>, max_held: usize) -> Proxy {
                 USER_TIMEOUT,
                 default.upstream_user_timeout,
             ),
-            max_held,
+            spare_upstreams: values.boolean(Key::SpareUpstreams, default.spare_upstreams),
+            ..*default
         },
         probe: Credentials {
             username: values.text(Key::ProbeUsername, plain_name),

@@ -105,6 +105,8 @@ keys! {
     PollInterval = Sentinel, "poll_interval";
     /// What happens to sessions at a switch.
     OnSwitch = Failover, "on_switch";
+    /// Keep clients' credentials for a move.
+    ReplayAuth = Failover, "replay_auth";
     /// How long clients wait for a master.
     HoldMax = Failover, "hold_max";
     /// How long clients wait for an announced promotion.
@@ -129,6 +131,8 @@ keys! {
     AllowFrom = Proxy, "allow_from";
     /// Longest wait for a TCP connection to the master.
     ProxyConnectTimeout = Proxy, "connect_timeout";
+    /// Give an upstream that a client left as it found it to the next client.
+    SpareUpstreams = Proxy, "spare_upstreams";
     /// Most sessions at once.
     MaxConnections = Proxy, "max_connections";
     /// Oldest unacknowledged bytes towards the master.

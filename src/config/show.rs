@@ -8,6 +8,7 @@ use super::schema::{Key, Section};
 use super::secret;
 use super::written::Items;
 use super::{Config, Proxy, Written};
+use crate::session::OnSwitch;
 use crate::telemetry::Format;
 use crate::topology::rules::{Agree, HoldMax, SentinelsLost, Verify};
 use crate::worker::Workers;
@@ -102,7 +103,11 @@ fn value(key: Key, config: &Config, proxy: &Proxy, items: &Items) -> Option<Stri
         Key::Discover => config.sentinel.discover.to_string(),
         Key::SentinelConnectTimeout => duration(config.sentinel.connect_timeout),
         Key::PollInterval => duration(config.sentinel.poll_interval),
-        Key::OnSwitch => text("close"),
+        Key::OnSwitch => text(match proxy.session.on_switch {
+            OnSwitch::Move => "move",
+            OnSwitch::Close => "close",
+        }),
+        Key::ReplayAuth => proxy.session.replay_auth.to_string(),
         Key::HoldMax => match config.rules.hold_max {
             HoldMax::Auto => text("auto"),
             HoldMax::Fixed(limit) => duration(limit),
@@ -127,6 +132,7 @@ fn value(key: Key, config: &Config, proxy: &Proxy, items: &Items) -> Option<Stri
         Key::Listen => list(&proxy.listener.listen),
         Key::AllowFrom => list(&proxy.listener.allow_from),
         Key::ProxyConnectTimeout => duration(proxy.session.connect_timeout),
+        Key::SpareUpstreams => proxy.session.spare_upstreams.to_string(),
         Key::MaxConnections => proxy.listener.max_connections.to_string(),
         Key::UpstreamUserTimeout => duration(proxy.session.upstream_user_timeout),
         Key::ProbeUsername => text(proxy.probe.username.as_ref()?),

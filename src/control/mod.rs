@@ -38,7 +38,7 @@ use crate::sentinel::Credentials;
 use crate::sentinel::client::{Dial, RoleLink};
 use crate::sentinel::discovery::Asker;
 use crate::topology::observation::{Observation, RoleReport};
-use crate::topology::publish::Publisher;
+use crate::topology::publish::{Left, Publisher};
 use crate::topology::rules::Rules;
 use crate::topology::{MasterAddr, State};
 
@@ -146,7 +146,7 @@ enum Input {
     Probed(Probed),
     Answer(Answer),
     Doubt,
-    Acknowledged(u64),
+    Acknowledged(Left),
     FenceLate,
     Turn,
 }
@@ -181,7 +181,7 @@ impl Control {
                     self.steward.master_gone(now(), &addr);
                 }
                 Input::Doubt => self.steward.doubt(now()),
-                Input::Acknowledged(cut) => self.report_switch(Some(cut)),
+                Input::Acknowledged(left) => self.report_switch(Some(left)),
                 Input::FenceLate => self.report_switch(None),
                 Input::Turn => {}
             }
@@ -213,7 +213,7 @@ impl Control {
             match pending_switch {
                 Some(p) => {
                     tokio::select! {
-                        cut = publisher.acknowledged(p.swap.generation) => Input::Acknowledged(cut),
+                        left = publisher.acknowledged(p.swap.generation) => Input::Acknowledged(left),
                         () = sleep_until(p.published + FENCE_LIMIT) => Input::FenceLate,
                     }
                 }
@@ -286,9 +286,9 @@ impl Control {
     }
 
     /// `None`: not every worker has acknowledged.
-    fn report_switch(&mut self, cut: Option<u64>) {
+    fn report_switch(&mut self, left: Option<Left>) {
         if let Some(PendingSwitch { swap, published }) = self.pending_switch.take() {
-            tales::switched(&self.entry, &swap, published.elapsed(), cut);
+            tales::switched(&self.entry, &swap, published.elapsed(), left);
         }
     }
 }

@@ -10,6 +10,7 @@ use super::action::{Swap, Tale, Unfulfilled};
 use crate::net::addr::SentinelAddr;
 use crate::topology::decide::{Candidate, Census};
 use crate::topology::observation::RoleReport;
+use crate::topology::publish::Left;
 use crate::topology::rules::{SentinelsLost, Verify};
 use crate::topology::{HoldCause, MasterAddr};
 
@@ -105,8 +106,8 @@ pub(super) fn tell(entry: &Entry, tale: &Tale) {
     }
 }
 
-/// A switch is in force and every worker has let go of the old master (`cut` sessions), or has not in time (`None`).
-pub(super) fn switched(entry: &Entry, swap: &Swap, fence: Duration, cut: Option<u64>) {
+/// A switch is in force and every worker has let go of the old master (what became of the sessions), or has not in time (`None`).
+pub(super) fn switched(entry: &Entry, swap: &Swap, fence: Duration, left: Option<Left>) {
     let proxy = &*entry.name;
     let from = swap
         .from
@@ -123,9 +124,9 @@ pub(super) fn switched(entry: &Entry, swap: &Swap, fence: Duration, cut: Option<
     } = swap;
     let (detect_ms, verify_ms, fence_ms) = (millis(*detect), millis(*verify), millis(fence));
     let (generation, epoch) = (generation.0, epoch.0);
-    if let Some(cut) = cut {
+    if let Some(Left { cut, kept }) = left {
         info!(
-            event = "switched", proxy, from, to = %to, generation, epoch, trigger, detect_ms, verify_ms, fence_ms, cut,
+            event = "switched", proxy, from, to = %to, generation, epoch, trigger, detect_ms, verify_ms, fence_ms, cut, kept,
             "switched to the new master"
         );
     } else {

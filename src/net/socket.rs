@@ -46,6 +46,16 @@ pub fn reset_on_close(stream: &impl AsFd) -> io::Result<()> {
     SockRef::from(stream).set_linger(Some(Duration::ZERO))
 }
 
+/// True when the peer has sent nothing that is unread, and neither closed nor reset.
+pub fn is_quiet(stream: &impl AsFd) -> bool {
+    let mut fds = [PollFd::new(stream, PollFlags::IN | PollFlags::RDHUP)];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut fds, Some(&at_once)).is_ok_and(|ready| ready == 0)
+}
+
 /// True when the peer will send nothing more: it closed, half-closed or reset. Looks past unread bytes,
 /// which reading cannot.
 pub fn read_closed(stream: &impl AsFd) -> bool {

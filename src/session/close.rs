@@ -27,6 +27,10 @@ pub enum CloseReason {
     DialFailed,
     /// The kernel had no room to watch the client's socket (`epoll_ctl(2)`).
     NotWatched,
+    /// WAIT or WAITAOF on a session that has been moved: its answer would be about another connection.
+    WaitRefused,
+    /// The new master refused what the session needs (its login, its database).
+    ReplayRefused,
     /// The proxy is ending.
     Shutdown,
     /// The proxy ended before the session had closed in order.
@@ -52,7 +56,7 @@ pub enum Fault {
 
 impl CloseReason {
     /// Every reason once, in the order of their indices.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::ClientClosed,
         Self::ClientReset,
         Self::ClientLeftWaiting,
@@ -64,6 +68,8 @@ impl CloseReason {
         Self::TooManyWaiting,
         Self::DialFailed,
         Self::NotWatched,
+        Self::WaitRefused,
+        Self::ReplayRefused,
         Self::Shutdown,
         Self::ShutdownForced,
         Self::Panicked,
@@ -88,6 +94,8 @@ impl CloseReason {
             Self::TooManyWaiting => "too_many_waiting",
             Self::DialFailed => "dial_failed",
             Self::NotWatched => "not_watched",
+            Self::WaitRefused => "wait_refused",
+            Self::ReplayRefused => "replay_refused",
             Self::Shutdown => "shutdown",
             Self::ShutdownForced => "shutdown_forced",
             Self::Panicked => "panicked",
@@ -99,9 +107,12 @@ impl CloseReason {
         match self {
             Self::ClientClosed | Self::ClientReset | Self::ClientLeftWaiting => Fault::Client,
             Self::UpstreamClosed | Self::UpstreamReset | Self::DialFailed => Fault::Upstream,
-            Self::Switched | Self::HeldTooLong | Self::NoMaster | Self::TooManyWaiting => {
-                Fault::Failover
-            }
+            Self::Switched
+            | Self::HeldTooLong
+            | Self::NoMaster
+            | Self::TooManyWaiting
+            | Self::WaitRefused
+            | Self::ReplayRefused => Fault::Failover,
             Self::Shutdown | Self::ShutdownForced => Fault::Operator,
             Self::NotWatched | Self::Panicked => Fault::Proxy,
         }
@@ -115,6 +126,7 @@ impl CloseReason {
             | Self::NoMaster
             | Self::TooManyWaiting
             | Self::DialFailed
+            | Self::ReplayRefused
             | Self::NotWatched => tracing::Level::WARN,
             Self::Panicked => tracing::Level::ERROR,
             Self::ClientClosed
@@ -123,9 +135,18 @@ impl CloseReason {
             | Self::UpstreamClosed
             | Self::UpstreamReset
             | Self::Switched
+            | Self::WaitRefused
             | Self::Shutdown
             | Self::ShutdownForced => tracing::Level::DEBUG,
         }
+    }
+
+    /// True for ends that concern the upstream alone: a session that can be moved outlives them.
+    pub const fn may_part(self) -> bool {
+        matches!(
+            self,
+            Self::Switched | Self::HeldTooLong | Self::UpstreamClosed | Self::UpstreamReset
+        )
     }
 
     /// True when what the kernel has not yet sent to the master must be dropped: it is fenced.

@@ -6,22 +6,25 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use slab::Slab;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, error, warn};
 
 use super::close::CloseReason;
+use super::spare::{SPARE_KEPT, Spares};
 use super::tally::Tally;
 use super::{Config, Outlook};
 use crate::net::clock::now;
 use crate::net::rarely::Rarely;
-use crate::topology::publish::{Gate, Leave, Reader, Subscription};
+use crate::net::stream::Stream;
+use crate::topology::publish::{Gate, Leave, Left, Pass, Reader, Subscription};
 use crate::topology::{Generation, MasterAddr, Phase, State};
 use crate::upstream::DialError;
 
@@ -46,6 +49,7 @@ pub(crate) struct Common {
     waiting: AtomicUsize,
     dial_slots: Arc<Semaphore>,
     dials: Rarely,
+    replays: Rarely,
     /// One for each reason: what is counted in a line happened for the reason it names.
     closes: [Rarely; CloseReason::ALL.len()],
 }
@@ -56,6 +60,7 @@ impl Default for Common {
             waiting: AtomicUsize::new(0),
             dial_slots: Arc::new(Semaphore::new(DIALS_AT_ONCE)),
             dials: Rarely::default(),
+            replays: Rarely::default(),
             closes: Default::default(),
         }
     }
@@ -72,13 +77,17 @@ pub(crate) struct House {
     subscription: Subscription,
     common: Arc<Common>,
     seats: RefCell<Slab<Waker>>,
+    spares: RefCell<Spares>,
+    /// The generation whose spares may be there.
+    spares_of: Cell<Generation>,
+    spare_kept: Notify,
     /// How many upstream sockets, connected or being connected, there are of each generation.
     upstreams: RefCell<BTreeMap<Generation, usize>>,
     /// Counts rings of the bell.
     turn: Cell<u64>,
     published: Cell<Generation>,
     acknowledged: Cell<Generation>,
-    cut: Cell<u64>,
+    left: Cell<Left>,
     ending: Cell<bool>,
 }
 
@@ -101,11 +110,14 @@ impl House {
             subscription,
             common,
             seats: RefCell::default(),
+            spares: RefCell::default(),
+            spares_of: Cell::default(),
+            spare_kept: Notify::new(),
             upstreams: RefCell::default(),
             turn: Cell::new(0),
             published: Cell::default(),
             acknowledged: Cell::default(),
-            cut: Cell::new(0),
+            left: Cell::default(),
             ending: Cell::new(false),
         })
     }
@@ -115,29 +127,86 @@ impl House {
         loop {
             let state = self.subscription.state();
             self.published.set(state.generation);
+            let passed = self.spares_of.replace(state.generation) != state.generation;
+            if passed || state.phase != Phase::Serving {
+                self.drop_spares();
+            }
             self.rouse();
             self.acknowledge();
-            // The one timer of a hold; in service there is none.
-            match state.phase {
-                Phase::Held { since, .. } => {
-                    let left = state.hold_max.saturating_sub(now().since(since));
-                    if left.is_zero() {
-                        self.subscription.changed().await;
-                    } else {
-                        tokio::select! {
-                            () = self.subscription.changed() => {}
-                            () = tokio::time::sleep(left) => {}
-                        }
-                    }
-                }
-                Phase::NoMaster | Phase::Serving => self.subscription.changed().await,
+            tokio::select! {
+                () = self.subscription.changed() => {}
+                () = self.hold_over(&state) => {}
+                () = self.spares_grow_old() => {}
             }
         }
+    }
+
+    /// The one timer of a hold; in service there is none.
+    async fn hold_over(&self, state: &State) {
+        let left = match state.phase {
+            Phase::Held { since, .. } => state.hold_max.saturating_sub(now().since(since)),
+            Phase::NoMaster | Phase::Serving => Duration::ZERO,
+        };
+        if left.is_zero() {
+            pending::<()>().await;
+        }
+        tokio::time::sleep(left).await;
+    }
+
+    /// Drops spare upstreams that nobody has wanted for a while; never ends.
+    async fn spares_grow_old(&self) {
+        loop {
+            if self.spares.borrow().is_empty() {
+                self.spare_kept.notified().await;
+            }
+            tokio::time::sleep(SPARE_KEPT).await;
+            let expired = self.spares.borrow_mut().expired(now());
+            // Only now, as the end of each may acknowledge a generation.
+            drop(expired);
+        }
+    }
+
+    fn drop_spares(&self) {
+        let spares = self.spares.take();
+        drop(spares);
+    }
+
+    /// Keeps an upstream that is as good as new for the next client; gives it back when it cannot be kept.
+    pub(super) fn keep_spare(
+        &self,
+        pass: Pass,
+        upstream: Stream,
+        claim: Claim,
+    ) -> Option<(Stream, Claim)> {
+        if !self.config.spare_upstreams
+            || self.ending.get()
+            || self.gate().leave(pass) != Leave::Open
+        {
+            return Some((upstream, claim));
+        }
+        let refused = self
+            .spares
+            .borrow_mut()
+            .keep(now(), pass.generation(), upstream, claim);
+        if refused.is_none() {
+            self.spare_kept.notify_one();
+        }
+        refused
+    }
+
+    /// An upstream of this generation that another client has left.
+    pub(super) fn take_spare(&self, generation: Generation) -> Option<(Stream, Claim)> {
+        // Those that turn out to be of no use are dropped after the list is free again.
+        let mut useless = Vec::new();
+        let spare = self.spares.borrow_mut().take(generation, &mut useless);
+        drop(useless);
+        spare
     }
 
     /// Ends every session in order.
     pub(crate) fn end(&self) {
         self.ending.set(true);
+        self.drop_spares();
         self.rouse();
     }
 
@@ -213,6 +282,26 @@ impl House {
         }
     }
 
+    /// A new master did not take over what a session needs.
+    pub(super) fn replay_failed(&self, reason: &'static str, again: bool) {
+        self.doubt();
+        self.tally.replay_failures.add(1);
+        if let Some(count) = self.common.replays.allow(now()) {
+            let then = if again {
+                "it is tried again"
+            } else {
+                "the session is closed"
+            };
+            warn!(
+                event = "replay_failed",
+                proxy = %self.name,
+                reason,
+                count,
+                "the new master did not take over a session: {then}"
+            );
+        }
+    }
+
     fn rouse(&self) {
         self.turn.set(self.turn.get().wrapping_add(1));
         for (_, waker) in self.seats.borrow().iter() {
@@ -228,8 +317,7 @@ impl House {
         let oldest = self.upstreams.borrow().keys().next().copied();
         if oldest.is_none_or(|oldest| oldest >= published) {
             self.acknowledged.set(published);
-            self.subscription
-                .acknowledge(published, self.cut.replace(0));
+            self.subscription.acknowledge(published, self.left.take());
         }
     }
 
@@ -304,9 +392,22 @@ impl Seat {
         self.reason.get_or_insert(reason);
     }
 
-    /// Counts a session that lost its upstream to a switch.
+    /// Counts a session that was closed for a switch.
     pub(super) fn cut(&self) {
-        self.house.cut.set(self.house.cut.get() + 1);
+        let left = self.house.left.get();
+        self.house.left.set(Left {
+            cut: left.cut + 1,
+            ..left
+        });
+    }
+
+    /// Counts a session that outlives a switch.
+    pub(super) fn kept(&self) {
+        let left = self.house.left.get();
+        self.house.left.set(Left {
+            kept: left.kept + 1,
+            ..left
+        });
     }
 }
 

@@ -1,16 +1,18 @@
 //! The life of one client connection through the proxy.
 //!
 //! ```text
-//!            no master, or held                      hold_max, max_held, client left
+//!            no master, or held                      max_held, client left
 //!           +------------------- Waiting ------------------------------------+
-//!           |                    ^     |                                     |
-//!  client --+       held, swapped|     | open                                v
-//!           |                    |     v         no answer for hold_max
+//!           |                    ^     |  \___ hold_max ___> Failing ___      |
+//!  client --+       held, swapped|     | open                  |        \    v
+//!           |                    |     v  <------ open --------+         \
 //!           +------------------> Dialing(g) --------------------------> Closing(reason) --> end
-//!            open                |   ^ | connected                           ^
-//!                                +---+ v                                     |
-//!                           retry      Live(g) ------------------------------+
-//!                                               swap, hold_max, end of a stream
+//!            open             ^  |   ^ | connected, replayed               ^
+//!                      spoke /   +---+ v                                   |
+//!           Detached -------+    retry Live(g) ----------------------------+
+//!              ^                        |       swap, hold_max, end of a stream
+//!              +------------------------+
+//!                 the same, where the client need not notice
 //!
 //!  Live(g):   client --recv--> [worker's one buffer] --fence--> upstream of generation g
 //!             client <--------- [worker's one buffer] <--recv-- upstream of generation g
@@ -29,12 +31,15 @@ pub mod replay;
 pub mod tally;
 pub mod tracker;
 
+mod afloat;
 mod farewell;
 mod house;
 mod relay;
 mod run;
+mod spare;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::time::Duration;
 
@@ -47,9 +52,25 @@ pub(crate) use house::DIALS_AT_ONCE;
 pub(crate) use house::{Common, House, Seat, new_buffer};
 pub(crate) use run::run;
 
+/// What becomes of a session when its master changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnSwitch {
+    /// It is closed, so that the client connects again.
+    Close,
+    /// It is carried over if the client need not notice, else closed.
+    #[default]
+    Move,
+}
+
 /// The part of a `[[proxy]]` entry and of `[failover]` that concerns sessions.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// See [`OnSwitch`].
+    pub on_switch: OnSwitch,
+    /// A client's own credentials are kept in memory, to be replayed when it is moved.
+    pub replay_auth: bool,
+    /// An upstream that a client left as it found it serves the next client (`on_switch = "move"`).
+    pub spare_upstreams: bool,
     /// Longest wait for a TCP connection to the master.
     pub connect_timeout: Duration,
     /// `TCP_USER_TIMEOUT` of the upstream leg: unacknowledged bytes older than this end the session.
@@ -61,6 +82,9 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            on_switch: OnSwitch::default(),
+            replay_auth: true,
+            spare_upstreams: true,
             connect_timeout: Duration::from_millis(500),
             upstream_user_timeout: Duration::from_secs(30),
             max_held: 10_000,
@@ -77,6 +101,10 @@ enum Stage {
     Dialing(Generation),
     /// Bytes flow to and from the master of this generation, or are withheld by the fence.
     Live(Generation),
+    /// There is no upstream, and the client has not asked for anything since.
+    Detached,
+    /// There was no master for `hold_max`: requests that certainly were not executed are answered with an error.
+    Failing,
     /// The upstream is gone; the client gets what is owed, then the end.
     Closing(CloseReason),
 }
@@ -86,6 +114,12 @@ enum Stage {
 enum Event {
     /// The bell rang, a wait is over, or the session has just begun: look at the outlook again.
     Looked,
+    /// The same, of a session that need not be closed for the loss of its upstream.
+    LookedMovable,
+    /// The upstream is lost, and the client need not notice.
+    Parted,
+    /// A client without an upstream wants something.
+    Spoke,
     /// `max_held` clients are waiting already.
     WaitRefused,
     /// The client closed before it was served.
@@ -133,19 +167,26 @@ impl Outlook {
 #[derive(Clone, Debug)]
 struct Life {
     stage: Stage,
-    arrived: Moment,
+    /// It can outlive its upstream (`on_switch = "move"`).
+    moves: bool,
+    /// Since when it is without a master that it needs.
+    since: Moment,
     first_failure: Option<Moment>,
-    /// It was not served on arrival, so its client may have given up since.
+    /// It was not served at once, so its client may have given up since.
     kept_waiting: bool,
+    /// It has had an upstream before.
+    served: bool,
 }
 
 impl Life {
-    const fn new(arrived: Moment) -> Self {
+    const fn new(arrived: Moment, moves: bool) -> Self {
         Self {
             stage: Stage::Waiting,
-            arrived,
+            moves,
+            since: arrived,
             first_failure: None,
             kept_waiting: false,
+            served: false,
         }
     }
 
@@ -155,32 +196,55 @@ impl Life {
         self.stage = match (self.stage, event) {
             (Stage::Closing(reason), _) | (_, Event::Ended(reason)) => Stage::Closing(reason),
             _ if outlook.ending => Stage::Closing(CloseReason::Shutdown),
+            (Stage::Detached, Event::ClientLeft) => Stage::Closing(CloseReason::ClientClosed),
             (_, Event::ClientLeft) => Stage::Closing(CloseReason::ClientLeftWaiting),
             (_, Event::WaitRefused) => Stage::Closing(CloseReason::TooManyWaiting),
             (Stage::Waiting, _) => self.wait(outlook, now),
             (Stage::Dialing(g), _) if passed(g) => self.wait(outlook, now),
-            (Stage::Dialing(g), Event::Dialled) => Stage::Live(g),
+            (Stage::Dialing(g), Event::Dialled) => {
+                self.served = true;
+                self.first_failure = None;
+                Stage::Live(g)
+            }
             (Stage::Dialing(g), Event::DialFailed) => {
                 let first = *self.first_failure.get_or_insert(now);
                 if now.since(first) >= outlook.hold_max {
-                    Stage::Closing(CloseReason::DialFailed)
+                    self.fail(outlook, CloseReason::DialFailed)
                 } else {
                     Stage::Dialing(g)
                 }
             }
-            (Stage::Dialing(_), Event::LineTooLong) => Stage::Closing(CloseReason::DialFailed),
-            (Stage::Dialing(g), Event::Looked | Event::InLine) => Stage::Dialing(g),
-            (Stage::Live(g), _) if outlook.generation != g => Stage::Closing(CloseReason::Switched),
-            (Stage::Live(g), _) => match outlook.held_since {
-                Some(since) if now.since(since) >= outlook.hold_max => {
-                    Stage::Closing(CloseReason::HeldTooLong)
-                }
-                Some(_) | None => Stage::Live(g),
+            (Stage::Dialing(_), Event::LineTooLong) => self.fail(outlook, CloseReason::DialFailed),
+            (Stage::Dialing(g), _) => Stage::Dialing(g),
+            (Stage::Detached, Event::Spoke) => {
+                self.since = now;
+                self.first_failure = None;
+                self.kept_waiting = false;
+                self.wait(outlook, now)
+            }
+            (Stage::Detached, _) => Stage::Detached,
+            (Stage::Failing, _) if outlook.open => Stage::Dialing(outlook.generation),
+            (Stage::Failing, _) => Stage::Failing,
+            (Stage::Live(_), Event::Parted) => Stage::Detached,
+            (Stage::Live(g), event) => match (self.left(g, outlook, now), event) {
+                (None, _) => Stage::Live(g),
+                (Some(CloseReason::Switched), Event::LookedMovable) => Stage::Detached,
+                (Some(_), Event::LookedMovable) if !outlook.hold_max.is_zero() => Stage::Detached,
+                (Some(reason), _) => Stage::Closing(reason),
             },
         };
         self.kept_waiting |=
             self.stage == Stage::Waiting || matches!(event, Event::DialFailed | Event::InLine);
         self.stage
+    }
+
+    /// Why the upstream of this generation is given up, if so.
+    fn left(&self, generation: Generation, outlook: &Outlook, now: Moment) -> Option<CloseReason> {
+        if outlook.generation != generation {
+            return Some(CloseReason::Switched);
+        }
+        let held = outlook.held_since?;
+        (now.since(held) >= outlook.hold_max).then_some(CloseReason::HeldTooLong)
     }
 
     fn wait(&self, outlook: &Outlook, now: Moment) -> Stage {
@@ -189,14 +253,27 @@ impl Life {
         } else if self.patience(outlook, now) > Duration::ZERO {
             Stage::Waiting
         } else if outlook.generation == Generation(0) {
-            Stage::Closing(CloseReason::NoMaster)
+            self.fail(outlook, CloseReason::NoMaster)
         } else {
-            Stage::Closing(CloseReason::HeldTooLong)
+            self.fail(outlook, CloseReason::HeldTooLong)
         }
     }
 
-    /// How much longer this client waits for a master.
+    /// There was no master for too long.
+    const fn fail(&self, outlook: &Outlook, reason: CloseReason) -> Stage {
+        if self.moves && !outlook.hold_max.is_zero() {
+            Stage::Failing
+        } else {
+            Stage::Closing(reason)
+        }
+    }
+
+    /// How much longer this client waits for a master. Where it can be answered instead of closed, nobody waits who comes
+    /// when others have waited in vain already.
     fn patience(&self, outlook: &Outlook, now: Moment) -> Duration {
-        outlook.hold_max.saturating_sub(now.since(self.arrived))
+        let since = outlook.held_since.filter(|_| self.moves);
+        outlook
+            .hold_max
+            .saturating_sub(now.since(since.unwrap_or(self.since)))
     }
 }

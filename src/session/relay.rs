@@ -1,6 +1,6 @@
 //! The hot path: bytes between a client and the upstream of one generation, both directions on their own.
 //!
-//! Knows no RESP and no Redis; takes no lock, allocates nothing and logs nothing for bytes that flow. Reads go
+//! Knows no RESP and no Redis (what has to, looks on through [`Watch`]); takes no lock, allocates nothing and logs nothing for bytes that flow. Reads go
 //! into the worker's one buffer and are written from it at once; only what the peer does not take is copied
 //! aside, and that direction reads no more until it is gone. So a slow reader costs at most one buffer each way,
 //! and is never cut for being slow.
@@ -15,6 +15,8 @@ use tokio::time::{Sleep, sleep};
 
 use super::close::CloseReason;
 use super::house::House;
+use super::tracker::Sight;
+use super::watch::Watch;
 use crate::net::socket::read_closed;
 use crate::net::stream::Stream;
 use crate::topology::publish::{Leave, Pass};
@@ -38,40 +40,43 @@ enum Flow {
     Broken,
 }
 
-/// One direction: how far it is, and the bytes its destination has not yet taken.
+/// What outlives an upstream: the client, what is known of it, and what is on its way.
 #[derive(Debug)]
-struct Leg {
-    flow: Flow,
-    spill: BytesMut,
+pub(super) struct Carried<W> {
+    pub(super) client: Stream,
+    pub(super) watch: W,
+    /// Read from the client and written to no master; begins at a request.
+    pub(super) unsent: BytesMut,
+    /// Replies that were read and not yet taken by the client.
+    pub(super) owed: BytesMut,
 }
 
-impl Leg {
-    fn new() -> Self {
+impl<W> Carried<W> {
+    /// A client that has just come.
+    pub(super) fn new(client: Stream, watch: W) -> Self {
         Self {
-            flow: Flow::Open,
-            spill: BytesMut::new(),
-        }
-    }
-
-    fn took(&mut self, n: usize) {
-        self.spill.advance(n);
-        if self.spill.is_empty() {
-            // Gives the memory back: an idle session owns no buffer.
-            self.spill = BytesMut::new();
+            client,
+            watch,
+            unsent: BytesMut::new(),
+            owed: BytesMut::new(),
         }
     }
 }
 
 /// Two streams joined. `pass` is what the fence is asked with before each upstream write.
 #[derive(Debug)]
-pub(super) struct Relay {
-    client: Stream,
+pub(super) struct Relay<'a, W> {
+    carried: &'a mut Carried<W>,
     upstream: Stream,
     pass: Pass,
-    up: Leg,
-    down: Leg,
+    up: Flow,
+    down: Flow,
     /// The fence said "not now"; only a look at a ring of the bell takes this back.
     withheld: bool,
+    /// The upstream takes no more, and its last replies are still read: what the client says meanwhile is kept for the next.
+    keeps: bool,
+    /// The master was doubted since the last ring of the bell.
+    doubted: bool,
     /// Why this session will have ended once both directions have.
     reason: Option<CloseReason>,
     /// The client sent something since the silence was last measured.
@@ -79,35 +84,44 @@ pub(super) struct Relay {
     silence: Option<Pin<Box<Sleep>>>,
 }
 
-/// What is left when a relay is over.
-#[derive(Debug)]
-pub(super) struct Remains {
-    pub(super) client: Stream,
-    pub(super) upstream: Stream,
-    /// Replies that were read and not yet taken by the client.
-    pub(super) owed: BytesMut,
-}
-
-impl Relay {
-    pub(super) fn new(client: Stream, upstream: Stream, pass: Pass) -> Self {
+impl<'a, W: Watch> Relay<'a, W> {
+    pub(super) fn new(carried: &'a mut Carried<W>, upstream: Stream, pass: Pass) -> Self {
         Self {
-            client,
+            carried,
             upstream,
             pass,
-            up: Leg::new(),
-            down: Leg::new(),
+            up: Flow::Open,
+            down: Flow::Open,
             withheld: false,
+            keeps: false,
+            doubted: false,
             reason: None,
             spoke: false,
             silence: None,
         }
     }
 
-    pub(super) fn into_remains(self) -> Remains {
-        Remains {
-            client: self.client,
-            upstream: self.upstream,
-            owed: self.down.spill,
+    /// The upstream, and whether it is as good as new.
+    pub(super) fn into_upstream(self) -> (Stream, bool) {
+        let spotless = self.can_part() && self.carried.watch.is_spotless();
+        (self.upstream, spotless)
+    }
+
+    /// True when the client would not miss this upstream: nothing is under way between them, and both ways are open.
+    pub(super) fn can_part(&self) -> bool {
+        W::MOVES
+            && self.up == Flow::Open
+            && self.down == Flow::Open
+            && self.reason.is_none()
+            && self.carried.watch.is_movable()
+    }
+
+    /// True when nothing unread is left of the upstream. What is read here is heard by nobody: only for one that is left.
+    pub(super) fn is_read_out(&mut self, cx: &mut Context<'_>, house: &House) -> bool {
+        let mut buffer = house.buffer.borrow_mut();
+        match self.upstream.poll_read(cx, &mut buffer) {
+            Poll::Pending | Poll::Ready(Ok(0) | Err(_)) => true,
+            Poll::Ready(Ok(_)) => false,
         }
     }
 
@@ -116,13 +130,14 @@ impl Relay {
     /// A client that closed while its bytes were withheld has given up on them: they are dropped, the upstream
     /// sees the end of the stream, and replies to what was sent before still flow.
     pub(super) fn look(&mut self, house: &House) {
+        self.doubted = false;
         match house.gate().leave(self.pass) {
-            Leave::Held => self.withheld = true,
+            Leave::Held | Leave::Draining => self.withheld = true,
             Leave::Open if self.withheld => {
                 self.withheld = false;
-                if self.up.flow == Flow::Open && read_closed(&self.client) {
-                    self.up.spill = BytesMut::new();
-                    self.up.flow = Flow::Ending;
+                if self.up == Flow::Open && read_closed(&self.carried.client) {
+                    self.carried.unsent = BytesMut::new();
+                    self.up = Flow::Ending;
                     self.reason.get_or_insert(CloseReason::ClientLeftWaiting);
                 }
             }
@@ -142,9 +157,10 @@ impl Relay {
         if let Break(reason) = self.pump_down(cx, house) {
             return Poll::Ready(reason);
         }
-        match (self.down.flow, self.up.flow) {
+        match (self.down, self.up) {
             (Flow::Open | Flow::Ending | Flow::Broken, _) => Poll::Pending,
             (Flow::Ended, Flow::Ended | Flow::Broken) => Poll::Ready(self.reason()),
+            (Flow::Ended, _) if self.keeps => Poll::Ready(self.reason()),
             (Flow::Ended, Flow::Open | Flow::Ending) => self.poll_silence(cx),
         }
     }
@@ -152,23 +168,36 @@ impl Relay {
     fn pump_up(&mut self, cx: &mut Context<'_>, house: &House) -> ControlFlow<CloseReason> {
         for _ in 0..ROUNDS_PER_POLL {
             if self.withheld {
+                return self.finish_request(cx, house);
+            }
+            if self.keeps {
                 return Continue(());
             }
-            if !self.up.spill.is_empty() {
+            if !self.carried.unsent.is_empty() {
                 if !self.may_write(house)? {
                     return Continue(());
                 }
-                match self.upstream.poll_write(cx, &self.up.spill) {
+                let allowed = self.carried.watch.allowed(&self.carried.unsent);
+                if allowed == 0 {
+                    self.refuse();
+                    continue;
+                }
+                match self
+                    .upstream
+                    .poll_write(cx, &self.carried.unsent[..allowed])
+                {
                     Poll::Ready(Ok(n)) => {
-                        house.tally.bytes_up.add(n as u64);
-                        self.up.took(n);
+                        self.sent_spilled(n, house);
                         continue;
                     }
-                    Poll::Ready(Err(_)) => self.upstream_refused(house),
+                    Poll::Ready(Err(_)) => {
+                        self.upstream_refused(house);
+                        continue;
+                    }
                     Poll::Pending => return Continue(()),
                 }
             }
-            match self.up.flow {
+            match self.up {
                 Flow::Open => {
                     if self.read_client(cx, house)?.is_pending() {
                         return Continue(());
@@ -180,7 +209,7 @@ impl Relay {
                         return Continue(());
                     }
                     match self.upstream.poll_shutdown(cx) {
-                        Poll::Ready(Ok(())) => self.up.flow = Flow::Ended,
+                        Poll::Ready(Ok(())) => self.up = Flow::Ended,
                         Poll::Ready(Err(_)) => self.upstream_refused(house),
                         Poll::Pending => return Continue(()),
                     }
@@ -199,57 +228,93 @@ impl Relay {
         house: &House,
     ) -> ControlFlow<CloseReason, Poll<()>> {
         let mut buffer = house.buffer.borrow_mut();
-        match self.client.poll_read(cx, &mut buffer) {
+        match self.carried.client.poll_read(cx, &mut buffer) {
             Poll::Pending => return Continue(Poll::Pending),
             Poll::Ready(Err(_)) => return Break(CloseReason::ClientReset),
+            // Nothing is under way, so nothing more will be said: the upstream need not hear of it.
+            Poll::Ready(Ok(0)) if self.can_part() => return Break(CloseReason::ClientClosed),
             Poll::Ready(Ok(0)) => {
-                self.up.flow = Flow::Ending;
+                self.up = Flow::Ending;
                 self.reason.get_or_insert(CloseReason::ClientClosed);
             }
             Poll::Ready(Ok(n)) => {
                 self.spoke = true;
-                let sent = if self.may_write(house)? {
-                    match self.upstream.poll_write(cx, &buffer[..n]) {
+                let allowed = self.carried.watch.allowed(&buffer[..n]);
+                let sent = if allowed > 0 && self.may_write(house)? {
+                    match self.upstream.poll_write(cx, &buffer[..allowed]) {
                         Poll::Ready(Ok(sent)) => sent,
                         Poll::Pending => 0,
                         Poll::Ready(Err(_)) => {
                             self.upstream_refused(house);
-                            return Continue(Poll::Ready(()));
+                            0
                         }
                     }
                 } else {
                     0
                 };
                 house.tally.bytes_up.add(sent as u64);
-                if sent < n {
-                    self.up.spill.extend_from_slice(&buffer[sent..n]);
+                self.carried.watch.sent(&buffer[..sent]);
+                if sent < n && self.up == Flow::Open {
+                    self.carried.unsent.extend_from_slice(&buffer[sent..n]);
                 }
             }
         }
         Continue(Poll::Ready(()))
     }
 
+    /// While it is announced that this master will be left, a request that it has the beginning of is finished if its rest
+    /// is here already: half a request would keep the session from being moved.
+    fn finish_request(&mut self, cx: &mut Context<'_>, house: &House) -> ControlFlow<CloseReason> {
+        while let Some(end) = self.carried.watch.rest_of_request(&self.carried.unsent) {
+            if house.gate().leave(self.pass) != Leave::Draining {
+                break;
+            }
+            match self.upstream.poll_write(cx, &self.carried.unsent[..end]) {
+                Poll::Ready(Ok(n)) => self.sent_spilled(n, house),
+                Poll::Ready(Err(_)) => {
+                    self.upstream_refused(house);
+                    break;
+                }
+                Poll::Pending => break,
+            }
+        }
+        Continue(())
+    }
+
+    fn sent_spilled(&mut self, n: usize, house: &House) {
+        house.tally.bytes_up.add(n as u64);
+        self.carried.watch.sent(&self.carried.unsent[..n]);
+        took(&mut self.carried.unsent, n);
+    }
+
+    /// The next request must not reach this master. What was sent before is answered; then the session ends.
+    fn refuse(&mut self) {
+        self.carried.unsent = BytesMut::new();
+        self.up = Flow::Ending;
+        self.reason = Some(CloseReason::WaitRefused);
+    }
+
     fn pump_down(&mut self, cx: &mut Context<'_>, house: &House) -> ControlFlow<CloseReason> {
         for _ in 0..ROUNDS_PER_POLL {
-            if !self.down.spill.is_empty() {
-                match self.client.poll_write(cx, &self.down.spill) {
+            if !self.carried.owed.is_empty() {
+                match self.carried.client.poll_write(cx, &self.carried.owed) {
                     Poll::Ready(Ok(n)) => {
                         house.tally.bytes_down.add(n as u64);
-                        self.down.took(n);
+                        took(&mut self.carried.owed, n);
                         continue;
                     }
                     Poll::Ready(Err(_)) => return Break(CloseReason::ClientReset),
                     Poll::Pending => return Continue(()),
                 }
             }
-            match self.down.flow {
+            match self.down {
                 Flow::Open => {
                     if self.read_upstream(cx, house)?.is_pending() {
                         return Continue(());
                     }
                 }
-                Flow::Ending => match self.client.poll_shutdown(cx) {
-                    Poll::Ready(Ok(())) => self.down.flow = Flow::Ended,
+                Flow::Ending => match self.carried.client.poll_shutdown(cx) {
+                    Poll::Ready(Ok(())) => self.down = Flow::Ended,
                     Poll::Ready(Err(_)) => return Break(CloseReason::ClientReset),
                     Poll::Pending => return Continue(()),
                 },
@@ -271,7 +336,7 @@ impl Relay {
         match house.gate().leave_to_read(self.pass) {
             Leave::Open => {}
             // The bell rings when that changes.
-            Leave::Held => return Continue(Poll::Pending),
+            Leave::Held | Leave::Draining => return Continue(Poll::Pending),
             Leave::Passed => return Break(CloseReason::Switched),
         }
         let mut buffer = house.buffer.borrow_mut();
@@ -281,8 +346,12 @@ impl Relay {
                 house.doubt();
                 return Break(self.reason.unwrap_or(CloseReason::UpstreamReset));
             }
+            Poll::Ready(Ok(0)) if self.can_part() => {
+                house.doubt();
+                return Break(CloseReason::UpstreamClosed);
+            }
             Poll::Ready(Ok(0)) => {
-                self.down.flow = Flow::Ending;
+                self.down = Flow::Ending;
                 if self.reason.is_none() {
                     // Unasked for: the answer to a client's own end is an end and no reason to doubt.
                     self.reason = Some(CloseReason::UpstreamClosed);
@@ -290,14 +359,19 @@ impl Relay {
                 }
             }
             Poll::Ready(Ok(n)) => {
-                let sent = match self.client.poll_write(cx, &buffer[..n]) {
+                if self.carried.watch.received(&buffer[..n]) == Sight::NotMaster
+                    && !std::mem::replace(&mut self.doubted, true)
+                {
+                    house.doubt();
+                }
+                let sent = match self.carried.client.poll_write(cx, &buffer[..n]) {
                     Poll::Ready(Ok(sent)) => sent,
                     Poll::Pending => 0,
                     Poll::Ready(Err(_)) => return Break(CloseReason::ClientReset),
                 };
                 house.tally.bytes_down.add(sent as u64);
                 if sent < n {
-                    self.down.spill.extend_from_slice(&buffer[sent..n]);
+                    self.carried.owed.extend_from_slice(&buffer[sent..n]);
                 }
             }
         }
@@ -309,7 +383,7 @@ impl Relay {
     fn may_write(&mut self, house: &House) -> ControlFlow<CloseReason, bool> {
         match house.gate().leave(self.pass) {
             Leave::Open => Continue(true),
-            Leave::Held => {
+            Leave::Held | Leave::Draining => {
                 self.withheld = true;
                 Continue(false)
             }
@@ -319,10 +393,14 @@ impl Relay {
 
     /// The upstream takes no more. What it has already replied is real and is still read, to its end.
     fn upstream_refused(&mut self, house: &House) {
-        self.up.flow = Flow::Broken;
-        self.up.spill = BytesMut::new();
-        self.reason.get_or_insert(CloseReason::UpstreamReset);
         house.doubt();
+        if W::MOVES && self.up == Flow::Open {
+            self.keeps = true;
+            return;
+        }
+        self.up = Flow::Broken;
+        self.carried.unsent = BytesMut::new();
+        self.reason.get_or_insert(CloseReason::UpstreamReset);
     }
 
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
@@ -337,5 +415,13 @@ impl Relay {
 
     fn reason(&self) -> CloseReason {
         self.reason.unwrap_or(CloseReason::UpstreamClosed)
+    }
+}
+
+fn took(spill: &mut BytesMut, n: usize) {
+    spill.advance(n);
+    if spill.is_empty() {
+        // Gives the memory back: an idle session owns no buffer.
+        *spill = BytesMut::new();
     }
 }

@@ -80,7 +80,10 @@ pub enum Failure {
 impl Failure {
     /// True when the same may succeed a little later.
     pub const fn is_transient(self) -> bool {
-        matches!(self, Self::NotReady(_) | Self::TooManyClients)
+        matches!(
+            self,
+            Self::NotReady(_) | Self::TooManyClients | Self::NotMaster
+        )
     }
 
     /// The word for logs and metrics; public interface.

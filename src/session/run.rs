@@ -1,29 +1,36 @@
 //! Does what the stage of a session says: waits, dials, relays, takes leave.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
-use std::task::Poll;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::BytesMut;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::afloat::{fail_fast, linger};
 use super::close::CloseReason;
 use super::farewell::farewell;
-use super::house::{Claim, DialSlot, Seat};
-use super::relay::{Relay, Remains};
-use super::{Event, Life, Stage};
+use super::house::{Claim, DialSlot, House, Seat};
+use super::relay::{Carried, Relay};
+use super::replay::{Answer, Replay};
+use super::tracker::{Rules, Tracker};
+use super::watch::{Blind, Watch};
+use super::{Event, Life, OnSwitch, Stage};
 use crate::net::backoff::Backoff;
 use crate::net::clock::now;
 use crate::net::socket::{read_closed, reset_on_close};
 use crate::net::stream::Stream;
 use crate::topology::Generation;
-use crate::topology::publish::{Pass, Reader};
+use crate::topology::publish::{Leave, Pass, Reader};
 use crate::upstream::{self, dial};
 
 /// Shortest and longest wait between two dials of one session.
 const REDIAL_FLOOR: Duration = Duration::from_millis(50);
 const REDIAL_CAP: Duration = Duration::from_millis(500);
+/// Longest time a new upstream takes to hear and answer a replay.
+const REPLAY_LIMIT: Duration = Duration::from_secs(1);
 /// How often a waiting client that has sent something is asked whether it is still there; one that has not is
 /// noticed at once.
 const LEFT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -32,68 +39,83 @@ const LEFT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const IN_LINE_GRACE: Duration = Duration::from_secs(1);
 
 /// The whole life of one client; never takes longer to end than [`farewell`]'s limits.
-pub(crate) async fn run(mut seat: Seat, client: Stream) {
-    seat.sit().await;
-    let mut life = Life::new(now());
-    observe(&seat, &mut life, Event::Looked);
-    // Off the hot path and larger than the relay: in a box, so that an idle session does not pay for it.
-    let connected = Box::pin(connect(&mut seat, &mut life, &client)).await;
-    let (client, owed) = match connected {
-        Ok(Connected {
-            upstream,
-            pass,
-            claim,
-        }) => {
-            let relay = Relay::new(client, upstream, pass);
-            live(&mut seat, &mut life, claim, relay).await
+pub(crate) async fn run(seat: Seat, client: Stream) {
+    match seat.house.config.on_switch {
+        OnSwitch::Close => serve(seat, Carried::new(client, Blind)).await,
+        OnSwitch::Move => {
+            let rules = Rules {
+                login: false,
+                replay_auth: seat.house.config.replay_auth,
+            };
+            serve(seat, Carried::new(client, Tracker::new(rules))).await;
         }
-        Err(reason) => {
-            seat.close(reason);
-            (client, BytesMut::new())
+    }
+}
+
+async fn serve<W: Watch>(mut seat: Seat, mut carried: Carried<W>) {
+    seat.sit().await;
+    let mut life = Life::new(now(), W::MOVES);
+    observe(&seat, &mut life, Event::Looked);
+    let reason = loop {
+        // What is off the hot path is larger than the relay: in boxes, so that an idle session does not pay for it.
+        match life.stage {
+            Stage::Waiting | Stage::Dialing(_) | Stage::Live(_) => {
+                if let Some(connected) = Box::pin(connect(&mut seat, &mut life, &mut carried)).await
+                {
+                    live(&mut seat, &mut life, connected, &mut carried).await;
+                }
+            }
+            Stage::Detached => Box::pin(linger(&mut seat, &mut life, &mut carried)).await,
+            Stage::Failing => Box::pin(fail_fast(&mut seat, &mut life, &mut carried)).await,
+            Stage::Closing(reason) => break reason,
         }
     };
-    if life.stage != Stage::Closing(CloseReason::ClientReset) {
+    seat.close(reason);
+    if reason != CloseReason::ClientReset {
+        let Carried { client, owed, .. } = carried;
         Box::pin(farewell(&mut seat, client, owed)).await;
     }
 }
 
 /// Looks at the published state and moves on.
-fn observe(seat: &Seat, life: &mut Life, event: Event) -> Stage {
+pub(super) fn observe(seat: &Seat, life: &mut Life, event: Event) -> Stage {
     let outlook = seat.house.outlook(&seat.house.state());
     life.on(event, &outlook, now())
 }
 
 /// A connection to a master that was open when it was made.
 #[derive(Debug)]
-struct Connected {
-    upstream: Stream,
-    pass: Pass,
-    claim: Claim,
+pub(super) struct Connected {
+    pub(super) upstream: Stream,
+    pub(super) pass: Pass,
+    pub(super) claim: Claim,
 }
 
-/// From arrival to a connection to the master that is published when it is ready.
-async fn connect(
+/// From the need for a master to a connection to the one that is published when it is ready. `None`: the stage says
+/// what now.
+async fn connect<W: Watch>(
     seat: &mut Seat,
     life: &mut Life,
-    client: &Stream,
-) -> Result<Connected, CloseReason> {
+    carried: &mut Carried<W>,
+) -> Option<Connected> {
     let mut backoff = Backoff::new(REDIAL_FLOOR, REDIAL_CAP);
     let mut last = None;
     loop {
         match life.stage {
-            Stage::Waiting => wait(seat, life, client).await,
+            Stage::Waiting => wait(seat, life, &carried.client).await,
             Stage::Dialing(generation) => {
                 if last.replace(generation) != Some(generation) {
                     backoff.reset();
                 }
-                if let Some(connected) = try_dial(seat, life, client, generation).await {
-                    return Ok(connected);
+                if let Some(connected) = try_dial(seat, life, carried, generation).await {
+                    return Some(connected);
                 }
                 if life.stage == Stage::Dialing(generation) {
-                    pause(seat, life, client, backoff.next(fastrand::f64())).await;
+                    let wait = backoff.next(fastrand::f64());
+                    pause(seat, life, &carried.client, wait).await;
                 }
             }
-            Stage::Closing(reason) => return Err(reason),
+            Stage::Closing(_) | Stage::Failing | Stage::Detached => return None,
             Stage::Live(_) => unreachable!("only a dial makes a session live, and it has returned"),
         }
     }
@@ -122,19 +144,66 @@ async fn wait(seat: &mut Seat, life: &mut Life, client: &Stream) {
 }
 
 /// Tries once. `None`: the stage says what now.
-async fn try_dial(
+async fn try_dial<W: Watch>(
+    seat: &mut Seat,
+    life: &mut Life,
+    carried: &mut Carried<W>,
+    generation: Generation,
+) -> Option<Connected> {
+    let state = seat.house.state();
+    // A swap since the stage was chosen: look again.
+    if state.generation != generation {
+        observe(seat, life, Event::Looked);
+        return None;
+    }
+    let (mut upstream, claim) = match seat.house.take_spare(generation) {
+        Some(spare) => spare,
+        None => dial_new(seat, life, &carried.client, generation).await?,
+    };
+    let pass = Reader::pass(&state);
+    if life.served
+        && let Some(tracker) = carried.watch.tracker()
+    {
+        // In a box, so that a first dial does not pay for it.
+        let introduced = Box::pin(introduce(
+            seat,
+            life,
+            generation,
+            tracker,
+            &mut upstream,
+            pass,
+        ));
+        introduced.await?;
+    }
+    // On a first dial an end behind a request is in order (`printf | nc -N`); a client that was kept waiting and has
+    // ended gave up, and what it sent must not run any more.
+    let left = life.kept_waiting && read_closed(&carried.client);
+    let event = if left {
+        Event::ClientLeft
+    } else {
+        Event::Dialled
+    };
+    let stage = observe(seat, life, event);
+    (stage == Stage::Live(generation)).then_some(Connected {
+        upstream,
+        pass,
+        claim,
+    })
+}
+
+/// A connection that was made for this session. `None`: the stage says what now.
+async fn dial_new(
     seat: &mut Seat,
     life: &mut Life,
     client: &Stream,
     generation: Generation,
-) -> Option<Connected> {
+) -> Option<(Stream, Claim)> {
     let _slot = match seat.house.free_dial_slot() {
         Some(slot) => slot,
         // In a box, so that a dial that finds a slot does not pay for the line.
         None => Box::pin(stand_in_line(seat, life, client)).await?,
     };
     let state = seat.house.state();
-    // A swap since the stage was chosen: look again.
     let (Some(master), Some(addr), true) = (
         state.master.as_ref(),
         state.verified_at,
@@ -148,7 +217,24 @@ async fn try_dial(
         connect_timeout: seat.house.config.connect_timeout,
         user_timeout: seat.house.config.upstream_user_timeout,
     };
-    let mut dialling = pin!(dial(addr, options));
+    match while_dialing(seat, life, generation, dial(addr, options)).await? {
+        Ok(upstream) => Some((upstream, claim)),
+        Err(error) => {
+            seat.house.dial_failed(master, &error);
+            observe(seat, life, Event::DialFailed);
+            None
+        }
+    }
+}
+
+/// Does this unless the stage changes meanwhile.
+async fn while_dialing<T>(
+    seat: &mut Seat,
+    life: &mut Life,
+    generation: Generation,
+    doing: impl Future<Output = T>,
+) -> Option<T> {
+    let mut doing = pin!(doing);
     loop {
         tokio::select! {
             biased;
@@ -157,25 +243,69 @@ async fn try_dial(
                     return None;
                 }
             }
-            dialled = &mut dialling => match dialled {
-                Ok(upstream) => {
-                    // On a first dial an end behind a request is in order (`printf | nc -N`); a client that was
-                    // kept waiting and has ended gave up, and what it sent must not run any more.
-                    let left = life.kept_waiting && read_closed(client);
-                    let event = if left { Event::ClientLeft } else { Event::Dialled };
-                    let stage = observe(seat, life, event);
-                    return (stage == Stage::Live(generation)).then(|| Connected {
-                        upstream,
-                        pass: Reader::pass(&state),
-                        claim,
-                    });
-                }
-                Err(error) => {
-                    seat.house.dial_failed(master, &error);
-                    observe(seat, life, Event::DialFailed);
-                    return None;
-                }
-            },
+            done = &mut doing => return Some(done),
+        }
+    }
+}
+
+/// Makes a new upstream like the one before. `None`: the stage says what now.
+async fn introduce(
+    seat: &mut Seat,
+    life: &mut Life,
+    generation: Generation,
+    tracker: &mut Tracker,
+    upstream: &mut Stream,
+    pass: Pass,
+) -> Option<()> {
+    if let Some(replay) = Replay::new(tracker.journal(), None) {
+        // The replay is a write like any other.
+        if seat.house.gate().leave(pass) != Leave::Open {
+            observe(seat, life, Event::Looked);
+            return None;
+        }
+        let house = Rc::clone(&seat.house);
+        let telling = timeout(REPLAY_LIMIT, tell(&replay, upstream, &house));
+        let failed = match while_dialing(seat, life, generation, telling).await? {
+            Ok(Ok(Answer::Done)) => None,
+            Ok(Ok(Answer::Failed(why))) => Some((why.label(), why.is_transient())),
+            Ok(Ok(Answer::NotYet) | Err(_)) => Some(("closed", true)),
+            Err(_) => Some(("timeout", true)),
+        };
+        if let Some((why, again)) = failed {
+            seat.house.replay_failed(why, again);
+            let event = if again {
+                Event::DialFailed
+            } else {
+                Event::Ended(CloseReason::ReplayRefused)
+            };
+            observe(seat, life, event);
+            return None;
+        }
+    }
+    tracker.moved();
+    seat.house.tally.moved.add(1);
+    Some(())
+}
+
+/// Writes a replay and hears what is said to it.
+async fn tell(replay: &Replay, upstream: &mut Stream, house: &House) -> io::Result<Answer> {
+    let mut rest = replay.request();
+    while !rest.is_empty() {
+        let n = poll_fn(|cx| upstream.poll_write(cx, rest)).await?;
+        rest = &rest[n..];
+    }
+    let mut check = replay.check();
+    loop {
+        let answer = poll_fn(|cx| {
+            let mut buffer = house.buffer.borrow_mut();
+            upstream
+                .poll_read(cx, &mut buffer)
+                .map_ok(|n| (n, check.take(&buffer[..n])))
+        });
+        match answer.await? {
+            (0, _) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            (_, Answer::NotYet) => {}
+            (_, answer) => return Ok(answer),
         }
     }
 }
@@ -226,44 +356,91 @@ async fn pause(seat: &mut Seat, life: &mut Life, client: &Stream, wait: Duration
     }
 }
 
-/// Relays until the session is over and the upstream is closed; gives the client and what it is owed.
-pub(super) async fn live(
+/// Relays until the upstream is closed; the stage says what now.
+pub(super) async fn live<W: Watch>(
     seat: &mut Seat,
     life: &mut Life,
-    claim: Claim,
-    mut relay: Relay,
-) -> (Stream, BytesMut) {
-    let reason = poll_fn(|cx| {
+    connected: Connected,
+    carried: &mut Carried<W>,
+) {
+    let Connected {
+        upstream,
+        pass,
+        claim,
+    } = connected;
+    let mut relay = Relay::new(carried, upstream, pass);
+    let stage = poll_fn(|cx| {
         if seat.has_turned() {
-            if let Stage::Closing(reason) = observe(seat, life, Event::Looked) {
-                return Poll::Ready(reason);
+            let movable = relay.can_part();
+            let event = if movable {
+                Event::LookedMovable
+            } else {
+                Event::Looked
+            };
+            let stage = observe(seat, life, event);
+            if !matches!(stage, Stage::Live(_)) {
+                return Poll::Ready(part_or_close(seat, life, &mut relay, cx, stage));
             }
             relay.look(&seat.house);
         }
-        relay.poll(cx, &seat.house)
+        let reason = ready!(relay.poll(cx, &seat.house));
+        let parts = reason.may_part() && relay.can_part();
+        let event = if parts {
+            Event::Parted
+        } else {
+            Event::Ended(reason)
+        };
+        let stage = observe(seat, life, event);
+        Poll::Ready(part_or_close(seat, life, &mut relay, cx, stage))
     })
     .await;
-    observe(seat, life, Event::Ended(reason));
-    seat.close(reason);
-    let Remains {
-        client,
-        upstream,
-        owed,
-    } = relay.into_remains();
-    if reason == CloseReason::Switched {
-        seat.cut();
+    let may_keep = relay.can_part();
+    let (upstream, spotless) = relay.into_upstream();
+    let left = seat.house.state().generation != pass.generation();
+    match stage {
+        Stage::Detached if left => seat.kept(),
+        Stage::Closing(CloseReason::Switched) => seat.cut(),
+        _ => {}
     }
-    if reason.resets_upstream() {
+    let (upstream, claim) = match stage {
+        Stage::Closing(CloseReason::ClientClosed) if spotless => {
+            match seat.house.keep_spare(pass, upstream, claim) {
+                None => return,
+                Some(refused) => refused,
+            }
+        }
+        _ => (upstream, claim),
+    };
+    let at_once = match stage {
+        // Nothing is under way: an end in order would leave our port in TIME_WAIT for a minute (RFC 9293, 3.6.1).
+        Stage::Closing(CloseReason::ClientClosed) => may_keep,
+        Stage::Closing(reason) => reason.resets_upstream(),
+        _ => true,
+    };
+    if at_once {
         // Fails only on a descriptor that is no socket.
         let _ = reset_on_close(&upstream);
     }
     drop(upstream);
     drop(claim);
-    (client, owed)
+}
+
+/// A session that goes on without its upstream must have heard all that it said.
+fn part_or_close<W: Watch>(
+    seat: &Seat,
+    life: &mut Life,
+    relay: &mut Relay<'_, W>,
+    cx: &mut Context<'_>,
+    stage: Stage,
+) -> Stage {
+    if stage == Stage::Detached && !relay.is_read_out(cx, &seat.house) {
+        return observe(seat, life, Event::Ended(CloseReason::Switched));
+    }
+    stage
 }
 
 /// Until the client has closed or half-closed.
-async fn departure(client: &Stream) {
+pub(super) async fn departure(client: &Stream) {
     loop {
         if client.readable().await.is_err() || read_closed(client) {
             return;

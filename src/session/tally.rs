@@ -11,6 +11,9 @@ pub(crate) struct Tally {
     pub(crate) bytes_up: Counter,
     pub(crate) bytes_down: Counter,
     pub(crate) dial_failures: Counter,
+    pub(crate) replay_failures: Counter,
+    pub(crate) moved: Counter,
+    pub(crate) refused: Counter,
     pub(crate) closed: [Counter; CloseReason::ALL.len()],
 }
 
@@ -27,6 +30,12 @@ pub struct Sum {
     pub bytes_down: u64,
     /// Connections to a master that failed.
     pub dial_failures: u64,
+    /// Replays that a new master refused or did not answer.
+    pub replay_failures: u64,
+    /// Times that a session was carried over to a new upstream.
+    pub moved: u64,
+    /// Requests answered with an error for want of a master; none of them was executed.
+    pub refused: u64,
     /// Ended sessions by [`CloseReason::index`].
     pub closed: [u64; CloseReason::ALL.len()],
 }
@@ -52,5 +61,8 @@ impl Sum {
         self.bytes_up += tally.bytes_up.read();
         self.bytes_down += tally.bytes_down.read();
         self.dial_failures += tally.dial_failures.read();
+        self.replay_failures += tally.replay_failures.read();
+        self.moved += tally.moved.read();
+        self.refused += tally.refused.read();
     }
 }

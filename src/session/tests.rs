@@ -42,7 +42,7 @@ fn held(generation: Generation, since: u64) -> Outlook {
 fn life(stage: Stage) -> Life {
     Life {
         stage,
-        ..Life::new(at(0))
+        ..Life::new(at(0), false)
     }
 }
 
@@ -167,6 +167,147 @@ fn every_transition() {
 }
 
 #[test]
+fn every_transition_of_a_session_that_moves() {
+    use CloseReason as R;
+    use Event as E;
+    use Stage::{Closing, Detached, Dialing, Failing, Live, Waiting};
+
+    let ending = Outlook {
+        ending: true,
+        ..open(G1)
+    };
+    let nobody = Outlook {
+        open: false,
+        ..open(Generation(0))
+    };
+    let impatient = |outlook| Outlook {
+        hold_max: Duration::ZERO,
+        ..outlook
+    };
+    for (stage, event, outlook, second, next) in [
+        // What need not be closed is not.
+        (Live(G1), E::Looked, open(G2), 1, Closing(R::Switched)),
+        (Live(G1), E::LookedMovable, open(G1), 1, Live(G1)),
+        (Live(G1), E::LookedMovable, held(G1, 1), 1, Live(G1)),
+        (Live(G1), E::LookedMovable, open(G2), 1, Detached),
+        (Live(G1), E::LookedMovable, held(G2, 1), 1, Detached),
+        (Live(G1), E::LookedMovable, held(G1, 1), 11, Detached),
+        (
+            Live(G1),
+            E::Looked,
+            held(G1, 1),
+            11,
+            Closing(R::HeldTooLong),
+        ),
+        (Live(G1), E::Parted, open(G1), 1, Detached),
+        (Live(G1), E::Parted, held(G2, 1), 1, Detached),
+        (Live(G1), E::Parted, ending, 1, Closing(R::Shutdown)),
+        // "0s" closes instead of holding, and still moves where nobody has to wait.
+        (
+            Live(G1),
+            E::LookedMovable,
+            impatient(held(G1, 1)),
+            1,
+            Closing(R::HeldTooLong),
+        ),
+        (Live(G1), E::LookedMovable, impatient(open(G2)), 1, Detached),
+        (
+            Detached,
+            E::Spoke,
+            impatient(held(G1, 1)),
+            1,
+            Closing(R::HeldTooLong),
+        ),
+        // Idle ones wait for their clients, however long.
+        (Detached, E::Looked, held(G1, 1), 99, Detached),
+        (Detached, E::Looked, open(G2), 99, Detached),
+        (
+            Detached,
+            E::ClientLeft,
+            open(G2),
+            99,
+            Closing(R::ClientClosed),
+        ),
+        (Detached, E::Looked, ending, 99, Closing(R::Shutdown)),
+        (Detached, E::Spoke, open(G2), 99, Dialing(G2)),
+        (Detached, E::Spoke, held(G2, 95), 99, Waiting),
+        // Where others have waited in vain, nobody begins to wait.
+        (Detached, E::Spoke, held(G2, 89), 99, Failing),
+        (Waiting, E::Looked, held(G1, 5), 14, Waiting),
+        (Waiting, E::Looked, held(G1, 5), 15, Failing),
+        (Waiting, E::Looked, nobody, 10, Failing),
+        (
+            Waiting,
+            E::ClientLeft,
+            nobody,
+            1,
+            Closing(R::ClientLeftWaiting),
+        ),
+        (Dialing(G1), E::LineTooLong, open(G1), 1, Failing),
+        (
+            Dialing(G1),
+            E::Ended(R::ReplayRefused),
+            open(G1),
+            1,
+            Closing(R::ReplayRefused),
+        ),
+        (Failing, E::Looked, held(G1, 1), 99, Failing),
+        (Failing, E::Looked, open(G2), 99, Dialing(G2)),
+        (
+            Failing,
+            E::ClientLeft,
+            held(G1, 1),
+            99,
+            Closing(R::ClientLeftWaiting),
+        ),
+        (Failing, E::Looked, ending, 99, Closing(R::Shutdown)),
+    ] {
+        let mut life = Life {
+            stage,
+            ..Life::new(at(0), true)
+        };
+        let got = life.on(event, &outlook, at(second));
+        assert_eq!(got, next, "{stage:?} {event:?} {outlook:?} at {second} s");
+    }
+}
+
+#[test]
+fn a_master_that_cannot_be_dialled_is_tried_on_while_requests_fail() {
+    let mut life = Life {
+        stage: Stage::Dialing(G1),
+        ..Life::new(at(0), true)
+    };
+    assert_eq!(
+        life.on(Event::DialFailed, &open(G1), at(1)),
+        Stage::Dialing(G1)
+    );
+    assert_eq!(
+        life.on(Event::DialFailed, &open(G1), at(11)),
+        Stage::Failing
+    );
+    assert_eq!(
+        life.on(Event::Looked, &open(G1), at(12)),
+        Stage::Dialing(G1)
+    );
+    assert_eq!(
+        life.on(Event::DialFailed, &open(G1), at(12)),
+        Stage::Failing
+    );
+    assert_eq!(
+        life.on(Event::Looked, &open(G1), at(13)),
+        Stage::Dialing(G1)
+    );
+    assert_eq!(life.on(Event::Dialled, &open(G1), at(13)), Stage::Live(G1));
+    // Served: the next failure is the first again.
+    life.on(Event::Parted, &open(G1), at(20));
+    life.on(Event::Spoke, &open(G1), at(20));
+    assert_eq!(
+        life.on(Event::DialFailed, &open(G1), at(21)),
+        Stage::Dialing(G1)
+    );
+}
+
+#[test]
 fn dials_fail_for_hold_max_since_the_first() {
     let mut life = life(Stage::Dialing(G1));
     for second in 20..30 {
@@ -230,8 +371,8 @@ fn a_line_counts_what_happened_for_its_own_reason() {
 
 #[tokio::test]
 async fn an_idle_session_is_small() {
-    /// Bytes of a session's task, sockets' own memory apart: ten thousand idle ones are to fit in 10 MB.
-    const SESSION_LIMIT: usize = 1024;
+    /// Bytes of a session's task, sockets' own memory apart: ten thousand idle ones are to fit in 13 MB.
+    const SESSION_LIMIT: usize = 1280;
 
     let house = house();
     let (client, _peer) = UnixStream::pair().expect("pair");
@@ -271,18 +412,23 @@ async fn what_was_read_before_a_swap_is_paid_after_it() {
     let mut seat = Seat::new(&house);
     seat.sit().await;
     let pass = Reader::pass(&serving(G1));
-    let relay = relay::Relay::new(Stream::Unix(client), Stream::Unix(upstream), pass);
+    let connected = run::Connected {
+        upstream: Stream::Unix(upstream),
+        pass,
+        claim: house.claim(G1),
+    };
+    let mut carried = relay::Carried::new(Stream::Unix(client), watch::Blind);
     let mut life = life(Stage::Live(G1));
-    let claim = house.claim(G1);
     let swap = async {
         fill_the_way(&master).await;
         publisher.publish(serving(G2));
         Rc::clone(&house).attend().await;
     };
-    let (client, owed) = tokio::select! {
-        left = run::live(&mut seat, &mut life, claim, relay) => left,
+    tokio::select! {
+        () = run::live(&mut seat, &mut life, connected, &mut carried) => {}
         () = swap => unreachable!("a bell is attended for ever"),
     };
+    let relay::Carried { client, owed, .. } = carried;
     assert!(publisher.is_acknowledged(G2));
     assert_eq!(life.stage, Stage::Closing(CloseReason::Switched));
     assert!((1..=32 * 1024).contains(&owed.len()), "{}", owed.len());

@@ -170,7 +170,11 @@ impl State {
         let mode = match self.phase {
             Phase::Serving => publish::OPEN,
             Phase::Held { sealed: true, .. } => publish::SEALED,
-            Phase::Held { sealed: false, .. } | Phase::NoMaster => publish::HELD,
+            Phase::Held {
+                cause: HoldCause::Announced,
+                ..
+            } => publish::DRAINING,
+            Phase::Held { .. } | Phase::NoMaster => publish::HELD,
         };
         (self.generation.0 << publish::MODE_BITS) | mode
     }

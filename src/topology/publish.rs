@@ -23,6 +23,9 @@ pub(super) const HELD: u64 = 0;
 pub(super) const OPEN: u64 = 1;
 /// Nothing flows, see [`Phase::Held`].
 pub(super) const SEALED: u64 = 2;
+/// Replies flow, and what was begun may be finished: a promotion is announced, and has not happened.
+pub(super) const DRAINING: u64 = 3;
+const MODE: u64 = (1 << MODE_BITS) - 1;
 
 /// The fence, checked before every upstream write: two loads and a clock reading.
 ///
@@ -44,10 +47,19 @@ pub struct Pass(u64);
 pub enum Leave {
     /// Go on.
     Open,
+    /// No new request: only the rest of one that the master has the beginning of.
+    Draining,
     /// Not now. The worker is woken when that changes.
     Held,
     /// Never again: the generation has passed.
     Passed,
+}
+
+impl Pass {
+    /// The generation it is for.
+    pub const fn generation(self) -> Generation {
+        Generation(self.0 >> MODE_BITS)
+    }
 }
 
 impl Gate {
@@ -56,15 +68,23 @@ impl Gate {
     pub fn leave(&self, pass: Pass) -> Leave {
         let word = self.word.load(Ordering::Acquire);
         if word == pass.0 {
-            if now().as_nanos() < self.valid_until.load(Ordering::Relaxed) {
-                Leave::Open
-            } else {
-                Leave::Held
-            }
-        } else if word >> MODE_BITS == pass.0 >> MODE_BITS {
-            Leave::Held
+            return self.unless_expired(Leave::Open);
+        }
+        if word >> MODE_BITS != pass.0 >> MODE_BITS {
+            return Leave::Passed;
+        }
+        match word & MODE {
+            DRAINING => self.unless_expired(Leave::Draining),
+            _ => Leave::Held,
+        }
+    }
+
+    #[inline]
+    fn unless_expired(&self, leave: Leave) -> Leave {
+        if now().as_nanos() < self.valid_until.load(Ordering::Relaxed) {
+            leave
         } else {
-            Leave::Passed
+            Leave::Held
         }
     }
 
@@ -74,12 +94,21 @@ impl Gate {
         let word = self.word.load(Ordering::Acquire);
         if word >> MODE_BITS != pass.0 >> MODE_BITS {
             Leave::Passed
-        } else if word & SEALED != 0 {
+        } else if word & MODE == SEALED {
             Leave::Held
         } else {
             Leave::Open
         }
     }
+}
+
+/// What became of the sessions whose upstream was of a generation that has passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Closed.
+    pub cut: u64,
+    /// They live on, and are carried over when their clients speak.
+    pub kept: u64,
 }
 
 #[derive(Debug)]
@@ -97,6 +126,7 @@ struct Wake {
     bell: Notify,
     acked: AtomicU64,
     cut: AtomicU64,
+    kept: AtomicU64,
 }
 
 /// The writing end; lives in the control task.
@@ -133,6 +163,7 @@ pub fn channel(initial: State, workers: usize) -> (Publisher, Reader, Vec<Subscr
                 bell: Notify::new(),
                 acked: AtomicU64::new(0),
                 cut: AtomicU64::new(0),
+                kept: AtomicU64::new(0),
             })
             .collect(),
     });
@@ -192,18 +223,20 @@ impl Publisher {
         self.shared.doubt.notified().await;
     }
 
-    /// Waits until every worker has acknowledged this generation; gives the number of sessions they cut
-    /// since the last call. Cancel-safe; the caller brings the deadline.
-    pub async fn acknowledged(&self, generation: Generation) -> u64 {
+    /// Waits until every worker has acknowledged this generation; gives what became of sessions since the last call.
+    /// Cancel-safe; the caller brings the deadline.
+    pub async fn acknowledged(&self, generation: Generation) -> Left {
         loop {
             let changed = self.shared.acked.notified();
             if self.is_acknowledged(generation) {
-                return self
-                    .shared
-                    .wakes
-                    .iter()
-                    .map(|w| w.cut.swap(0, Ordering::AcqRel))
-                    .sum();
+                let sum = |counter: fn(&Wake) -> &AtomicU64| {
+                    let wakes = self.shared.wakes.iter();
+                    wakes.map(|w| counter(w).swap(0, Ordering::AcqRel)).sum()
+                };
+                return Left {
+                    cut: sum(|w| &w.cut),
+                    kept: sum(|w| &w.kept),
+                };
             }
             changed.await;
         }
@@ -259,11 +292,12 @@ impl Subscription {
         self.shared.state.load_full()
     }
 
-    /// Says: none of this worker's sessions holds an upstream socket older than `generation`; `cut` of them
-    /// were closed for it since the last acknowledgement.
-    pub fn acknowledge(&self, generation: Generation, cut: u64) {
+    /// Says: none of this worker's sessions holds an upstream socket older than `generation`; and what became of
+    /// those that did, since the last acknowledgement.
+    pub fn acknowledge(&self, generation: Generation, left: Left) {
         let wake = &self.shared.wakes[self.worker];
-        wake.cut.fetch_add(cut, Ordering::AcqRel);
+        wake.cut.fetch_add(left.cut, Ordering::AcqRel);
+        wake.kept.fetch_add(left.kept, Ordering::AcqRel);
         wake.acked.fetch_max(generation.0, Ordering::AcqRel);
         self.shared.acked.notify_one();
     }
@@ -333,9 +367,12 @@ mod tests {
         for sub in &subs {
             sub.changed().await;
         }
-        subs[0].acknowledge(Generation(1), 3);
+        subs[0].acknowledge(Generation(1), Left { cut: 3, kept: 1 });
         assert!(!publisher.is_acknowledged(Generation(1)));
-        subs[1].acknowledge(Generation(1), 4);
-        assert_eq!(publisher.acknowledged(Generation(1)).await, 7);
+        subs[1].acknowledge(Generation(1), Left { cut: 4, kept: 2 });
+        assert_eq!(
+            publisher.acknowledged(Generation(1)).await,
+            Left { cut: 7, kept: 3 }
+        );
     }
 }

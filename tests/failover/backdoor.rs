@@ -6,7 +6,7 @@ use switchmaster::demo::wire::{Conn, Value};
 use switchmaster::net::clock::now;
 
 use crate::harness::topology::{
-    FAILOVER, FOLLOW, Topology, follows, idle_client, is_closed, port_of, serves,
+    FAILOVER, FOLLOW, Topology, follows, idle_client, loses_upstream, port_of, serves,
 };
 use crate::harness::{wait_for, wait_until};
 
@@ -64,7 +64,7 @@ fn row_17_failover_behind_sentinels_back() {
         Conn::connect(proxy.addr(), FOLLOW)
             .is_ok_and(|mut conn| port_of(&mut conn) == Some(master.port()))
     });
-    is_closed(&mut kept, FOLLOW);
+    loses_upstream(&mut kept, FOLLOW);
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn row_19_master_restarts_empty() {
     let mark = proxy.mark();
 
     master.kill().expect("SIGKILL");
-    is_closed(&mut idle, FOLLOW);
+    loses_upstream(&mut idle, FOLLOW);
     // Faster than the Sentinels can call it down.
     master.restart().expect("it starts without data");
     let mut newcomer = Conn::connect(proxy.addr(), FOLLOW).expect("the proxy listens");
@@ -93,5 +93,5 @@ fn row_19_master_restarts_empty() {
     let mark = proxy.mark();
     let switch = servers.fail_over(0);
     follows(&proxy, mark, switch);
-    is_closed(&mut newcomer, FOLLOW);
+    loses_upstream(&mut newcomer, FOLLOW);
 }

@@ -9,7 +9,7 @@ use switchmaster::demo::wire::Conn;
 
 use crate::harness;
 use crate::harness::history::{Outcome, Writers};
-use crate::harness::topology::{FOLLOW, Topology, follows, idle_client, is_closed, serves};
+use crate::harness::topology::{FOLLOW, Topology, follows, idle_client, loses_upstream, serves};
 
 const PACE: Duration = Duration::from_millis(1);
 const ROUNDS: usize = 3;
@@ -43,7 +43,7 @@ fn valkey_9_coordinated_failover_with_steady_writers() {
             "slave",
             "it handed over itself"
         );
-        is_closed(&mut idle, FOLLOW);
+        loses_upstream(&mut idle, FOLLOW);
         writers.all_acknowledged_after(switched.written(), FOLLOW);
         serves(&proxy, switch.new, FOLLOW);
         last = switch.new;

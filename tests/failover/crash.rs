@@ -8,7 +8,7 @@ use switchmaster::demo::wire::Conn;
 use crate::harness::history::{Outcome, Writers};
 use crate::harness::proxy::Event;
 use crate::harness::topology::{
-    FAILOVER, FOLLOW, Topology, follows, idle_client, is_closed, port_of, serves,
+    FAILOVER, FOLLOW, Topology, follows, idle_client, is_closed, loses_upstream, port_of, serves,
 };
 use crate::harness::{holds_for, wait_until};
 
@@ -28,7 +28,7 @@ fn row_01_sigkill_master_clients_idle() {
 
     servers.node(old).kill().expect("SIGKILL");
     for client in &mut idle {
-        is_closed(client, CUT);
+        loses_upstream(client, CUT);
     }
     let addr = proxy.addr();
     let newcomer = thread::spawn(move || {
@@ -103,7 +103,7 @@ fn row_03_sigstop_master_stays_stopped() {
     let switched = follows(&proxy, mark, switch);
 
     // The frozen node sends no FIN: these end because of the switch.
-    is_closed(&mut idle, CUT);
+    loses_upstream(&mut idle, CUT);
     is_closed(&mut blocked, CUT);
     writers.all_acknowledged_after(switched.written(), FOLLOW);
     serves(&proxy, switch.new, FOLLOW);
@@ -183,7 +183,7 @@ fn row_18_master_restarts_in_place() {
     let mark = proxy.mark();
 
     master.kill().expect("SIGKILL");
-    is_closed(&mut idle, CUT);
+    loses_upstream(&mut idle, CUT);
     let addr = proxy.addr();
     let newcomer = thread::spawn(move || first_answer_after_loading(addr));
     master.restart().expect("it loads its data and answers");

@@ -8,7 +8,7 @@ use crate::harness::history::{History, Outcome, Writers};
 use crate::harness::holds_for;
 use crate::harness::proxy::{Plan, Proxy};
 use crate::harness::topology::{
-    FAILOVER, FOLLOW, Switch, Topology, follows, idle_client, is_closed, serves,
+    FAILOVER, FOLLOW, Switch, Topology, follows, idle_client, loses_upstream, serves,
 };
 use crate::harness::wait_until;
 
@@ -176,7 +176,7 @@ fn is_followed_from(servers: &Topology, proxy: &Proxy, sentinel: usize) {
     let mark = proxy.mark();
     let switch: Switch = servers.fail_over(sentinel);
     follows(proxy, mark, switch);
-    is_closed(&mut idle, FOLLOW);
+    loses_upstream(&mut idle, FOLLOW);
     serves(proxy, switch.new, FOLLOW);
 }
 

@@ -21,6 +21,7 @@ mod crash;
 mod hostile;
 mod leader;
 mod login;
+mod moving;
 mod partition;
 mod planned;
 mod repeated;

@@ -7,9 +7,9 @@ use switchmaster::net::clock::now;
 
 use crate::harness::history::{Outcome, Writers};
 use crate::harness::planned::{WRITERS, planned_failover, without_hold};
-use crate::harness::proxy::{Plan, Proxy};
+use crate::harness::proxy::{Plan, Proxy, sessions_move};
 use crate::harness::topology::{
-    FOLLOW, Topology, follows, idle_client, is_closed, port_of, serves,
+    FOLLOW, Topology, follows, idle_client, is_closed, loses_upstream, port_of, serves,
 };
 use crate::harness::{holds_for, wait_for};
 
@@ -77,9 +77,10 @@ fn two_failovers_with_two_workers() {
         let switch = servers.fail_over(sentinel);
         let switched = follows(&proxy, mark, switch);
         for client in &mut clients {
-            is_closed(client, FOLLOW);
+            loses_upstream(client, FOLLOW);
         }
-        assert!(switched.number("cut") >= 8.0, "{}", switched.fields);
+        let concerned = switched.number("cut") + switched.number("kept");
+        assert!(concerned >= 8.0, "{}", switched.fields);
         serves(&proxy, switch.new, FOLLOW);
         servers.ready_again(switch);
     }
@@ -101,7 +102,14 @@ fn row_41_proxy_frozen_across_a_failover() {
     newcomer.send(&["SET", "row41", "newcomer"]).expect("sent");
     proxy.thaw();
 
-    is_closed(&mut kept, FOLLOW);
+    if sessions_move() {
+        // Withheld since before the switch, and for the new master as good as new.
+        kept.set_timeout(FOLLOW);
+        let moved = kept.read().expect("moved");
+        assert_eq!(moved, Value::Simple("OK".to_owned()));
+    } else {
+        is_closed(&mut kept, FOLLOW);
+    }
     let served = newcomer.read().expect("served by the verified master");
     assert_eq!(served, Value::Simple("OK".to_owned()));
     follows(&proxy, mark, switch);
@@ -116,7 +124,9 @@ fn row_41_proxy_frozen_across_a_failover() {
     );
     let mut new = servers.direct(switch.new);
     let seen = new.call(&["GET", "row41"]).expect("the new master answers");
-    assert_eq!(seen, Value::Bulk(b"newcomer".to_vec()));
+    // Two sessions have no order between them.
+    let moved = sessions_move() && seen == Value::Bulk(b"kept".to_vec());
+    assert!(moved || seen == Value::Bulk(b"newcomer".to_vec()));
 }
 
 #[test]
@@ -198,7 +208,7 @@ fn failover_happens_although_stderr_is_full() {
     let mut kept = idle_client(&proxy);
 
     let switch = servers.fail_over(0);
-    is_closed(&mut kept, FOLLOW);
+    loses_upstream(&mut kept, FOLLOW);
     let mut conn = Conn::connect(proxy.addr(), FOLLOW).expect("the proxy listens");
     assert_eq!(port_of(&mut conn), Some(switch.new.port()));
     assert!(proxy.unread_stderr() >= FULL, "nobody has read it since");

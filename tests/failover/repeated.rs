@@ -5,7 +5,7 @@ use std::time::Duration;
 use switchmaster::demo::wire::Conn;
 
 use crate::harness::history::{Outcome, Writers};
-use crate::harness::topology::{FOLLOW, Topology, follows, idle_client, is_closed, serves};
+use crate::harness::topology::{FOLLOW, Topology, follows, idle_client, loses_upstream, serves};
 use crate::harness::wait_until;
 
 const PACE: Duration = Duration::from_millis(1);
@@ -27,7 +27,7 @@ fn row_21_five_planned_failovers_in_a_row() {
         let switch = servers.fail_over(round % 3);
         let switched = follows(&proxy, mark, switch);
         for client in &mut idle {
-            is_closed(client, FOLLOW);
+            loses_upstream(client, FOLLOW);
         }
         drop(idle);
         writers.all_acknowledged_after(switched.written(), FOLLOW);

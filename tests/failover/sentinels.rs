@@ -10,7 +10,7 @@ use crate::harness::fake_master::{Bytes, FakeMaster};
 use crate::harness::fake_sentinel::{FakeSentinel, Protocol, View};
 use crate::harness::proxy::{Plan, Proxy};
 use crate::harness::topology::{
-    FOLLOW, Switch, Topology, follows, idle_client, is_closed, port_of, serves,
+    FOLLOW, Switch, Topology, follows, idle_client, loses_upstream, port_of, serves,
 };
 use crate::harness::{holds_for, wait_until};
 
@@ -26,7 +26,7 @@ fn row_07_only_the_leader_is_reachable() {
     // The Sentinel that is asked for a failover leads it, and says `+switch-master` last of all.
     let switch = servers.fail_over(0);
     follows(&proxy, mark, switch);
-    is_closed(&mut idle, FOLLOW);
+    loses_upstream(&mut idle, FOLLOW);
     serves(&proxy, switch.new, FOLLOW);
 }
 
@@ -55,7 +55,7 @@ fn row_08_black_hole_on_a_one_link_sentinel() {
     relay.black_hole(false);
     let switched = follows(&proxy, mark, switch);
     assert!(switched.index > down.index);
-    is_closed(&mut idle, FOLLOW);
+    loses_upstream(&mut idle, FOLLOW);
     serves(&proxy, switch.new, FOLLOW);
 }
 
@@ -137,7 +137,7 @@ fn row_10_all_sentinels_down() {
     assert!(pings(&mut kept));
     let switch = servers.fail_over(0);
     follows(&proxy, back, switch);
-    is_closed(&mut kept, FOLLOW);
+    loses_upstream(&mut kept, FOLLOW);
 }
 
 #[test]

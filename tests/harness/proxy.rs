@@ -94,6 +94,12 @@ impl Plan {
             "mymaster",
         ])
         .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
+        .env("SWITCHMASTER_FAILOVER_ON_SWITCH", on_switch())
+    }
+
+    /// The same, and sessions outlive a switch where they can (the program's default).
+    pub(crate) fn moving(sentinels: &[SocketAddr]) -> Self {
+        Self::following(sentinels).env("SWITCHMASTER_FAILOVER_ON_SWITCH", "move")
     }
 
     /// More arguments.
@@ -481,4 +487,14 @@ impl Lines {
 
 fn text<'a>(fields: &'a Value, field: &str) -> &'a str {
     fields[field].as_str().unwrap_or_default()
+}
+
+/// Whether [`Plan::following`] starts a proxy whose sessions outlive a switch.
+pub(crate) fn sessions_move() -> bool {
+    on_switch() == "move"
+}
+
+/// What tests that are about both kinds of session run with: `SWITCHMASTER_TEST_ON_SWITCH`, `close` unless set.
+fn on_switch() -> String {
+    std::env::var("SWITCHMASTER_TEST_ON_SWITCH").unwrap_or_else(|_| "close".to_owned())
 }

@@ -22,6 +22,8 @@ pub(crate) const FAILOVER: Duration = Duration::from_secs(45);
 pub(crate) const FOLLOW: Duration = Duration::from_secs(3);
 /// The fence closes sockets within 50 ms; ten times that on a loaded machine.
 const FENCE_MS: f64 = 500.0;
+/// How long an idle client that need not notice anything is watched.
+const UNDISTURBED: Duration = Duration::from_millis(300);
 /// One exchange with a server that is asked directly.
 const ASK: Duration = Duration::from_secs(5);
 
@@ -260,6 +262,19 @@ pub(crate) fn idle_client(proxy: &Proxy) -> Conn {
     let pong = conn.call(&["PING"]).expect("the master answers");
     assert_eq!(pong, Value::Simple("PONG".to_owned()));
     conn
+}
+
+/// What the loss of its upstream is to an idle client: the end where sessions are closed, nothing at all where they move.
+pub(crate) fn loses_upstream(conn: &mut Conn, within: Duration) {
+    if super::proxy::sessions_move() {
+        let heard = conn.readable(UNDISTURBED);
+        assert!(
+            matches!(heard, Ok(false)),
+            "an idle session hears nothing: {heard:?}"
+        );
+    } else {
+        is_closed(conn, within);
+    }
 }
 
 /// Waits until this client's connection is ended by the other side, and says when that was seen.

@@ -37,7 +37,7 @@ impl Node {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let binary = Path::new(env!("CARGO_BIN_EXE_switchmaster"));
         let socket = folder.path().join("s");
-        let mut command = guard::command(binary, &server.node_arg0(), server.program());
+        let mut command = guard::command(binary, &server.node_arg0(), server.program().as_os_str());
         command
             .args(["--port", "0", "--save", "", "--unixsocket"])
             .arg(&socket)

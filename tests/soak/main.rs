@@ -58,6 +58,7 @@ const READ_BACK: Duration = Duration::from_secs(60);
 /// What was asked for.
 struct Args {
     seed: u64,
+    on_switch: &'static str,
     lasting: Duration,
     results: PathBuf,
 }
@@ -66,16 +67,20 @@ fn main() -> ExitCode {
     let args = match Args::parse() {
         Ok(args) => args,
         Err(why) => {
-            eprintln!("soak: {why}\nusage: scripts/soak [--seed N] [--minutes M | --seconds S]");
+            eprintln!(
+                "soak: {why}\nusage: scripts/soak [--seed N] [--minutes M | --seconds S] [--on-switch move|close]"
+            );
             return ExitCode::from(2);
         }
     };
     println!(
-        "soak: seed {}, {} s; repeat it with: scripts/soak --seed {} --seconds {}",
+        "soak: seed {}, {} s, on_switch = \"{}\"; repeat it with: scripts/soak --seed {} --seconds {} --on-switch {}",
         args.seed,
         args.lasting.as_secs(),
+        args.on_switch,
         args.seed,
-        args.lasting.as_secs()
+        args.lasting.as_secs(),
+        args.on_switch
     );
     match run(&args) {
         Ok(true) => ExitCode::SUCCESS,
@@ -105,7 +110,7 @@ fn run(args: &Args) -> Result<bool, String> {
     let links: Vec<SocketAddr> = relays.iter().map(ChaosRelay::addr).collect();
     let nodes: Vec<SocketAddr> = cluster.nodes().iter().map(Instance::addr).collect();
     let witnesses = Witnesses::start(&nodes);
-    let proxy = Proxy::start(&links, &args.results)?;
+    let proxy = Proxy::start(&links, args.on_switch, &args.results)?;
     let fds_before = wait_calm(&proxy);
     let clients = Clients::start(proxy.addr(), args.seed);
     let mut nemesis = Nemesis::new(&cluster, &relays, proxy);
@@ -356,6 +361,7 @@ impl Args {
     fn parse() -> Result<Self, String> {
         let mut args = Self {
             seed: fastrand::u64(..1_000_000_000),
+            on_switch: "move",
             lasting: LASTING,
             results: PathBuf::new(),
         };
@@ -370,6 +376,13 @@ impl Args {
             };
             match word.as_str() {
                 "--seed" => args.seed = number()?,
+                "--on-switch" => {
+                    args.on_switch = match value.as_str() {
+                        "move" => "move",
+                        "close" => "close",
+                        _ => return Err("--on-switch wants move or close".to_owned()),
+                    }
+                }
                 "--seconds" => args.lasting = Duration::from_secs(number()?),
                 "--minutes" => args.lasting = Duration::from_secs(number()? * 60),
                 _ => return Err(format!("{word} is not known")),

@@ -23,6 +23,7 @@ const END: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Proxy {
     sentinels: String,
+    on_switch: &'static str,
     listen: SocketAddr,
     folder: PathBuf,
     child: Option<Child>,
@@ -31,7 +32,11 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// Starts it for these Sentinels on a free port, with its logs in `folder`.
-    pub(crate) fn start(sentinels: &[SocketAddr], folder: &Path) -> Result<Self, String> {
+    pub(crate) fn start(
+        sentinels: &[SocketAddr],
+        on_switch: &'static str,
+        folder: &Path,
+    ) -> Result<Self, String> {
         let sentinels: Vec<String> = sentinels.iter().map(ToString::to_string).collect();
         // It must come back on the same port, so the port is chosen here.
         let listen = TcpListener::bind("127.0.0.1:0")
@@ -39,6 +44,7 @@ impl Proxy {
             .map_err(|e| format!("no free port: {e}"))?;
         let mut proxy = Self {
             sentinels: sentinels.join(","),
+            on_switch,
             listen,
             folder: folder.to_owned(),
             child: None,
@@ -72,6 +78,7 @@ impl Proxy {
             .args(["--log-format", "json"])
             // Else it finds the Sentinels behind the relays, and a black hole is none.
             .env("SWITCHMASTER_SENTINEL_DISCOVER", "false")
+            .env("SWITCHMASTER_FAILOVER_ON_SWITCH", self.on_switch)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);

@@ -4,6 +4,7 @@ mod busy;
 mod bytes;
 mod crowd;
 mod fence;
+mod moving;
 mod pool;
 mod waiting;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 use super::*;
 use crate::net::addr::ListenAddr;
 use crate::net::clock::now;
+use crate::session::OnSwitch;
 use crate::session::close::CloseReason;
 use crate::topology::publish::{Publisher, channel};
 use crate::topology::{Generation, HoldCause, MasterAddr, Phase, State};
@@ -36,6 +38,8 @@ struct Rig {
 struct Options {
     workers: Option<usize>,
     session: session::Config,
+    /// `on_switch = "move"`; these tests are about closing otherwise.
+    moves: bool,
     max_connections: usize,
     sessions_max: Option<u64>,
     allow_from: Vec<ipnet::IpNet>,
@@ -66,7 +70,14 @@ impl Rig {
             name: "main".into(),
             listener,
             bound,
-            session: options.session,
+            session: session::Config {
+                on_switch: if options.moves {
+                    OnSwitch::Move
+                } else {
+                    OnSwitch::Close
+                },
+                ..options.session
+            },
             reader,
             subscriptions,
         };
@@ -104,6 +115,16 @@ impl Rig {
         let mut state = State::clone(&self.publisher.state());
         state.phase = Phase::Held {
             cause: HoldCause::Switching,
+            since: now(),
+            sealed: false,
+        };
+        self.publisher.publish(state);
+    }
+
+    fn announce(&mut self) {
+        let mut state = State::clone(&self.publisher.state());
+        state.phase = Phase::Held {
+            cause: HoldCause::Announced,
             since: now(),
             sealed: false,
         };

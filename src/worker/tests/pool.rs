@@ -16,7 +16,7 @@ fn a_generation_without_sessions_is_acknowledged_at_once() {
     );
     rig.serve(1, &upstream());
     rig.wait_acknowledged(1);
-    assert_eq!(in_time(rig.publisher.acknowledged(Generation(1))), 0);
+    assert_eq!(in_time(rig.publisher.acknowledged(Generation(1))).cut, 0);
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn workers_get_the_same_number_of_sessions() {
     let successor = super::upstream();
     rig.serve(2, &successor);
     rig.wait_acknowledged(2);
-    assert_eq!(in_time(rig.publisher.acknowledged(Generation(2))), 20);
+    assert_eq!(in_time(rig.publisher.acknowledged(Generation(2))).cut, 20);
 }
 
 #[test]

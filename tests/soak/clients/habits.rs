@@ -50,7 +50,13 @@ impl Client {
 
     fn push(&mut self) {
         let write = self.write();
-        self.exchange(&[write]);
+        let mut requests = vec![write];
+        // What a session has told its server must be true wherever it is.
+        if let Some(name) = &self.name {
+            let ask = ["CLIENT", "GETNAME"].map(|word| word.as_bytes().to_vec());
+            requests.push((Request::Echo(digest(name.as_bytes())), ask.to_vec()));
+        }
+        self.exchange(&requests);
     }
 
     fn batch(&mut self) {

@@ -82,6 +82,8 @@ struct Client {
     number: u16,
     patience: Duration,
     random: fastrand::Rng,
+    /// What its connections are called, of those that look whether they still are.
+    name: Option<String>,
     conn: Option<(Conn, u32)>,
 }
 
@@ -104,6 +106,7 @@ impl Clients {
                     number,
                     patience,
                     random: fastrand::Rng::with_seed(seed ^ u64::from(number)),
+                    name: (habit == Habit::Kept).then(|| format!("client-{number}")),
                     conn: None,
                 };
                 thread::spawn(move || client.live(habit))
@@ -152,7 +155,12 @@ impl Client {
     /// The connection and its number, made where there is none.
     fn connected(&mut self) -> Result<&mut (Conn, u32), WireError> {
         if self.conn.is_none() {
-            let conn = Conn::connect(self.shared.to, self.patience)?;
+            let mut conn = Conn::connect(self.shared.to, self.patience)?;
+            if let Some(name) = &self.name
+                && !matches!(conn.call(&["CLIENT", "SETNAME", name])?, Value::Simple(_))
+            {
+                return Err(WireError::Closed);
+            }
             let session = self.shared.next_session.fetch_add(1, Ordering::Relaxed);
             self.conn = Some((conn, session));
         }

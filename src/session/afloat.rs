@@ -1,0 +1,184 @@
+//! Sessions without an upstream (`on_switch = "move"`): idle ones that wait for their clients to speak, and those that had no
+//! master for too long and are answered by the proxy itself.
+
+use std::future::poll_fn;
+use std::ops::ControlFlow::{self, Break, Continue};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::time::{Instant, sleep_until};
+
+use super::close::CloseReason;
+use super::house::{House, Seat};
+use super::relay::Carried;
+use super::run::observe;
+use super::watch::Watch;
+use super::{Event, Life, Stage};
+use crate::net::clock::now;
+use crate::resp::Request;
+
+/// Longest request that is answered in a master's place. Longer ones are not collected.
+const REQUEST_MAX: usize = 16 * 1024;
+/// Most bytes of answers that the client has not taken; then it is not read any more.
+const ANSWERS_MAX: usize = 16 * 1024;
+/// How often a master that is published and cannot be dialled is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Until the client speaks or leaves. What it is owed from before is paid meanwhile.
+pub(super) async fn linger<W: Watch>(seat: &mut Seat, life: &mut Life, carried: &mut Carried<W>) {
+    while life.stage == Stage::Detached {
+        let event = poll_fn(|cx| {
+            if seat.has_turned() {
+                return Poll::Ready(Event::Looked);
+            }
+            if !carried.unsent.is_empty() {
+                return Poll::Ready(Event::Spoke);
+            }
+            if let Break(reason) = pay(carried, cx, &seat.house) {
+                return Poll::Ready(Event::Ended(reason));
+            }
+            match listen(carried, cx, &seat.house) {
+                Poll::Ready(Heard::Something) => Poll::Ready(Event::Spoke),
+                Poll::Ready(Heard::End) => Poll::Ready(Event::ClientLeft),
+                Poll::Ready(Heard::Reset) => Poll::Ready(Event::Ended(CloseReason::ClientReset)),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await;
+        observe(seat, life, event);
+    }
+}
+
+/// Until there is a master to try. Each complete request of the ordinary kind is answered with an error that says that
+/// it was not executed; one that changes the session is not, as those behind it would then mean something else.
+pub(super) async fn fail_fast<W: Watch>(
+    seat: &mut Seat,
+    life: &mut Life,
+    carried: &mut Carried<W>,
+) {
+    let hold_max = seat.house.state().hold_max;
+    // A published master that could not be dialled is tried again after a while; a new one at once.
+    let retry = sleep_until(Instant::now() + RETRY);
+    let patience = sleep_until(Instant::now() + hold_max);
+    tokio::pin!(retry, patience);
+    while life.stage == Stage::Failing {
+        let event = poll_fn(|cx| {
+            if seat.has_turned() || retry.as_mut().poll(cx).is_ready() {
+                retry.as_mut().reset(Instant::now() + RETRY);
+                return Poll::Ready(Event::Looked);
+            }
+            if let Break(reason) = answer(carried, now().since(life.since), &seat.house) {
+                return Poll::Ready(Event::Ended(reason));
+            }
+            loop {
+                if let Break(reason) = pay(carried, cx, &seat.house) {
+                    return Poll::Ready(Event::Ended(reason));
+                }
+                if carried.unsent.is_empty() {
+                    patience.as_mut().reset(Instant::now() + hold_max);
+                } else if carried.unsent.len() > REQUEST_MAX
+                    || patience.as_mut().poll(cx).is_ready()
+                {
+                    return Poll::Ready(Event::Ended(CloseReason::HeldTooLong));
+                }
+                if carried.owed.len() > ANSWERS_MAX {
+                    return Poll::Pending;
+                }
+                match listen(carried, cx, &seat.house) {
+                    Poll::Ready(Heard::Something) => {
+                        if let Break(reason) = answer(carried, now().since(life.since), &seat.house)
+                        {
+                            return Poll::Ready(Event::Ended(reason));
+                        }
+                    }
+                    Poll::Ready(Heard::End) => return Poll::Ready(Event::ClientLeft),
+                    Poll::Ready(Heard::Reset) => {
+                        return Poll::Ready(Event::Ended(CloseReason::ClientReset));
+                    }
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await;
+        observe(seat, life, event);
+    }
+}
+
+/// Answers what can be answered truthfully.
+fn answer<W: Watch>(
+    carried: &mut Carried<W>,
+    waited: Duration,
+    house: &House,
+) -> ControlFlow<CloseReason> {
+    let Some(tracker) = carried.watch.tracker() else {
+        return Break(CloseReason::HeldTooLong);
+    };
+    let mut done = 0;
+    let mut verdict = Continue(());
+    for request in tracker.ahead(&carried.unsent) {
+        match request.map(|unsent| (unsent.request, unsent.end)) {
+            Ok((Request::Silent, end)) => done = end,
+            Ok((Request::Ordinary, end)) => {
+                done = end;
+                house.tally.refused.add(1);
+                let error = format!(
+                    "-LOADING switchmaster: no verified master for {} ms, command not executed\r\n",
+                    waited.as_millis()
+                );
+                carried.owed.extend_from_slice(error.as_bytes());
+            }
+            Ok((Request::Command(_), _)) | Err(_) => {
+                verdict = Break(CloseReason::HeldTooLong);
+                break;
+            }
+        }
+    }
+    carried.unsent.advance(done);
+    if carried.unsent.is_empty() {
+        carried.unsent = BytesMut::new();
+    }
+    verdict
+}
+
+/// Hands over what the client is owed, as far as it takes it.
+fn pay<W>(
+    carried: &mut Carried<W>,
+    cx: &mut Context<'_>,
+    house: &House,
+) -> ControlFlow<CloseReason> {
+    while !carried.owed.is_empty() {
+        match carried.client.poll_write(cx, &carried.owed) {
+            Poll::Ready(Ok(n)) => {
+                house.tally.bytes_down.add(n as u64);
+                carried.owed.advance(n);
+            }
+            Poll::Ready(Err(_)) => return Break(CloseReason::ClientReset),
+            Poll::Pending => return Continue(()),
+        }
+    }
+    carried.owed = BytesMut::new();
+    Continue(())
+}
+
+/// What came from a client.
+enum Heard {
+    Something,
+    End,
+    Reset,
+}
+
+fn listen<W>(carried: &mut Carried<W>, cx: &mut Context<'_>, house: &House) -> Poll<Heard> {
+    let mut buffer = house.buffer.borrow_mut();
+    carried
+        .client
+        .poll_read(cx, &mut buffer)
+        .map(|read| match read {
+            Ok(0) => Heard::End,
+            Ok(n) => {
+                carried.unsent.extend_from_slice(&buffer[..n]);
+                Heard::Something
+            }
+            Err(_) => Heard::Reset,
+        })
+}

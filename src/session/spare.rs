@@ -1,0 +1,81 @@
+//! Upstreams that a client left as it found them, kept a moment for the next client (`on_switch = "move"`).
+//!
+//! A client that connects for each request costs its master a connection each time; where the tracker is certain that nothing
+//! is left of a session on its upstream (no login, no database, no name, nothing under way), the next client may as well have it.
+//! It also keeps the proxy, which closes first, from leaving a port in TIME_WAIT for a minute after each of them.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::house::Claim;
+use crate::net::clock::Moment;
+use crate::net::socket::is_quiet;
+use crate::net::stream::Stream;
+use crate::topology::Generation;
+
+/// How long one is kept that nobody wants, and as long again at the most: a host where nobody connects holds none.
+pub(super) const SPARE_KEPT: Duration = Duration::from_secs(1);
+/// Most of one proxy entry on one worker.
+const MAX_SPARES: usize = 64;
+
+/// See the head of this file. The newest is used first, so that the rest grows old when fewer are needed.
+#[derive(Debug, Default)]
+pub(super) struct Spares(VecDeque<Spare>);
+
+#[derive(Debug)]
+pub(super) struct Spare {
+    // Dropped in this order: the claim says that there may be a socket.
+    upstream: Stream,
+    claim: Claim,
+    generation: Generation,
+    since: Moment,
+}
+
+impl Spares {
+    /// Keeps one, or gives it back when there are enough.
+    pub(super) fn keep(
+        &mut self,
+        now: Moment,
+        generation: Generation,
+        upstream: Stream,
+        claim: Claim,
+    ) -> Option<(Stream, Claim)> {
+        if self.0.len() >= MAX_SPARES {
+            return Some((upstream, claim));
+        }
+        self.0.push_back(Spare {
+            upstream,
+            claim,
+            generation,
+            since: now,
+        });
+        None
+    }
+
+    /// One of this generation whose master has neither closed it nor said anything; `useless` are to be dropped.
+    pub(super) fn take(
+        &mut self,
+        generation: Generation,
+        useless: &mut Vec<Spare>,
+    ) -> Option<(Stream, Claim)> {
+        while let Some(spare) = self.0.pop_back() {
+            if spare.generation == generation && is_quiet(&spare.upstream) {
+                return Some((spare.upstream, spare.claim));
+            }
+            useless.push(spare);
+        }
+        None
+    }
+
+    /// Those that are too old, to be dropped by the caller.
+    pub(super) fn expired(&mut self, now: Moment) -> Vec<Spare> {
+        let is_old = |spare: &Spare| now.since(spare.since) >= SPARE_KEPT;
+        let count = self.0.iter().take_while(|spare| is_old(spare)).count();
+        self.0.drain(..count).collect()
+    }
+
+    /// True when there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}

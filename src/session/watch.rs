@@ -1,0 +1,107 @@
+//! What a relay lets look at its bytes: nobody (`on_switch = "close"`), or the tracker (`"move"`). Chosen once a session, so
+//! that a session which is never moved pays nothing for it.
+
+use super::tracker::{Sight, Tracker};
+
+/// Sees each byte that is forwarded, once and in order; changes none.
+pub(super) trait Watch {
+    /// Whether a session of this kind can outlive its upstream.
+    const MOVES: bool;
+
+    /// These bytes were written to the master.
+    fn sent(&mut self, bytes: &[u8]);
+
+    /// These bytes were read from the master.
+    fn received(&mut self, bytes: &[u8]) -> Sight;
+
+    /// How many of these bytes may be written; fewer than there are when the session has to end before the next one.
+    fn allowed(&self, unwritten: &[u8]) -> usize;
+
+    /// The end, in these bytes, of the request that the master has only the beginning of.
+    fn rest_of_request(&self, unwritten: &[u8]) -> Option<usize>;
+
+    /// The session can be carried over to another upstream, as far as its bytes tell.
+    fn is_movable(&self) -> bool;
+
+    /// The upstream is as it was when it was new.
+    fn is_spotless(&self) -> bool;
+
+    /// What a new upstream has to be told, and what can be answered in a master's place.
+    fn tracker(&mut self) -> Option<&mut Tracker>;
+}
+
+/// Looks at nothing.
+#[derive(Debug)]
+pub(super) struct Blind;
+
+impl Watch for Blind {
+    const MOVES: bool = false;
+
+    #[inline]
+    fn sent(&mut self, _: &[u8]) {}
+
+    #[inline]
+    fn received(&mut self, _: &[u8]) -> Sight {
+        Sight::Nothing
+    }
+
+    #[inline]
+    fn allowed(&self, unwritten: &[u8]) -> usize {
+        unwritten.len()
+    }
+
+    fn rest_of_request(&self, _: &[u8]) -> Option<usize> {
+        None
+    }
+
+    fn is_movable(&self) -> bool {
+        false
+    }
+
+    fn is_spotless(&self) -> bool {
+        false
+    }
+
+    fn tracker(&mut self) -> Option<&mut Tracker> {
+        None
+    }
+}
+
+impl Watch for Tracker {
+    const MOVES: bool = true;
+
+    #[inline]
+    fn sent(&mut self, bytes: &[u8]) {
+        self.client_bytes(bytes);
+    }
+
+    #[inline]
+    fn received(&mut self, bytes: &[u8]) -> Sight {
+        self.master_bytes(bytes)
+    }
+
+    #[inline]
+    fn allowed(&self, unwritten: &[u8]) -> usize {
+        self.refuses(unwritten)
+            .map_or(unwritten.len(), |(at, _)| at)
+    }
+
+    fn rest_of_request(&self, unwritten: &[u8]) -> Option<usize> {
+        if self.retired().is_some() || self.at_request_boundary() {
+            return None;
+        }
+        self.outlook(unwritten).first
+    }
+
+    fn is_movable(&self) -> bool {
+        self.movable().is_ok()
+    }
+
+    fn is_spotless(&self) -> bool {
+        self.is_movable() && self.journal().is_empty()
+    }
+
+    fn tracker(&mut self) -> Option<&mut Tracker> {
+        Some(self)
+    }
+}
