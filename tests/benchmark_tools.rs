@@ -16,6 +16,7 @@ const REQUESTS: &str = "20000";
 /// What `scripts/bench` measures unless told otherwise.
 const PROGRAMS: &[&str] = &[
     "switchmaster",
+    "switchmaster-close",
     "floor",
     "haproxy",
     "haproxy-again",

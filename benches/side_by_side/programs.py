@@ -142,10 +142,16 @@ class Bench:
         self.children.remove(running)
 
 
-def switchmaster(bench, _program, port):
-    sentinels = ",".join(f"127.0.0.1:{port}" for port in bench.sentinel_ports)
-    return [bench.binaries["switchmaster"], "run", "--sentinel", sentinels, "--master", "mymaster", "--listen",
-            f"127.0.0.1:{port}"]
+def switchmaster(on_switch=None):
+    """As it is by default, or with this `on_switch`."""
+
+    def args(bench, _program, port):
+        sentinels = ",".join(f"127.0.0.1:{port}" for port in bench.sentinel_ports)
+        setting = ["env", f"SWITCHMASTER_FAILOVER_ON_SWITCH={on_switch}"] if on_switch else []
+        return [*setting, bench.binaries["switchmaster"], "run", "--sentinel", sentinels, "--master", "mymaster",
+                "--listen", f"127.0.0.1:{port}"]
+
+    return args
 
 
 def floor(bench, program, port):
@@ -190,7 +196,8 @@ def nginx(bench, program, port):
 PROGRAMS = {
     program.name: program
     for program in [
-        Program("switchmaster", "switchmaster", "127.0.0.1", switchmaster),
+        Program("switchmaster", "switchmaster", "127.0.0.1", switchmaster()),
+        Program("switchmaster-close", "switchmaster, on_switch = close", "127.0.0.1", switchmaster("close")),
         Program("floor", "bare floor", "127.0.0.2", floor),
         Program("haproxy", "HAProxy", "127.0.0.3", haproxy()),
         Program("haproxy-again", "HAProxy again", "127.0.0.4", haproxy()),

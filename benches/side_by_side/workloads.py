@@ -66,7 +66,8 @@ class Target:
 ALL = tuple(workload.name for workload in WORKLOADS)
 TARGETS = [
     Target("cpu_us", ("get50", "set50"), 0.95, 0.88),
-    Target("cpu_us", ("get50p16", "set50p16"), 0.95, 0.92),
+    # What the tracker of sessions that can be moved costs for each request shows most here.
+    Target("cpu_us", ("get50p16", "set50p16"), 1.00, 0.92),
     Target("cpu_us", ("get16k", "set16k"), 0.75, None),
     Target("cpu_us", ("get1m", "set1m"), 0.80, None),
     Target("cpu_us", ("churn",), 0.90, 0.60),

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::future::Either;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::afloat::{fail_fast, linger};
@@ -39,41 +40,46 @@ const LEFT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const IN_LINE_GRACE: Duration = Duration::from_secs(1);
 
 /// The whole life of one client; never takes longer to end than [`farewell`]'s limits.
-pub(crate) async fn run(seat: Seat, client: Stream) {
+pub(crate) fn run(seat: Seat, client: Stream) -> impl Future<Output = ()> {
     match seat.house.config.on_switch {
-        OnSwitch::Close => serve(seat, Carried::new(client, Blind)).await,
+        OnSwitch::Close => Either::Left(serve(seat, Carried::new(client, Blind))),
         OnSwitch::Move => {
             let rules = Rules {
                 login: false,
                 replay_auth: seat.house.config.replay_auth,
             };
-            serve(seat, Carried::new(client, Tracker::new(rules))).await;
+            Either::Right(serve(seat, Carried::new(client, Tracker::new(rules))))
         }
     }
 }
 
-async fn serve<W: Watch>(mut seat: Seat, mut carried: Carried<W>) {
-    seat.sit().await;
-    let mut life = Life::new(now(), W::MOVES);
-    observe(&seat, &mut life, Event::Looked);
-    let reason = loop {
-        // What is off the hot path is larger than the relay: in boxes, so that an idle session does not pay for it.
-        match life.stage {
-            Stage::Waiting | Stage::Dialing(_) | Stage::Live(_) => {
-                if let Some(connected) = Box::pin(connect(&mut seat, &mut life, &mut carried)).await
-                {
-                    live(&mut seat, &mut life, connected, &mut carried).await;
+// No `async fn`s: those keep room for what they were called with beside what they make of it, which
+// would be half as much memory again for each idle session.
+fn serve<W: Watch>(mut seat: Seat, mut carried: Carried<W>) -> impl Future<Output = ()> {
+    async move {
+        seat.sit().await;
+        let mut life = Life::new(now(), W::MOVES);
+        observe(&seat, &mut life, Event::Looked);
+        let reason = loop {
+            // What is off the hot path is larger than the relay: in boxes, so that an idle session does not pay for it.
+            match life.stage {
+                Stage::Waiting | Stage::Dialing(_) | Stage::Live(_) => {
+                    if let Some(connected) =
+                        Box::pin(connect(&mut seat, &mut life, &mut carried)).await
+                    {
+                        live(&mut seat, &mut life, connected, &mut carried).await;
+                    }
                 }
+                Stage::Detached => Box::pin(linger(&mut seat, &mut life, &mut carried)).await,
+                Stage::Failing => Box::pin(fail_fast(&mut seat, &mut life, &mut carried)).await,
+                Stage::Closing(reason) => break reason,
             }
-            Stage::Detached => Box::pin(linger(&mut seat, &mut life, &mut carried)).await,
-            Stage::Failing => Box::pin(fail_fast(&mut seat, &mut life, &mut carried)).await,
-            Stage::Closing(reason) => break reason,
+        };
+        seat.close(reason);
+        if reason != CloseReason::ClientReset {
+            let Carried { client, owed, .. } = carried;
+            Box::pin(farewell(&mut seat, client, owed)).await;
         }
-    };
-    seat.close(reason);
-    if reason != CloseReason::ClientReset {
-        let Carried { client, owed, .. } = carried;
-        Box::pin(farewell(&mut seat, client, owed)).await;
     }
 }
 

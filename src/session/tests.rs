@@ -371,8 +371,8 @@ fn a_line_counts_what_happened_for_its_own_reason() {
 
 #[tokio::test]
 async fn an_idle_session_is_small() {
-    /// Bytes of a session's task, sockets' own memory apart: ten thousand idle ones are to fit in 13 MB.
-    const SESSION_LIMIT: usize = 1280;
+    /// Bytes of a session's task, sockets' own memory apart: ten thousand idle ones are to fit in 8 MB.
+    const SESSION_LIMIT: usize = 768;
 
     let house = house();
     let (client, _peer) = UnixStream::pair().expect("pair");

@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use switchmaster::demo::wire::{Conn, Value};
@@ -370,4 +371,65 @@ fn row_34_another_password_on_the_new_master_closes_and_says_so() {
         );
     }
     assert_eq!(proxy.events(mark, "replay_failed").len(), 1, "no loop");
+}
+
+#[test]
+fn redis_benchmark_does_not_notice_planned_failovers() {
+    let servers = Topology::start();
+    let proxy = moving(&servers);
+    // It ends with an error when a connection is closed, and says so when a reply is one.
+    let mut loads: Vec<Load> = ["1", "16"]
+        .map(|pipeline| Load::start(proxy.addr().port(), pipeline))
+        .into();
+    for sentinel in [0, 1, 2] {
+        let mark = proxy.mark();
+        let switch = servers.fail_over(sentinel);
+        let switched = follows(&proxy, mark, switch);
+        assert_eq!(switched.number("cut"), 0.0, "{}", switched.fields);
+        wait_until("the load to reach the new master", FOLLOW, || {
+            proxy.sockets_to(switch.new) >= 2 * LOAD_CONNECTIONS
+        });
+        servers.ready_again(switch);
+    }
+    for load in &mut loads {
+        load.assert_undisturbed();
+    }
+}
+
+const LOAD_CONNECTIONS: usize = 20;
+
+/// `redis-benchmark` that goes on until it is ended, with less of the processor than the servers.
+struct Load(Child);
+
+impl Load {
+    fn start(port: u16, pipeline: &str) -> Self {
+        let child = Command::new("nice")
+            .args(["-n", "15", "redis-benchmark", "-p", &port.to_string()])
+            .args(["-c", &LOAD_CONNECTIONS.to_string(), "-P", pipeline])
+            .args(["-t", "set,get", "-l", "-q", "-n", "100000"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|e| panic!("redis-benchmark: {e}: apt-get install redis-tools"));
+        Self(child)
+    }
+
+    fn assert_undisturbed(&mut self) {
+        let ended = self.0.try_wait().expect("a child of this process");
+        drop(self.0.kill());
+        let mut said = String::new();
+        let stderr = self.0.stderr.as_mut().expect("asked for above");
+        stderr.read_to_string(&mut said).expect("text");
+        assert!(ended.is_none(), "it ended: {ended:?}: {said}");
+        let errors: Vec<&str> = said.lines().filter(|l| l.contains("rror")).collect();
+        assert!(errors.is_empty(), "{errors:?}");
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        // It may have ended already, which is as good.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
 }
