@@ -250,7 +250,7 @@ impl World {
                 Action::Tell(tale) => self.told.push(word(&tale).to_owned()),
                 Action::Follow(addr) => self.successor = Some(addr),
                 Action::Unfollow => self.successor = None,
-                Action::AskAll | Action::CheckMaster => {}
+                Action::AskAll | Action::CheckMaster | Action::Prove(_) => {}
             }
         }
     }
@@ -380,7 +380,8 @@ impl World {
             ["successor", addr, role] => {
                 let asked = self.successor.clone().filter(|s| *s == node(addr));
                 let asked = asked.ok_or("not asked")?;
-                self.steward.successor_said(now, &asked, &report(role)?);
+                self.steward
+                    .successor_said(now, now, &asked, &report(role)?);
                 self.act();
             }
             ["doubt"] => {

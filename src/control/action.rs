@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::net::addr::{NodeAddr, SentinelAddr};
+use crate::net::clock::Moment;
 use crate::topology::decide::{Candidate, Census};
 use crate::topology::observation::{Hint, RoleReport};
 use crate::topology::{Epoch, Generation, HoldCause, MasterAddr, State};
@@ -21,6 +22,8 @@ pub enum Action {
     /// Ask this announced successor for its role again and again; drop any earlier one. Answer with
     /// [`Steward::successor_said`](super::steward::Steward::successor_said).
     Follow(NodeAddr),
+    /// The announced successor, asked at this moment, still was a replica: what was replied before is true.
+    Prove(Moment),
     /// Ask the announced successor no longer.
     Unfollow,
     /// Publish this.

@@ -32,7 +32,7 @@ use self::link::{Dialled, MasterLink};
 use self::steward::Steward;
 use self::succession::Successor;
 use crate::net::addr::{HostPort, NodeAddr};
-use crate::net::clock::now;
+use crate::net::clock::{Moment, now};
 use crate::net::resolver::Resolver;
 use crate::sentinel::Credentials;
 use crate::sentinel::client::{Dial, RoleLink};
@@ -107,8 +107,8 @@ pub async fn run(entry: Entry, tasks: TaskTracker, end: CancellationToken) {
 pub(crate) enum Answer {
     Said(MasterAddr, Option<SocketAddr>, RoleReport),
     Gone(MasterAddr, String),
-    /// The announced successor's answer.
-    Successor(NodeAddr, RoleReport),
+    /// The announced successor's answer, and when it was asked.
+    Successor(NodeAddr, Moment, RoleReport),
 }
 
 type ProbeTask = Pin<Box<dyn Future<Output = Probed> + Send>>;
@@ -173,8 +173,8 @@ impl Control {
                 Input::Answer(Answer::Said(addr, at, report)) => {
                     self.steward.master_said(now(), &addr, at, &report);
                 }
-                Input::Answer(Answer::Successor(addr, report)) => {
-                    self.steward.successor_said(now(), &addr, &report);
+                Input::Answer(Answer::Successor(addr, asked, report)) => {
+                    self.steward.successor_said(now(), asked, &addr, &report);
                 }
                 Input::Answer(Answer::Gone(addr, why)) => {
                     tales::master_gone(&self.entry, &addr, &why);
@@ -245,6 +245,7 @@ impl Control {
                 Action::StopProbe => self.probe = None,
                 Action::Watch(addr) => self.watch(addr),
                 Action::Follow(addr) => self.follow(addr),
+                Action::Prove(asked) => self.entry.publisher.prove(asked),
                 Action::Unfollow => self.successor = None,
                 Action::Tell(Tale::Switched(swap)) => {
                     // Two swaps in a row: the first is reported as it is, its sockets go with the second's.

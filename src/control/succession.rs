@@ -11,6 +11,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::{Answer, link};
 use crate::net::addr::NodeAddr;
+use crate::net::clock::now;
 use crate::sentinel::client::Dial;
 use crate::topology::observation::RoleReport;
 
@@ -41,9 +42,10 @@ impl Successor {
 
 async fn ask_on(addr: NodeAddr, dial: Dial, answers: mpsc::Sender<Answer>) {
     loop {
+        let mut asked = now();
         let mut dialled = link::ask(&addr.0, &dial).await;
         loop {
-            let answer = Answer::Successor(addr.clone(), dialled.report.clone());
+            let answer = Answer::Successor(addr.clone(), asked, dialled.report.clone());
             if answers.send(answer).await.is_err() {
                 return;
             }
@@ -52,6 +54,7 @@ async fn ask_on(addr: NodeAddr, dial: Dial, answers: mpsc::Sender<Answer>) {
                 _ => ROLE_EVERY,
             })
             .await;
+            asked = now();
             match &mut dialled.link {
                 Some(link) if !link.is_closed() => dialled.report = link.role().await,
                 _ => break,

@@ -17,12 +17,17 @@ use super::close::CloseReason;
 use super::house::House;
 use super::tracker::Sight;
 use super::watch::Watch;
+use crate::net::clock::{Moment, now};
 use crate::net::socket::read_closed;
 use crate::net::stream::Stream;
 use crate::topology::publish::{Leave, Pass};
 
 /// Reads of one direction before the other sessions of the worker have their turn: 256 KiB.
 const ROUNDS_PER_POLL: usize = 8;
+/// How often it is looked whether a reply that was read during an announced promotion came before it.
+const PROOF_EVERY: Duration = Duration::from_millis(5);
+/// Most bytes of such replies that are kept back; then the upstream is not read any more.
+const UNPROVEN_MAX: usize = 32 * 1024;
 /// After the upstream has closed: longest silence of a client before its direction is given up, too.
 const SILENCE_AFTER_UPSTREAM_END: Duration = Duration::from_secs(1);
 
@@ -79,6 +84,10 @@ pub(super) struct Relay<'a, W> {
     doubted: bool,
     /// Why this session will have ended once both directions have.
     reason: Option<CloseReason>,
+    /// When the last of what is owed was read while a promotion was announced: handed over once that turns out to have been
+    /// before the promotion, and never otherwise.
+    unproven: Option<Moment>,
+    proof: Option<Pin<Box<Sleep>>>,
     /// The client sent something since the silence was last measured.
     spoke: bool,
     silence: Option<Pin<Box<Sleep>>>,
@@ -96,6 +105,8 @@ impl<'a, W: Watch> Relay<'a, W> {
             keeps: false,
             doubted: false,
             reason: None,
+            unproven: None,
+            proof: None,
             spoke: false,
             silence: None,
         }
@@ -103,6 +114,10 @@ impl<'a, W: Watch> Relay<'a, W> {
 
     /// The upstream, and whether it is as good as new.
     pub(super) fn into_upstream(self) -> (Stream, bool) {
+        if self.unproven.is_some() {
+            // What it says may never have been: nobody hears it, and the session ends without it.
+            self.carried.owed = BytesMut::new();
+        }
         let spotless = self.can_part() && self.carried.watch.is_spotless();
         (self.upstream, spotless)
     }
@@ -113,6 +128,7 @@ impl<'a, W: Watch> Relay<'a, W> {
             && self.up == Flow::Open
             && self.down == Flow::Open
             && self.reason.is_none()
+            && self.unproven.is_none()
             && self.carried.watch.is_movable()
     }
 
@@ -296,7 +312,11 @@ impl<'a, W: Watch> Relay<'a, W> {
 
     fn pump_down(&mut self, cx: &mut Context<'_>, house: &House) -> ControlFlow<CloseReason> {
         for _ in 0..ROUNDS_PER_POLL {
-            if !self.carried.owed.is_empty() {
+            let proven = self.poll_proof(cx, house).is_ready();
+            if !proven && self.carried.owed.len() >= UNPROVEN_MAX {
+                return Continue(());
+            }
+            if proven && !self.carried.owed.is_empty() {
                 match self.carried.client.poll_write(cx, &self.carried.owed) {
                     Poll::Ready(Ok(n)) => {
                         house.tally.bytes_down.add(n as u64);
@@ -313,6 +333,7 @@ impl<'a, W: Watch> Relay<'a, W> {
                         return Continue(());
                     }
                 }
+                Flow::Ending if !proven => return Continue(()),
                 Flow::Ending => match self.carried.client.poll_shutdown(cx) {
                     Poll::Ready(Ok(())) => self.down = Flow::Ended,
                     Poll::Ready(Err(_)) => return Break(CloseReason::ClientReset),
@@ -333,12 +354,18 @@ impl<'a, W: Watch> Relay<'a, W> {
     ) -> ControlFlow<CloseReason, Poll<()>> {
         // A reply of a generation whose successor is a master must not be read: its write may be undone by the
         // successor, and handing it over would call it acknowledged.
-        match house.gate().leave_to_read(self.pass) {
-            Leave::Open => {}
+        let drains = match house.gate().leave_to_read(self.pass) {
+            Leave::Open => false,
+            Leave::Draining => true,
             // The bell rings when that changes.
-            Leave::Held | Leave::Draining => return Continue(Poll::Pending),
+            Leave::Held => return Continue(Poll::Pending),
             Leave::Passed => return Break(CloseReason::Switched),
-        }
+        };
+        let unanswered = if drains {
+            self.carried.watch.unanswered()
+        } else {
+            None
+        };
         let mut buffer = house.buffer.borrow_mut();
         match self.upstream.poll_read(cx, &mut buffer) {
             Poll::Pending => return Continue(Poll::Pending),
@@ -364,10 +391,20 @@ impl<'a, W: Watch> Relay<'a, W> {
                 {
                     house.doubt();
                 }
-                let sent = match self.carried.client.poll_write(cx, &buffer[..n]) {
-                    Poll::Ready(Ok(sent)) => sent,
-                    Poll::Pending => 0,
-                    Poll::Ready(Err(_)) => return Break(CloseReason::ClientReset),
+                // The middle of a reply acknowledges nothing.
+                let ends_none =
+                    unanswered.is_some() && unanswered == self.carried.watch.unanswered();
+                if drains && !ends_none {
+                    self.unproven = Some(now());
+                }
+                let sent = if self.unproven.is_some() {
+                    0
+                } else {
+                    match self.carried.client.poll_write(cx, &buffer[..n]) {
+                        Poll::Ready(Ok(sent)) => sent,
+                        Poll::Pending => 0,
+                        Poll::Ready(Err(_)) => return Break(CloseReason::ClientReset),
+                    }
                 };
                 house.tally.bytes_down.add(sent as u64);
                 if sent < n {
@@ -376,6 +413,40 @@ impl<'a, W: Watch> Relay<'a, W> {
             }
         }
         Continue(Poll::Ready(()))
+    }
+
+    /// Ready when what is owed may be handed over.
+    #[inline]
+    fn poll_proof(&mut self, cx: &mut Context<'_>, house: &House) -> Poll<()> {
+        match self.unproven {
+            None => Poll::Ready(()),
+            Some(read) => self.prove(read, cx, house),
+        }
+    }
+
+    #[cold]
+    fn prove(&mut self, read: Moment, cx: &mut Context<'_>, house: &House) -> Poll<()> {
+        let leave = house.gate().leave_to_read(self.pass);
+        // The hold ended, and the master is the same.
+        if leave == Leave::Open || house.gate().is_proven(read) {
+            self.unproven = None;
+            self.proof = None;
+            return Poll::Ready(());
+        }
+        // Sealed: the bell rings when that changes.
+        if leave == Leave::Draining {
+            let look = || Box::pin(sleep(PROOF_EVERY));
+            while self
+                .proof
+                .get_or_insert_with(look)
+                .as_mut()
+                .poll(cx)
+                .is_ready()
+            {
+                self.proof = None;
+            }
+        }
+        Poll::Pending
     }
 
     /// Asks the fence.

@@ -14,6 +14,9 @@ pub(super) trait Watch {
     /// These bytes were read from the master.
     fn received(&mut self, bytes: &[u8]) -> Sight;
 
+    /// Requests without a reply, where that is known.
+    fn unanswered(&self) -> Option<u32>;
+
     /// How many of these bytes may be written; fewer than there are when the session has to end before the next one.
     fn allowed(&self, unwritten: &[u8]) -> usize;
 
@@ -43,6 +46,10 @@ impl Watch for Blind {
     #[inline]
     fn received(&mut self, _: &[u8]) -> Sight {
         Sight::Nothing
+    }
+
+    fn unanswered(&self) -> Option<u32> {
+        None
     }
 
     #[inline]
@@ -78,6 +85,10 @@ impl Watch for Tracker {
     #[inline]
     fn received(&mut self, bytes: &[u8]) -> Sight {
         self.master_bytes(bytes)
+    }
+
+    fn unanswered(&self) -> Option<u32> {
+        self.retired().is_none().then(|| self.in_flight())
     }
 
     #[inline]

@@ -170,6 +170,11 @@ impl State {
         let mode = match self.phase {
             Phase::Serving => publish::OPEN,
             Phase::Held { sealed: true, .. } => publish::SEALED,
+            // Who was named by a Sentinel has been promoted.
+            Phase::Held {
+                cause: HoldCause::Switching,
+                ..
+            } => publish::SEALED,
             Phase::Held {
                 cause: HoldCause::Announced,
                 ..

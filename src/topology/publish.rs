@@ -36,6 +36,8 @@ const MODE: u64 = (1 << MODE_BITS) - 1;
 pub struct Gate {
     word: AtomicU64,
     valid_until: AtomicU64,
+    /// When the announced successor was last asked and still was a replica.
+    proven_until: AtomicU64,
 }
 
 /// What a session must hold to write to the upstream of one generation: the word of that generation, open.
@@ -88,17 +90,25 @@ impl Gate {
         }
     }
 
-    /// May a session with this pass read replies of its upstream now? Costs no clock reading.
+    /// May a session with this pass read replies of its upstream now? Costs no clock reading. `Draining`: it may, and
+    /// hand over what it read when [`is_proven`](Self::is_proven) says so.
     #[inline]
     pub fn leave_to_read(&self, pass: Pass) -> Leave {
         let word = self.word.load(Ordering::Acquire);
         if word >> MODE_BITS != pass.0 >> MODE_BITS {
-            Leave::Passed
-        } else if word & MODE == SEALED {
-            Leave::Held
-        } else {
-            Leave::Open
+            return Leave::Passed;
         }
+        match word & MODE {
+            SEALED => Leave::Held,
+            DRAINING => Leave::Draining,
+            _ => Leave::Open,
+        }
+    }
+
+    /// The announced successor was still a replica after this moment: what the old master had replied by then was no reply
+    /// of one that has been replaced.
+    pub fn is_proven(&self, read: Moment) -> bool {
+        self.proven_until.load(Ordering::Acquire) >= read.as_nanos()
     }
 }
 
@@ -154,6 +164,7 @@ pub fn channel(initial: State, workers: usize) -> (Publisher, Reader, Vec<Subscr
         gate: Gate {
             word: AtomicU64::new(initial.word()),
             valid_until: AtomicU64::new(0),
+            proven_until: AtomicU64::new(0),
         },
         state: ArcSwap::from_pointee(initial),
         doubt: Notify::new(),
@@ -211,6 +222,14 @@ impl Publisher {
         if before <= at.as_nanos() && until > at {
             self.ring();
         }
+    }
+
+    /// The announced successor, asked at this moment, said that it is a replica. Wakes nobody: who has something to hand
+    /// over looks by itself.
+    pub fn prove(&mut self, asked: Moment) {
+        let gate = &self.shared.gate;
+        gate.proven_until
+            .fetch_max(asked.as_nanos(), Ordering::AcqRel);
     }
 
     /// What is published now.
@@ -331,7 +350,7 @@ mod tests {
         publisher.extend(now() + Duration::from_secs(60));
         assert_eq!(reader.gate().leave(pass), Leave::Open);
         let held = Phase::Held {
-            cause: HoldCause::Switching,
+            cause: HoldCause::MasterUnreachable,
             since: now(),
             sealed: false,
         };

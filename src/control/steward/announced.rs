@@ -67,12 +67,21 @@ impl Announcement {
 }
 
 impl Steward {
-    /// The announced successor was asked for its role.
-    pub fn successor_said(&mut self, now: Moment, addr: &NodeAddr, report: &RoleReport) {
+    /// The announced successor was asked for its role at `asked`, and this is its answer.
+    pub fn successor_said(
+        &mut self,
+        now: Moment,
+        asked: Moment,
+        addr: &NodeAddr,
+        report: &RoleReport,
+    ) {
         let Some(announced) = self.announced.as_mut().filter(|a| a.successor == *addr) else {
             return;
         };
         announced.successor_said(report);
+        if *report == RoleReport::Replica {
+            self.actions.push_back(Action::Prove(asked));
+        }
         self.settle_publication(now);
     }
 

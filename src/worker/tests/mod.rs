@@ -114,7 +114,7 @@ impl Rig {
     fn hold(&mut self) {
         let mut state = State::clone(&self.publisher.state());
         state.phase = Phase::Held {
-            cause: HoldCause::Switching,
+            cause: HoldCause::MasterUnreachable,
             since: now(),
             sealed: false,
         };

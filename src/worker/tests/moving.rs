@@ -122,6 +122,13 @@ fn half_a_request_whose_rest_is_here_is_finished_while_a_switch_is_only_announce
     assert_eq!(read(&mut old, tail.len()), tail);
     assert_silent(&mut old);
     old.write_all(PONG).expect("write");
+    let soon = Some(Duration::from_millis(10));
+    client.set_read_timeout(soon).expect("timeout");
+    wait_until("proof", || {
+        rig.publisher.prove(now());
+        client.peek(&mut [0; 8]).is_ok_and(|n| n == PONG.len())
+    });
+    client.set_read_timeout(Some(PATIENCE)).expect("timeout");
     assert_eq!(read(&mut client, PONG.len()), PONG);
     rig.serve(2, &second);
     let mut new = accept(&second);
@@ -222,4 +229,66 @@ fn one_that_closes_with_a_reply_on_its_way_leaves_no_spare() {
     let mut next = rig.connect();
     let mut second = accept(&master);
     exchange(&mut next, &mut second, PING, PONG);
+}
+
+#[test]
+fn a_reply_read_while_a_promotion_is_announced_waits_for_proof_that_it_came_before() {
+    let (first, second) = (upstream(), upstream());
+    let mut rig = moving(&first);
+    let (mut told, mut untold) = (rig.connect(), rig.connect());
+    let (mut one, mut other) = (accept(&first), accept(&first));
+    told.write_all(PING).expect("write");
+    assert_eq!(read(&mut one, PING.len()), PING);
+    untold.write_all(PING).expect("write");
+    assert_eq!(read(&mut other, PING.len()), PING);
+    rig.announce();
+    one.write_all(PONG).expect("write");
+    assert_silent(&mut told);
+    // The successor was asked after that and still was a replica.
+    rig.publisher.prove(now());
+    assert_eq!(read(&mut told, PONG.len()), PONG);
+    // Of this one nobody can say so any more.
+    other.write_all(PONG).expect("write");
+    assert_silent(&mut untold);
+    rig.serve(2, &second);
+    assert_eq!(read_to_end(&mut untold), b"", "and not a reply");
+    rig.wait_closed(CloseReason::Switched, 1);
+    let mut new = {
+        told.write_all(PING).expect("write");
+        accept(&second)
+    };
+    assert_eq!(read(&mut new, PING.len()), PING);
+}
+
+#[test]
+fn a_reply_read_while_a_promotion_is_announced_is_handed_over_when_it_comes_to_nothing() {
+    let first = upstream();
+    let mut rig = moving(&first);
+    let mut client = rig.connect();
+    let mut master = accept(&first);
+    client.write_all(PING).expect("write");
+    assert_eq!(read(&mut master, PING.len()), PING);
+    rig.announce();
+    master.write_all(PONG).expect("write");
+    assert_silent(&mut client);
+    rig.release();
+    assert_eq!(read(&mut client, PONG.len()), PONG);
+    exchange(&mut client, &mut master, PING, PONG);
+}
+
+#[test]
+fn the_middle_of_a_reply_needs_no_proof() {
+    let first = upstream();
+    let mut rig = moving(&first);
+    let mut client = rig.connect();
+    let mut master = accept(&first);
+    client.write_all(PING).expect("write");
+    assert_eq!(read(&mut master, PING.len()), PING);
+    rig.announce();
+    master.write_all(b"$10\r\nhello").expect("write");
+    assert_eq!(read(&mut client, 10), b"$10\r\nhello");
+    master.write_all(b"world\r\n").expect("write");
+    assert_silent(&mut client);
+    rig.publisher.prove(now());
+    assert_eq!(read(&mut client, 7), b"world\r\n");
 }

@@ -367,6 +367,8 @@ impl Proxy {
                         self.state = state;
                     }
                 }
+                // What the data plane makes of it is not simulated.
+                Action::Prove(_) => {}
                 Action::AskAll => {
                     for link in 0..self.links.len() {
                         self.want(net, link, Asked::OnDoubt, net.now);

@@ -174,7 +174,7 @@ impl Proxy {
         self.checked_input(
             net,
             |checker| checker.successor_said(report),
-            |steward, now| steward.successor_said(now, &node(n), report),
+            |steward, now| steward.successor_said(now, now, &node(n), report),
         );
         self.wait(net, COALESCE, Wait::Succeeds(serial, n));
     }
