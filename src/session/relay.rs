@@ -256,7 +256,12 @@ impl<'a, W: Watch> Relay<'a, W> {
             Poll::Ready(Ok(n)) => {
                 self.spoke = true;
                 let allowed = self.carried.watch.allowed(&buffer[..n]);
-                let sent = if allowed > 0 && self.may_write(house)? {
+                let may_write = if allowed > 0 {
+                    self.may_write(house)
+                } else {
+                    Continue(false)
+                };
+                let sent = if may_write == Continue(true) {
                     match self.upstream.poll_write(cx, &buffer[..allowed]) {
                         Poll::Ready(Ok(sent)) => sent,
                         Poll::Pending => 0,
@@ -273,6 +278,8 @@ impl<'a, W: Watch> Relay<'a, W> {
                 if sent < n && self.up == Flow::Open {
                     self.carried.unsent.extend_from_slice(&buffer[sent..n]);
                 }
+                // Only now: a session that outlives this upstream must not lose what was read.
+                may_write?;
             }
         }
         Continue(Poll::Ready(()))
@@ -494,5 +501,47 @@ fn took(spill: &mut BytesMut, n: usize) {
     if spill.is_empty() {
         // Gives the memory back: an idle session owns no buffer.
         *spill = BytesMut::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
+
+    use super::super::tests::{G1, G2, HOLD, house_of, serving};
+    use super::super::tracker::{Rules, Tracker};
+    use super::*;
+    use crate::net::clock::now;
+    use crate::topology::publish::Reader;
+
+    #[tokio::test]
+    async fn what_was_read_in_the_instant_of_a_swap_is_kept_for_the_next_master() {
+        const REQUEST: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+        let (mut publisher, house) = house_of();
+        publisher.publish(serving(G1));
+        publisher.extend(now() + HOLD);
+        let (client, mut application) = UnixStream::pair().expect("pair");
+        let (upstream, _master) = UnixStream::pair().expect("pair");
+        let rules = Rules {
+            login: false,
+            replay_auth: true,
+        };
+        let mut carried = Carried::new(Stream::Unix(client), Tracker::new(rules));
+        let pass = Reader::pass(&serving(G1));
+        let mut relay = Relay::new(&mut carried, Stream::Unix(upstream), pass);
+        application.write_all(REQUEST).await.expect("write");
+        // Behind the look at the fence with which each turn begins, as another thread may do it.
+        publisher.publish(serving(G2));
+        let over = poll_fn(|cx| match relay.read_client(cx, &house) {
+            Continue(Poll::Pending) => Poll::Pending,
+            over => Poll::Ready(over),
+        })
+        .await;
+        assert_eq!(over, Break(CloseReason::Switched));
+        assert!(relay.can_part());
+        assert_eq!(carried.unsent, REQUEST);
     }
 }

@@ -13,9 +13,9 @@ use crate::net::stream::Stream;
 use crate::topology::MasterAddr;
 use crate::topology::publish::{Publisher, Reader, channel};
 
-const G1: Generation = Generation(1);
-const G2: Generation = Generation(2);
-const HOLD: Duration = Duration::from_secs(10);
+pub(super) const G1: Generation = Generation(1);
+pub(super) const G2: Generation = Generation(2);
+pub(super) const HOLD: Duration = Duration::from_secs(10);
 
 fn at(seconds: u64) -> Moment {
     Moment::from_nanos(0) + Duration::from_secs(seconds)
@@ -46,7 +46,7 @@ fn life(stage: Stage) -> Life {
     }
 }
 
-fn house_of() -> (Publisher, Rc<House>) {
+pub(super) fn house_of() -> (Publisher, Rc<House>) {
     let (publisher, reader, mut subscriptions) = channel(State::initial(HOLD), 1);
     let house = House::new(
         "main".into(),
@@ -64,7 +64,7 @@ fn house() -> Rc<House> {
     house_of().1
 }
 
-fn serving(generation: Generation) -> State {
+pub(super) fn serving(generation: Generation) -> State {
     State {
         generation,
         phase: Phase::Serving,
