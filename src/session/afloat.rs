@@ -27,19 +27,24 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// Until the client speaks or leaves. What it is owed from before is paid meanwhile.
 pub(super) async fn linger<W: Watch>(seat: &mut Seat, life: &mut Life, carried: &mut Carried<W>) {
+    let spoke = if std::mem::take(&mut carried.kept_waiting) {
+        Event::SpokeBefore
+    } else {
+        Event::Spoke
+    };
     while life.stage == Stage::Detached {
         let event = poll_fn(|cx| {
             if seat.has_turned() {
                 return Poll::Ready(Event::Looked);
             }
             if !carried.unsent.is_empty() {
-                return Poll::Ready(Event::Spoke);
+                return Poll::Ready(spoke);
             }
             if let Break(reason) = pay(carried, cx, &seat.house) {
                 return Poll::Ready(Event::Ended(reason));
             }
             match listen(carried, cx, &seat.house) {
-                Poll::Ready(Heard::Something) => Poll::Ready(Event::Spoke),
+                Poll::Ready(Heard::Something) => Poll::Ready(spoke),
                 Poll::Ready(Heard::End) => Poll::Ready(Event::ClientLeft),
                 Poll::Ready(Heard::Reset) => Poll::Ready(Event::Ended(CloseReason::ClientReset)),
                 Poll::Pending => Poll::Pending,

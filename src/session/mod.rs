@@ -120,6 +120,8 @@ enum Event {
     Parted,
     /// A client without an upstream wants something.
     Spoke,
+    /// It has wanted it since before its upstream was lost, and may have given up meanwhile.
+    SpokeBefore,
     /// `max_held` clients are waiting already.
     WaitRefused,
     /// The client closed before it was served.
@@ -216,10 +218,10 @@ impl Life {
             }
             (Stage::Dialing(_), Event::LineTooLong) => self.fail(outlook, CloseReason::DialFailed),
             (Stage::Dialing(g), _) => Stage::Dialing(g),
-            (Stage::Detached, Event::Spoke) => {
+            (Stage::Detached, Event::Spoke | Event::SpokeBefore) => {
                 self.since = now;
                 self.first_failure = None;
-                self.kept_waiting = false;
+                self.kept_waiting = event == Event::SpokeBefore;
                 self.wait(outlook, now)
             }
             (Stage::Detached, _) => Stage::Detached,

@@ -18,7 +18,7 @@ use super::house::House;
 use super::tracker::Sight;
 use super::watch::Watch;
 use crate::net::clock::{Moment, now};
-use crate::net::socket::read_closed;
+use crate::net::socket::{is_quiet, read_closed};
 use crate::net::stream::Stream;
 use crate::topology::publish::{Leave, Pass};
 
@@ -52,6 +52,8 @@ pub(super) struct Carried<W> {
     pub(super) watch: W,
     /// Read from the client and written to no master; begins at a request.
     pub(super) unsent: BytesMut,
+    /// The client said something that its last master was not to hear, and has waited since.
+    pub(super) kept_waiting: bool,
     /// Replies that were read and not yet taken by the client.
     pub(super) owed: BytesMut,
 }
@@ -63,6 +65,7 @@ impl<W> Carried<W> {
             client,
             watch,
             unsent: BytesMut::new(),
+            kept_waiting: false,
             owed: BytesMut::new(),
         }
     }
@@ -139,6 +142,19 @@ impl<'a, W: Watch> Relay<'a, W> {
             Poll::Pending | Poll::Ready(Ok(0) | Err(_)) => true,
             Poll::Ready(Ok(_)) => false,
         }
+    }
+
+    /// To be called when the upstream is lost and the session goes on. `Break`: its client has closed since it was kept
+    /// waiting, and what it said must not run any more.
+    pub(super) fn part(&mut self) -> ControlFlow<CloseReason> {
+        let client = &self.carried.client;
+        // What was withheld is for the most part not even read.
+        self.carried.kept_waiting =
+            !self.carried.unsent.is_empty() || (self.withheld && !is_quiet(client));
+        if self.carried.kept_waiting && read_closed(client) {
+            return Break(CloseReason::ClientLeftWaiting);
+        }
+        Continue(())
     }
 
     /// To be called when the bell rang: begins or ends withholding.

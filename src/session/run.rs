@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::ops::ControlFlow::{Break, Continue};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -434,7 +435,7 @@ pub(super) async fn live<W: Watch>(
     drop(claim);
 }
 
-/// A session that goes on without its upstream must have heard all that it said.
+/// A session that goes on without its upstream must have heard all that it said, and have a client.
 fn part_or_close<W: Watch>(
     seat: &Seat,
     life: &mut Life,
@@ -442,10 +443,16 @@ fn part_or_close<W: Watch>(
     cx: &mut Context<'_>,
     stage: Stage,
 ) -> Stage {
-    if stage == Stage::Detached && !relay.is_read_out(cx, &seat.house) {
+    if stage != Stage::Detached {
+        return stage;
+    }
+    if !relay.is_read_out(cx, &seat.house) {
         return observe(seat, life, Event::Ended(CloseReason::Switched));
     }
-    stage
+    match relay.part() {
+        Continue(()) => stage,
+        Break(reason) => observe(seat, life, Event::Ended(reason)),
+    }
 }
 
 /// Until the client has closed or half-closed.

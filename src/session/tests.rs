@@ -231,6 +231,7 @@ fn every_transition_of_a_session_that_moves() {
         (Detached, E::Looked, ending, 99, Closing(R::Shutdown)),
         (Detached, E::Spoke, open(G2), 99, Dialing(G2)),
         (Detached, E::Spoke, held(G2, 95), 99, Waiting),
+        (Detached, E::SpokeBefore, open(G2), 99, Dialing(G2)),
         // Where others have waited in vain, nobody begins to wait.
         (Detached, E::Spoke, held(G2, 89), 99, Failing),
         (Waiting, E::Looked, held(G1, 5), 14, Waiting),
@@ -331,6 +332,11 @@ fn whoever_was_not_served_on_arrival_was_kept_waiting() {
         let mut life = life(Stage::Dialing(G1));
         life.on(event, &outlook, at(1));
         assert_eq!(life.kept_waiting, kept, "{event:?} {outlook:?}");
+    }
+    for (event, kept) in [(Event::Spoke, false), (Event::SpokeBefore, true)] {
+        let mut life = life(Stage::Detached);
+        life.on(event, &open(G2), at(1));
+        assert_eq!(life.kept_waiting, kept, "{event:?}");
     }
 }
 

@@ -158,6 +158,32 @@ fn a_client_that_gave_up_while_held_is_not_moved() {
 }
 
 #[test]
+fn a_client_that_gave_up_while_its_request_was_withheld_is_not_moved() {
+    let (first, second) = (upstream(), upstream());
+    for read_before in [false, true] {
+        let mut rig = moving(&first);
+        let mut client = rig.connect();
+        let mut old = accept(&first);
+        exchange(&mut client, &mut old, PING, PONG);
+        if read_before {
+            // Without a ring of the bell: it is read, and then the fence is asked.
+            rig.publisher.extend(now() - Duration::from_nanos(1));
+        } else {
+            rig.hold();
+        }
+        assert_silent(&mut old);
+        client.write_all(PING).expect("write");
+        assert_silent(&mut old);
+        drop(client);
+        rig.serve(2, &second);
+        rig.publisher.extend(now() + LONG);
+        rig.wait_closed(CloseReason::ClientLeftWaiting, 1);
+        is_not_dialled(&second);
+        ends(&mut old);
+    }
+}
+
+#[test]
 fn an_upstream_that_was_left_as_it_was_found_serves_the_next_client() {
     let master = upstream();
     let rig = moving(&master);
