@@ -101,7 +101,9 @@ impl Watch for Tracker {
         if self.retired().is_some() || self.at_request_boundary() {
             return None;
         }
-        self.outlook(unwritten).first
+        let end = self.outlook(unwritten).first?;
+        // A request that must not reach this master is not finished either.
+        self.refuses(unwritten.get(..end)?).is_none().then_some(end)
     }
 
     fn is_movable(&self) -> bool {
@@ -114,5 +116,29 @@ impl Watch for Tracker {
 
     fn tracker(&mut self) -> Option<&mut Tracker> {
         Some(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tracker::Rules;
+    use super::*;
+
+    #[test]
+    fn a_request_that_is_refused_is_not_finished() {
+        const WAIT: &[u8] = b"*3\r\n$4\r\nWAIT\r\n$1\r\n1\r\n$1\r\n0\r\n";
+        let (head, tail) = WAIT.split_at(12);
+        for moved in [false, true] {
+            let mut tracker = Tracker::new(Rules {
+                login: false,
+                replay_auth: true,
+            });
+            if moved {
+                tracker.moved();
+            }
+            tracker.sent(head);
+            let expected = (!moved).then_some(tail.len());
+            assert_eq!(tracker.rest_of_request(tail), expected);
+        }
     }
 }
