@@ -166,24 +166,26 @@ async fn try_dial<W: Watch>(
         observe(seat, life, Event::Looked);
         return None;
     }
-    let (mut upstream, claim) = match seat.house.take_spare(generation) {
+    let (upstream, claim) = match seat.house.take_spare(generation) {
         Some(spare) => spare,
         None => dial_new(seat, life, &carried.client, generation).await?,
     };
-    let pass = Reader::pass(&state);
-    if life.served
-        && let Some(tracker) = carried.watch.tracker()
-    {
+    // From here on in the order in which they have to be dropped.
+    let mut connected = Connected {
+        upstream,
+        pass: Reader::pass(&state),
+        claim,
+    };
+    let moves = life.served;
+    if moves && let Some(tracker) = carried.watch.tracker() {
         // In a box, so that a first dial does not pay for it.
-        let introduced = Box::pin(introduce(
-            seat,
-            life,
-            generation,
-            tracker,
-            &mut upstream,
-            pass,
-        ));
-        introduced.await?;
+        let introduced = Box::pin(introduce(seat, life, tracker, &mut connected)).await;
+        if introduced.is_none() {
+            // What is left of a replay must not reach a master that was passed meanwhile. Fails only on a descriptor that
+            // is no socket.
+            let _ = reset_on_close(&connected.upstream);
+            return None;
+        }
     }
     // On a first dial an end behind a request is in order (`printf | nc -N`); a client that was kept waiting and has
     // ended gave up, and what it sent must not run any more.
@@ -194,11 +196,13 @@ async fn try_dial<W: Watch>(
         Event::Dialled
     };
     let stage = observe(seat, life, event);
-    (stage == Stage::Live(generation)).then_some(Connected {
-        upstream,
-        pass,
-        claim,
-    })
+    if stage != Stage::Live(generation) {
+        return None;
+    }
+    if moves {
+        seat.house.tally.moved.add(1);
+    }
+    Some(connected)
 }
 
 /// A connection that was made for this session. `None`: the stage says what now.
@@ -262,19 +266,18 @@ async fn while_dialing<T>(
 async fn introduce(
     seat: &mut Seat,
     life: &mut Life,
-    generation: Generation,
     tracker: &mut Tracker,
-    upstream: &mut Stream,
-    pass: Pass,
+    connected: &mut Connected,
 ) -> Option<()> {
+    let generation = connected.pass.generation();
     if let Some(replay) = Replay::new(tracker.journal(), None) {
         // The replay is a write like any other.
-        if seat.house.gate().leave(pass) != Leave::Open {
+        if seat.house.gate().leave(connected.pass) != Leave::Open {
             observe(seat, life, Event::Looked);
             return None;
         }
         let house = Rc::clone(&seat.house);
-        let telling = timeout(REPLAY_LIMIT, tell(&replay, upstream, &house));
+        let telling = timeout(REPLAY_LIMIT, tell(&replay, &mut connected.upstream, &house));
         let failed = match while_dialing(seat, life, generation, telling).await? {
             Ok(Ok(Answer::Done)) => None,
             Ok(Ok(Answer::Failed(why))) => Some((why.label(), why.is_transient())),
@@ -293,7 +296,6 @@ async fn introduce(
         }
     }
     tracker.moved();
-    seat.house.tally.moved.add(1);
     Some(())
 }
 
