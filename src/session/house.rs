@@ -21,7 +21,7 @@ use super::close::CloseReason;
 use super::spare::{SPARE_KEPT, Spares};
 use super::tally::Tally;
 use super::{Config, Outlook};
-use crate::net::clock::now;
+use crate::net::clock::{Moment, now};
 use crate::net::rarely::Rarely;
 use crate::net::stream::Stream;
 use crate::topology::publish::{Gate, Leave, Left, Pass, Reader, Subscription};
@@ -245,6 +245,7 @@ impl House {
         Claim {
             house: Rc::clone(self),
             generation,
+            since: now(),
         }
     }
 
@@ -447,6 +448,14 @@ pub(super) struct DialSlot {
 pub(super) struct Claim {
     house: Rc<House>,
     generation: Generation,
+    since: Moment,
+}
+
+impl Claim {
+    /// When the dial began.
+    pub(super) const fn since(&self) -> Moment {
+        self.since
+    }
 }
 
 impl Drop for Claim {

@@ -15,6 +15,9 @@ use crate::topology::Generation;
 
 /// How long one is kept that nobody wants, and as long again at the most: a host where nobody connects holds none.
 pub(super) const SPARE_KEPT: Duration = Duration::from_secs(1);
+/// Oldest connection that is handed on. A server asks for no password again on a connection that needed none when it was
+/// made: without this limit, clients that follow closely on each other would not notice that one is required now.
+const SPARE_AGE_MAX: Duration = Duration::from_secs(10);
 /// Most of one proxy entry on one worker.
 const MAX_SPARES: usize = 64;
 
@@ -32,7 +35,7 @@ pub(super) struct Spare {
 }
 
 impl Spares {
-    /// Keeps one, or gives it back when there are enough.
+    /// Keeps one, or gives it back when there are enough or it is too old.
     pub(super) fn keep(
         &mut self,
         now: Moment,
@@ -40,7 +43,7 @@ impl Spares {
         upstream: Stream,
         claim: Claim,
     ) -> Option<(Stream, Claim)> {
-        if self.0.len() >= MAX_SPARES {
+        if self.0.len() >= MAX_SPARES || now.since(claim.since()) >= SPARE_AGE_MAX {
             return Some((upstream, claim));
         }
         self.0.push_back(Spare {
@@ -77,5 +80,26 @@ impl Spares {
     /// True when there is none.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixStream;
+
+    use super::super::tests::{G1, house};
+    use super::*;
+
+    #[tokio::test]
+    async fn an_old_connection_is_nobodys() {
+        let house = house();
+        let mut spares = Spares::default();
+        for (age, kept) in [(Duration::ZERO, true), (SPARE_AGE_MAX, false)] {
+            let (upstream, _master) = UnixStream::pair().expect("pair");
+            let claim = house.claim(G1);
+            let now = claim.since() + age;
+            let refused = spares.keep(now, G1, Stream::Unix(upstream), claim);
+            assert_eq!(refused.is_none(), kept, "{age:?}");
+        }
     }
 }

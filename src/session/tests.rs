@@ -60,7 +60,7 @@ pub(super) fn house_of() -> (Publisher, Rc<House>) {
     (publisher, house)
 }
 
-fn house() -> Rc<House> {
+pub(super) fn house() -> Rc<House> {
     house_of().1
 }
 
