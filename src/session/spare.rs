@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::house::Claim;
 use crate::net::clock::Moment;
-use crate::net::socket::is_quiet;
+use crate::net::socket::{is_quiet, reset_on_close};
 use crate::net::stream::Stream;
 use crate::topology::Generation;
 
@@ -74,7 +74,13 @@ impl Spares {
     pub(super) fn expired(&mut self, now: Moment) -> Vec<Spare> {
         let is_old = |spare: &Spare| now.since(spare.since) >= SPARE_KEPT;
         let count = self.0.iter().take_while(|spare| is_old(spare)).count();
-        self.0.drain(..count).collect()
+        let expired: Vec<_> = self.0.drain(..count).collect();
+        for spare in &expired {
+            // Nothing is under way, and an end in order would leave a port in TIME_WAIT after all. Fails only on a
+            // descriptor that is no socket.
+            let _ = reset_on_close(&spare.upstream);
+        }
+        expired
     }
 
     /// True when there is none.
