@@ -20,7 +20,7 @@ use crate::resp::Request;
 
 /// Longest request that is answered in a master's place. Longer ones are not collected.
 const REQUEST_MAX: usize = 16 * 1024;
-/// Most bytes of answers that the client has not taken; then it is not read any more.
+/// Bytes of answers that the client has not taken; then it gets no more, and is not read.
 const ANSWERS_MAX: usize = 16 * 1024;
 /// How often a master that is published and cannot be dialled is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -73,12 +73,19 @@ pub(super) async fn fail_fast<W: Watch>(
                 retry.as_mut().reset(Instant::now() + RETRY);
                 return Poll::Ready(Event::Looked);
             }
-            if let Break(reason) = answer(carried, now().since(life.since), &seat.house) {
-                return Poll::Ready(Event::Ended(reason));
-            }
             loop {
+                let all = match answer(carried, now().since(life.since), &seat.house) {
+                    Break(reason) => return Poll::Ready(Event::Ended(reason)),
+                    Continue(all) => all,
+                };
                 if let Break(reason) = pay(carried, cx, &seat.house) {
                     return Poll::Ready(Event::Ended(reason));
+                }
+                if !carried.owed.is_empty() {
+                    return Poll::Pending;
+                }
+                if !all {
+                    continue;
                 }
                 if carried.unsent.is_empty() {
                     patience.as_mut().reset(Instant::now() + hold_max);
@@ -87,16 +94,8 @@ pub(super) async fn fail_fast<W: Watch>(
                 {
                     return Poll::Ready(Event::Ended(CloseReason::HeldTooLong));
                 }
-                if carried.owed.len() > ANSWERS_MAX {
-                    return Poll::Pending;
-                }
                 match listen(carried, cx, &seat.house) {
-                    Poll::Ready(Heard::Something) => {
-                        if let Break(reason) = answer(carried, now().since(life.since), &seat.house)
-                        {
-                            return Poll::Ready(Event::Ended(reason));
-                        }
-                    }
+                    Poll::Ready(Heard::Something) => {}
                     Poll::Ready(Heard::End) => return Poll::Ready(Event::ClientLeft),
                     Poll::Ready(Heard::Reset) => {
                         return Poll::Ready(Event::Ended(CloseReason::ClientReset));
@@ -110,18 +109,22 @@ pub(super) async fn fail_fast<W: Watch>(
     }
 }
 
-/// Answers what can be answered truthfully.
+/// Answers what can be answered truthfully. False when there is more of that than answers are kept.
 fn answer<W: Watch>(
     carried: &mut Carried<W>,
     waited: Duration,
     house: &House,
-) -> ControlFlow<CloseReason> {
+) -> ControlFlow<CloseReason, bool> {
     let Some(tracker) = carried.watch.tracker() else {
         return Break(CloseReason::HeldTooLong);
     };
     let mut done = 0;
-    let mut verdict = Continue(());
+    let mut verdict = Continue(true);
     for request in tracker.ahead(&carried.unsent) {
+        if carried.owed.len() >= ANSWERS_MAX {
+            verdict = Continue(false);
+            break;
+        }
         match request.map(|unsent| (unsent.request, unsent.end)) {
             Ok((Request::Silent, end)) => done = end,
             Ok((Request::Ordinary, end)) => {
