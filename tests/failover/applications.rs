@@ -1,6 +1,8 @@
 //! Programs that know nothing of Sentinel.
 
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
@@ -8,20 +10,22 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::harness::proxy::{Plan, Proxy};
 use crate::harness::topology::{Topology, follows};
 
 /// Lines of the application that may wait to be read by the test.
 const QUEUE: usize = 1024;
+/// Between two lines: a round is held through a failover, a crash among them.
+const ROUND: Duration = Duration::from_secs(30);
+/// `PLANNED,CRASHES` of the test of the libraries, for `scripts/clients`.
+const SWITCHES: &str = "SWITCHMASTER_TEST_CLIENTS";
 
 #[test]
 fn plain_redis_py_survives_a_planned_failover() {
-    let python = std::env::var("SWITCHMASTER_PYTHON").expect(
-        "SWITCHMASTER_PYTHON names no Python with redis-py: run scripts/test, or make one with \
-         `python3 -m venv VENV && VENV/bin/pip install redis` and set SWITCHMASTER_PYTHON=VENV/bin/python",
-    );
+    let python = python();
     let servers = Topology::start();
     let proxy = servers.proxy();
-    let app = Application::start(&python, proxy.addr().port());
+    let app = Application::start(&python, "plain_app.py", proxy.addr().port());
     app.rounds(20);
     let mark = proxy.mark();
     let switch = servers.fail_over(0);
@@ -40,21 +44,156 @@ fn plain_redis_py_survives_a_planned_failover() {
     );
 }
 
-/// `tests/clients/plain_app.py`: a line after each round of commands, a report at the end of its stdin.
+/// Each library does all kinds of work at once, through a proxy in its default mode, and is asked in the end what it saw.
+#[test]
+fn client_libraries_do_not_notice_planned_failovers() {
+    let (planned, crashes) = switches();
+    let python = python();
+    let programs = [
+        (python.as_str(), "redis_py_sync.py"),
+        (python.as_str(), "redis_py_asyncio.py"),
+    ];
+    let servers = Topology::start();
+    let proxy = Proxy::ready(Plan::moving(&servers.sentinels()));
+    let apps = programs
+        .map(|(interpreter, script)| Application::start(interpreter, script, proxy.addr().port()));
+    let rounds = |count| apps.iter().for_each(|app| app.rounds(count));
+    rounds(20);
+    for _ in 0..planned {
+        let mark = proxy.mark();
+        let switch = servers.fail_over(0);
+        let switched = follows(&proxy, mark, switch);
+        println!("planned: {}", switched.fields);
+        rounds(20);
+        servers.ready_again(switch);
+    }
+    for _ in 0..crashes {
+        let old = servers.master().addr();
+        let mark = proxy.mark();
+        servers.node(old).kill().expect("SIGKILL");
+        let switch = servers.switched_from(old);
+        let switched = follows(&proxy, mark, switch);
+        println!("crash: {}", switched.fields);
+        rounds(20);
+        servers
+            .node(old)
+            .restart_as_replica_of(switch.new)
+            .expect("it comes back");
+        servers.ready_again(switch);
+    }
+    let reports = apps.map(Application::finish);
+    println!("{}", table(&reports));
+    for report in &reports {
+        let more_than = |path: &str, least: u64| {
+            report
+                .pointer(path)
+                .and_then(Value::as_u64)
+                .is_some_and(|n| n > least)
+        };
+        assert_eq!(report["wrong_values"], 0, "{report}");
+        assert_eq!(report["recovered"]["pubsub"], true, "{report}");
+        assert_eq!(report["recovered"]["blocking"], true, "{report}");
+        assert!(
+            more_than("/acknowledged", 100) && more_than("/heard", 20) && more_than("/popped", 20),
+            "{report}"
+        );
+        if crashes == 0 {
+            assert_eq!(
+                report["errors"]["ordinary"],
+                serde_json::json!({}),
+                "{report}"
+            );
+            assert_eq!(report["reconnects"]["ordinary"], 0, "{report}");
+            assert_eq!(report["lost"], 0, "{report}");
+        }
+        // Closed at each switch, by design; no more often than that.
+        for work in ["pubsub", "blocking"] {
+            assert!(
+                !more_than(&format!("/reconnects/{work}"), planned + 2 * crashes),
+                "{report}"
+            );
+        }
+    }
+}
+
+/// Planned failovers and crashes: few planned ones, unless told otherwise.
+fn switches() -> (u64, u64) {
+    let Ok(told) = std::env::var(SWITCHES) else {
+        return (2, 0);
+    };
+    let (planned, crashes) = told
+        .split_once(',')
+        .expect("SWITCHMASTER_TEST_CLIENTS=PLANNED,CRASHES");
+    (
+        planned.parse().expect("a number"),
+        crashes.parse().expect("a number"),
+    )
+}
+
+/// One row a library, in Markdown.
+fn table(reports: &[Value]) -> String {
+    let mut rows = String::from(
+        "| library | errors: ordinary work | pub/sub | blocking | reconnects: ordinary | pub/sub | blocking \
+         | acknowledged writes | lost | wrong values |\n|---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for report in reports {
+        let kinds = |work: &str| {
+            let kinds = report["errors"][work].as_object().expect("errors by kind");
+            let told: Vec<String> = kinds
+                .iter()
+                .map(|(kind, count)| format!("{count} x {kind}"))
+                .collect();
+            if told.is_empty() {
+                "0".to_owned()
+            } else {
+                told.join("; ")
+            }
+        };
+        let name = report["library"].as_str().expect("a name");
+        let reconnects = &report["reconnects"];
+        writeln!(
+            rows,
+            "| {name} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            kinds("ordinary"),
+            kinds("pubsub"),
+            kinds("blocking"),
+            reconnects["ordinary"],
+            reconnects["pubsub"],
+            reconnects["blocking"],
+            report["acknowledged"],
+            report["lost"],
+            report["wrong_values"],
+        )
+        .expect("a string takes everything");
+    }
+    rows
+}
+
+fn python() -> String {
+    std::env::var("SWITCHMASTER_PYTHON").expect(
+        "SWITCHMASTER_PYTHON names no Python with redis-py: run scripts/test, or make one with \
+         `python3 -m venv VENV && VENV/bin/pip install redis` and set SWITCHMASTER_PYTHON=VENV/bin/python",
+    )
+}
+
+/// A program of `tests/clients`: a line after each round of commands, a report at the end of its stdin.
 struct Application {
     child: Child,
     lines: Receiver<String>,
 }
 
 impl Application {
-    fn start(python: &str, port: u16) -> Self {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/plain_app.py");
-        let mut child = Command::new(python)
-            .args([script, &port.to_string()])
+    fn start(interpreter: &str, script: &str, port: u16) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/clients")
+            .join(script);
+        let mut child = Command::new(interpreter)
+            .arg(script)
+            .arg(port.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|e| panic!("SWITCHMASTER_PYTHON={python} cannot be started: {e}"));
+            .unwrap_or_else(|e| panic!("{interpreter} cannot be started: {e}"));
         let stdout = BufReader::new(child.stdout.take().expect("asked for above"));
         let (sender, lines) = sync_channel(QUEUE);
         thread::spawn(move || {
@@ -72,7 +211,7 @@ impl Application {
         while self.lines.try_recv().is_ok() {}
         for _ in 0..count {
             self.lines
-                .recv_timeout(Duration::from_secs(15))
+                .recv_timeout(ROUND)
                 .expect("the application goes on");
         }
     }
