@@ -52,6 +52,8 @@ fn client_libraries_do_not_notice_planned_failovers() {
     let programs = [
         (python.as_str(), "redis_py_sync.py"),
         (python.as_str(), "redis_py_asyncio.py"),
+        ("node", "node/ioredis.mjs"),
+        ("node", "node/node_redis.mjs"),
     ];
     let servers = Topology::start();
     let proxy = Proxy::ready(Plan::moving(&servers.sentinels()));
