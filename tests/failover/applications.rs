@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::harness::proxy::{Plan, Proxy};
 use crate::harness::topology::{Topology, follows};
+use crate::redis_rs::RedisRs;
 
 /// Lines of the application that may wait to be read by the test.
 const QUEUE: usize = 1024;
@@ -59,7 +60,11 @@ fn client_libraries_do_not_notice_planned_failovers() {
     let proxy = Proxy::ready(Plan::moving(&servers.sentinels()));
     let apps = programs
         .map(|(interpreter, script)| Application::start(interpreter, script, proxy.addr().port()));
-    let rounds = |count| apps.iter().for_each(|app| app.rounds(count));
+    let redis_rs = RedisRs::start(proxy.addr().port());
+    let rounds = |count| {
+        apps.iter().for_each(|app| app.rounds(count));
+        redis_rs.rounds(count);
+    };
     rounds(20);
     for _ in 0..planned {
         let mark = proxy.mark();
@@ -83,7 +88,8 @@ fn client_libraries_do_not_notice_planned_failovers() {
             .expect("it comes back");
         servers.ready_again(switch);
     }
-    let reports = apps.map(Application::finish);
+    let mut reports = apps.map(Application::finish).to_vec();
+    reports.push(redis_rs.finish());
     println!("{}", table(&reports));
     for report in &reports {
         let more_than = |path: &str, least: u64| {

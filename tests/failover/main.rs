@@ -24,6 +24,7 @@ mod login;
 mod moving;
 mod partition;
 mod planned;
+mod redis_rs;
 mod repeated;
 mod sentinels;
 mod startup;
