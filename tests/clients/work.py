@@ -10,7 +10,8 @@ import sys
 import threading
 
 WORKERS = 3
-PAUSE = 0.005
+# Between two rounds: five such programs are run at once, beside other tests.
+PAUSE = 0.02
 LARGE = 1024 * 1024
 # A round so often writes the large value; it is a hundred times the work of the others.
 LARGE_EVERY = 25

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::harness::proxy::{Plan, Proxy};
 use crate::harness::topology::{Topology, follows};
+use crate::harness::wait_until;
 use crate::redis_rs::RedisRs;
 
 /// Lines of the application that may wait to be read by the test.
@@ -70,7 +71,11 @@ fn client_libraries_do_not_notice_planned_failovers() {
         let mark = proxy.mark();
         let switch = servers.fail_over(0);
         let switched = follows(&proxy, mark, switch);
-        println!("planned: {}", switched.fields);
+        println!(
+            "planned failover: {} sessions kept, {} cut",
+            switched.number("kept"),
+            switched.number("cut")
+        );
         rounds(20);
         servers.ready_again(switch);
     }
@@ -80,12 +85,20 @@ fn client_libraries_do_not_notice_planned_failovers() {
         servers.node(old).kill().expect("SIGKILL");
         let switch = servers.switched_from(old);
         let switched = follows(&proxy, mark, switch);
-        println!("crash: {}", switched.fields);
+        println!(
+            "crash: {} sessions kept, {} cut",
+            switched.number("kept"),
+            switched.number("cut")
+        );
         rounds(20);
         servers
             .node(old)
             .restart_as_replica_of(switch.new)
             .expect("it comes back");
+        wait_until("its data to be loaded", ROUND, || {
+            let pong = servers.direct(old).call(&["PING"]);
+            pong.is_ok_and(|pong| !pong.is_error())
+        });
         servers.ready_again(switch);
     }
     let mut reports = apps.map(Application::finish).to_vec();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use redis::aio::MultiplexedConnection;
@@ -13,12 +13,12 @@ use serde_json::{Map, Value, json};
 use tokio::runtime;
 use tokio::sync::Mutex;
 use tokio::task::LocalSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::harness::wait_until;
 
 const WORKERS: usize = 3;
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(20);
 const LARGE: usize = 1024 * 1024;
 const LARGE_EVERY: usize = 25;
 const BLOCKING_SECONDS: usize = 5;
@@ -190,7 +190,7 @@ async fn work(
     saw: Saw,
     shared: Arc<Shared>,
 ) {
-    let mut round = 0;
+    let mut round = 0_usize;
     while !shared.ended.load(Ordering::Relaxed) {
         if let Err(error) = one_round(&mut line, worker, round, &saw).await {
             saw.lock().await.error("ordinary", &error);
@@ -257,7 +257,7 @@ async fn one_round(
     saw.lock().await.acknowledge([key("lua")], &token);
     saw.lock().await.expect(script, token.as_bytes());
 
-    if round % LARGE_EVERY == 0 {
+    if round.is_multiple_of(LARGE_EVERY) {
         let mut value = token.clone().into_bytes();
         value.resize(LARGE, b'.');
         let large = format!("redis-rs:large:{worker}");
