@@ -19,6 +19,7 @@ mod clients;
 mod coordinated;
 mod crash;
 mod hostile;
+mod in_flight;
 mod leader;
 mod login;
 mod moving;
