@@ -18,6 +18,7 @@ SETTLED_LOOKS = 4
 LOOK_S = 0.1
 SETTLED_WITHIN_S = 5
 CLOSED_WITHIN_S = 10
+KEPT_S = 2.5
 
 
 def counts(wanted, descriptors, spare):
@@ -28,6 +29,8 @@ def counts(wanted, descriptors, spare):
 def measure(proxy, port, wanted, seconds):
     """On a proxy that was just started: memory that was used once is not given back by all of them. Raises Failed."""
     converse(connect(port)).close()
+    # For a moment a proxy may keep an upstream for the next client, this one's or that of the look whether it was there.
+    time.sleep(KEPT_S)
     pids = proxy.pids()
     base_rss, base_descriptors = settled_rss(pids), readings.descriptors(pids)
     result = {"base_kib": base_rss, "steps": []}
