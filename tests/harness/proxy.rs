@@ -75,7 +75,9 @@ impl Plan {
                 command.env_remove(key);
             }
         }
-        command.args(args);
+        command
+            .args(args)
+            .env("SWITCHMASTER_FAILOVER_ON_SWITCH", on_switch());
         Self {
             command,
             config: None,
@@ -94,7 +96,6 @@ impl Plan {
             "mymaster",
         ])
         .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
-        .env("SWITCHMASTER_FAILOVER_ON_SWITCH", on_switch())
     }
 
     /// The same, and sessions outlive a switch where they can (the program's default).
