@@ -198,6 +198,21 @@ fn i2_messages_repeated_or_out_of_order() {
 }
 
 #[test]
+fn i2_a_list_that_shrinks_without_a_switch() {
+    // The good run's master changes at 100 s; what Redis lost in that may be missing behind it.
+    let pushed = |token, at, length| asked(Request::Push(token), at, 9, acked(length));
+    let shrinks = |first, second| {
+        broken(|e| {
+            e.ops.extend([pushed(50, first, 7), pushed(51, second, 5)]);
+            e.present.extend([50, 51]);
+        })
+    };
+    assert_eq!(shrinks(98, 130), [""; 0]);
+    assert_eq!(shrinks(130, 131), ["I2"]);
+    assert_eq!(shrinks(20, 21), ["I2"], "long before");
+}
+
+#[test]
 fn i2_another_clients_element_is_popped() {
     let pop = |token| {
         let popped = Outcome::Replied(Reply::Popped(token));
