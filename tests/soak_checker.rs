@@ -1,14 +1,13 @@
 //! The soak's checker on histories with planted violations, one and more for each invariant; and that a seed is
 //! a schedule. The soak itself is `scripts/soak`.
 
-// The run uses more of these than this does.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the run uses more of it than this does")]
 #[path = "soak/checker.rs"]
 mod checker;
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the run uses more of it than this does")]
 #[path = "soak/history.rs"]
 mod history;
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the run uses more of it than this does")]
 #[path = "soak/schedule.rs"]
 mod schedule;
 

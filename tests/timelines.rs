@@ -25,7 +25,10 @@
 //! expect told role_rejected        this was told since the last `expect told`/`expect untold` (`untold`: was not)
 //! ```
 
-#![allow(missing_docs)]
+#![allow(
+    missing_docs,
+    reason = "a test program has no public interface; its items are documented where that helps"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

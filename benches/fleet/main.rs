@@ -125,6 +125,7 @@ fn measure(size: Size) -> Page {
     wait_until("the whole fleet to serve", READY, || {
         fleet.serving_since(|addr| addr == master).len() == size.watchers
     });
+    // Nothing to wait for: what the start set off is to have passed before rest is measured.
     thread::sleep(CALM);
 
     let rest = rest(&servers, size.rest);

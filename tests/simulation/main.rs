@@ -7,7 +7,10 @@
 //! `SIM_SEED=n` plays one schedule and shows it (`SIM_RUNS` from there on); `SIM_RUNS=n` plays so many from a fresh first
 //! seed. A schedule that fails is repeated with as few of its faults as still fail, and shown as a timeline.
 
-#![allow(missing_docs)]
+#![allow(
+    missing_docs,
+    reason = "a test program has no public interface; its items are documented where that helps"
+)]
 
 mod checker;
 mod cluster;

@@ -14,7 +14,10 @@ mod schedule;
 mod witness;
 
 #[path = "../harness/chaos.rs"]
-#[allow(unreachable_pub)]
+#[allow(
+    unreachable_pub,
+    reason = "shared with test programs in which it is reachable"
+)]
 mod chaos;
 
 use std::io::{IsTerminal, Write};
