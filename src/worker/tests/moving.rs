@@ -27,6 +27,15 @@ fn exchange(client: &mut TcpStream, master: &mut TcpStream, request: &[u8], repl
     assert_eq!(read(client, reply.len()), reply);
 }
 
+/// A client whose request its master has, and has not answered.
+fn asking(rig: &Rig, upstream: &TcpListener) -> (TcpStream, TcpStream) {
+    let mut client = rig.connect();
+    let mut master = accept(upstream);
+    client.write_all(PING).expect("write");
+    assert_eq!(read(&mut master, PING.len()), PING);
+    (client, master)
+}
+
 fn is_not_dialled(upstream: &TcpListener) {
     upstream.set_nonblocking(true).expect("nonblocking");
     std::thread::sleep(WATCH);
@@ -71,10 +80,7 @@ fn an_idle_session_is_moved_when_its_client_speaks_and_its_database_with_it() {
 fn an_unanswered_request_ends_with_its_master() {
     let (first, second) = (upstream(), upstream());
     let mut rig = moving(&first);
-    let mut client = rig.connect();
-    let mut old = accept(&first);
-    client.write_all(PING).expect("write");
-    assert_eq!(read(&mut old, PING.len()), PING);
+    let (mut client, _old) = asking(&rig, &first);
     rig.serve(2, &second);
     assert_eq!(read_to_end(&mut client), b"");
     rig.wait_closed(CloseReason::Switched, 1);
@@ -261,12 +267,8 @@ fn one_that_closes_with_a_reply_on_its_way_leaves_no_spare() {
 fn a_reply_read_while_a_promotion_is_announced_waits_for_proof_that_it_came_before() {
     let (first, second) = (upstream(), upstream());
     let mut rig = moving(&first);
-    let (mut told, mut untold) = (rig.connect(), rig.connect());
-    let (mut one, mut other) = (accept(&first), accept(&first));
-    told.write_all(PING).expect("write");
-    assert_eq!(read(&mut one, PING.len()), PING);
-    untold.write_all(PING).expect("write");
-    assert_eq!(read(&mut other, PING.len()), PING);
+    let (mut told, mut one) = asking(&rig, &first);
+    let (mut untold, mut other) = asking(&rig, &first);
     rig.announce();
     one.write_all(PONG).expect("write");
     assert_silent(&mut told);
@@ -290,10 +292,7 @@ fn a_reply_read_while_a_promotion_is_announced_waits_for_proof_that_it_came_befo
 fn a_reply_read_while_a_promotion_is_announced_is_handed_over_when_it_comes_to_nothing() {
     let first = upstream();
     let mut rig = moving(&first);
-    let mut client = rig.connect();
-    let mut master = accept(&first);
-    client.write_all(PING).expect("write");
-    assert_eq!(read(&mut master, PING.len()), PING);
+    let (mut client, mut master) = asking(&rig, &first);
     rig.announce();
     master.write_all(PONG).expect("write");
     assert_silent(&mut client);
@@ -306,10 +305,7 @@ fn a_reply_read_while_a_promotion_is_announced_is_handed_over_when_it_comes_to_n
 fn the_middle_of_a_reply_needs_no_proof() {
     let first = upstream();
     let mut rig = moving(&first);
-    let mut client = rig.connect();
-    let mut master = accept(&first);
-    client.write_all(PING).expect("write");
-    assert_eq!(read(&mut master, PING.len()), PING);
+    let (mut client, mut master) = asking(&rig, &first);
     rig.announce();
     master.write_all(b"$10\r\nhello").expect("write");
     assert_eq!(read(&mut client, 10), b"$10\r\nhello");
