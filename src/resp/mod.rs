@@ -55,7 +55,8 @@ pub enum Doubt {
     LineEnd,
     /// Unbalanced quotes in an inline command: the server refuses it and closes.
     Quotes,
-    /// A NUL in an inline command: the server waits for more and never finds the end of the line.
+    /// A NUL in an inline command: the server waits for more and never finds the end of the line. Or in the name of a command,
+    /// which servers read up to there.
     Nul,
     /// A reply begins with a byte that is no type.
     Type,

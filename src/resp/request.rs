@@ -89,7 +89,8 @@ enum Role {
 /// The first word as far as it was read, when it comes in pieces.
 #[derive(Clone, Copy, Debug)]
 struct Word {
-    bytes: [u8; NAME_MAX],
+    /// One more than the longest name, which a NUL may follow.
+    bytes: [u8; NAME_MAX + 1],
     /// [`TOO_LONG`](Self::TOO_LONG) if it did not fit: it is none of the few.
     len: u8,
 }
@@ -97,7 +98,7 @@ struct Word {
 impl Word {
     const TOO_LONG: u8 = u8::MAX;
     const EMPTY: Self = Self {
-        bytes: [0; NAME_MAX],
+        bytes: [0; NAME_MAX + 1],
         len: 0,
     };
 
@@ -116,9 +117,18 @@ impl Word {
         }
     }
 
-    fn command(&self) -> Option<Command> {
-        Command::named(self.bytes.get(..usize::from(self.len))?)
+    fn command(&self) -> Result<Option<Command>, Doubt> {
+        let read = self.bytes.get(..usize::from(self.len));
+        command(read.unwrap_or(&self.bytes))
     }
+}
+
+/// Servers compare names up to a NUL: where the hash of the rest happens to lead to it, `MULTI\0x` is MULTI.
+fn command(word: &[u8]) -> Result<Option<Command>, Doubt> {
+    if word.iter().take(NAME_MAX + 1).any(|byte| *byte == 0) {
+        return Err(Doubt::Nul);
+    }
+    Ok(Command::named(word))
 }
 
 impl Default for Requests {
@@ -198,7 +208,7 @@ impl Requests {
                             arguments.bytes(payload);
                             arguments.end();
                         }
-                        Role::Word => self.name(Command::named(payload), arguments),
+                        Role::Word => self.name(command(payload), arguments)?,
                     }
                     if let Some(request) = self.element_ended() {
                         return Ok(Scan::Ended { used: at, request });
@@ -236,7 +246,7 @@ impl Requests {
                     match self.role {
                         Role::Skipped => {}
                         Role::Argument => arguments.end(),
-                        Role::Word => self.name(self.word.command(), arguments),
+                        Role::Word => self.name(self.word.command(), arguments)?,
                     }
                     if let Some(request) = self.element_ended() {
                         return Ok(Scan::Ended { used: at, request });
@@ -300,9 +310,6 @@ impl Requests {
     }
 
     fn begin_payload(&mut self, length: u64) {
-        if self.role == Role::Word && length > NAME_MAX as u64 {
-            self.role = Role::Skipped;
-        }
         self.left = length;
         self.phase = if length == 0 {
             Phase::PayloadCr
@@ -311,7 +318,15 @@ impl Requests {
         };
     }
 
-    fn name(&mut self, command: Option<Command>, arguments: &mut impl Arguments) {
+    fn name(
+        &mut self,
+        command: Result<Option<Command>, Doubt>,
+        arguments: &mut impl Arguments,
+    ) -> Result<(), Doubt> {
+        let command = match command {
+            Ok(command) => command,
+            Err(doubt) => return self.doubt(doubt),
+        };
         self.command = command;
         self.role = match command {
             Some(command) if command.arguments_read() > 0 => {
@@ -320,6 +335,7 @@ impl Requests {
             }
             _ => Role::Skipped,
         };
+        Ok(())
     }
 
     fn element_ended(&mut self) -> Option<Request> {
@@ -363,7 +379,7 @@ impl Requests {
             match self.role {
                 Role::Skipped => {}
                 Role::Argument => arguments.end(),
-                Role::Word => self.name(self.word.command(), arguments),
+                Role::Word => self.name(self.word.command(), arguments)?,
             }
         }
         if byte != b'\n' {

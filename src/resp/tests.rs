@@ -96,6 +96,11 @@ fn requests_are_read_as_redis_reads_them() {
         Case(b"\"a\"b\n", Err(Doubt::Quotes)),
         Case(b"\"a\\\"\r\n", Err(Doubt::Quotes)),
         Case(b"ping\0\n", Err(Doubt::Nul)),
+        Case(b"*1\r\n$7\r\nMULTI\0a\r\n", Err(Doubt::Nul)),
+        Case(b"\"MULTI\\x00\"\n", Err(Doubt::Nul)),
+        Case(b"*1\r\n$15\r\nSUNSUBSCRIBE\0ab\r\n", Err(Doubt::Nul)),
+        Case(b"*1\r\n$15\r\nABCDEFGHIJKLM\0a\r\n", Ok(&[Ordinary])),
+        Case(b"*2\r\n$3\r\nGET\r\n$1\r\n\0\r\n", Ok(&[Ordinary])),
         Case(b"*03\r\n", Err(Doubt::Number)),
         Case(b"*-0\r\n", Err(Doubt::Number)),
         Case(b"*+1\r\n", Err(Doubt::Number)),
@@ -368,11 +373,13 @@ proptest! {
 
     #[test]
     fn a_library_agrees_where_requests_end(
-        commands in vec(vec(vec(any::<u8>(), 0..20), 1..6), 1..4)
+        // A NUL in a name is a doubt.
+        commands in vec((vec(1..=u8::MAX, 0..20), vec(vec(any::<u8>(), 0..20), 0..5)), 1..4)
     ) {
         let mut bytes = Vec::new();
         let mut ends = Vec::new();
-        for words in &commands {
+        for (name, arguments) in &commands {
+            let words: Vec<_> = std::iter::once(name).chain(arguments).collect();
             let items = words.iter().flat_map(|w| encoded("$", w.len(), w, true)).collect::<Vec<_>>();
             bytes.extend(encoded("*", words.len(), &items, false));
             ends.push(bytes.len());

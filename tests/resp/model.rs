@@ -41,9 +41,10 @@ const REQUESTS: &[&str] = &[
     "CLIENT ID\r\n",
     "CLIENT REPLY OFF\r\n",
     "SUBSCRIBE a\r\n",
+    "\"multi\\x00x\" a\n",
 ];
 /// The last ones of these.
-const RETIRING: usize = 3;
+const RETIRING: usize = 4;
 /// Replies of which streams are made.
 const REPLIES: &[&str] = &[
     "+OK\r\n",

@@ -84,6 +84,9 @@ pub(crate) fn request(bytes: &[u8]) -> Parsed<(Words, usize)> {
             Whole(used) => {
                 words.push(bytes[at..at + used - 2].to_vec());
                 at += used;
+                if is_cut_short(&words) {
+                    return Doubt;
+                }
             }
         }
     }
@@ -151,7 +154,16 @@ fn inline(bytes: &[u8]) -> Parsed<(Words, usize)> {
             p += 1;
         }
         words.push(word);
+        // It has ended: a byte of the line, or the line's end, is behind it.
+        if (p < line.len() || end.is_some()) && is_cut_short(&words) {
+            return Doubt;
+        }
     }
+}
+
+/// A name with a NUL in it, as far as it may be one of those that count.
+fn is_cut_short(words: &Words) -> bool {
+    words.len() == 1 && words[0].iter().take(13).any(|byte| *byte == 0)
 }
 
 fn hex(line: &[u8], at: usize) -> Option<u8> {

@@ -1,6 +1,6 @@
 //! The tracker held against a real server: it counts as many replies as come, whatever the form of the requests.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Child;
@@ -275,4 +275,34 @@ fn a_replay_makes_a_new_connection_like_the_old_one() {
     let flags = info.split_once(" flags=").expect("there are flags").1;
     let flags = flags.split(' ').next().unwrap_or_default();
     assert!(flags.contains('e'), "{info}");
+}
+
+#[test]
+fn a_command_that_the_server_finds_by_the_beginning_of_its_name_is_not_overlooked() {
+    /// The server looks in one of some hundreds of places, which the hash of the whole name decides.
+    const NAMES: u32 = 5000;
+
+    let node = Node::start();
+    let mut stream = node.connect();
+    let mut replies = BufReader::new(stream.try_clone().expect("a second handle"));
+    let mut taken = None;
+    for n in 0..NAMES {
+        let request = array(&format!("MULTI\0{n}"));
+        let mut tracker = Tracker::new(RULES);
+        tracker.client_bytes(&request);
+        assert!(tracker.retired().is_some(), "{}", request.escape_ascii());
+        if taken.is_none() {
+            stream.write_all(&request).expect("written");
+            let mut reply = Vec::new();
+            replies.read_until(b'\n', &mut reply).expect("a line");
+            taken = (reply == b"+OK\r\n").then_some(n);
+        }
+    }
+    // Not every server does that; those that do have begun a transaction.
+    if taken.is_some() {
+        stream.write_all(&array("GET k")).expect("written");
+        let mut reply = Vec::new();
+        replies.read_until(b'\n', &mut reply).expect("a line");
+        assert_eq!(reply, b"+QUEUED\r\n");
+    }
 }

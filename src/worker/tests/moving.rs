@@ -211,6 +211,22 @@ fn an_upstream_that_was_left_as_it_was_found_serves_the_next_client() {
 }
 
 #[test]
+fn an_upstream_whose_client_began_a_transaction_by_another_name_is_nobodys() {
+    // Redis and Valkey compare names up to a NUL, where the hash of the whole happens to lead to it.
+    const BEGIN: &[u8] = b"*1\r\n$8\r\nMULTI\x0065\r\n";
+    let master = upstream();
+    let rig = moving(&master);
+    let mut first = rig.connect();
+    let mut begun = accept(&master);
+    exchange(&mut first, &mut begun, BEGIN, OK);
+    drop(first);
+    ends(&mut begun);
+    let mut next = rig.connect();
+    let mut new = accept(&master);
+    exchange(&mut next, &mut new, PING, PONG);
+}
+
+#[test]
 fn a_spare_upstream_is_dropped_when_nobody_wants_it_and_at_a_switch() {
     let (first, second) = (upstream(), upstream());
     let mut rig = moving(&first);
