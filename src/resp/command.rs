@@ -237,8 +237,14 @@ pub struct Hello<'a> {
 }
 
 fn script<'a>(arguments: &[&[u8]]) -> Meaning<'a> {
+    const DEBUG: &[u8] = b"DEBUG";
+    // Redis before 7.0 reads the word up to a NUL; no other subcommand begins with it.
+    let debugs = |sub: &&[u8]| {
+        sub.get(..DEBUG.len())
+            .is_some_and(|sub| sub.eq_ignore_ascii_case(DEBUG))
+    };
     match arguments {
-        [sub, ..] if sub.eq_ignore_ascii_case(b"DEBUG") => Meaning::Debugs,
+        [sub, ..] if debugs(sub) => Meaning::Debugs,
         _ => Meaning::Plain,
     }
 }

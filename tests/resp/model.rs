@@ -260,7 +260,7 @@ impl Model {
                 upper[0],
                 "SUBSCRIBE" | "MONITOR" | "SYNC" | "PSYNC" | "REPLCONF" | "ASKING"
             )
-            || matches!(upper[..], ["SCRIPT", "DEBUG", ..])
+            || matches!(upper[..], ["SCRIPT", sub, ..] if sub.starts_with("DEBUG") || words[1].len() > 1024)
             || (matches!(upper[..], ["CLIENT", "REPLY", ..])
                 && !matches!(upper[..], ["CLIENT", "REPLY", "ON"]));
         let changes = matches!(

@@ -271,13 +271,10 @@ impl Tracker {
         if self.retired.is_some() {
             return;
         }
+        self.greeted |= command == Command::Hello;
         let staged = match &captured {
             None => self.stage(command.meaning(&[], false)),
-            Some(captured) if captured.overflowed() => match command {
-                // A script, whose text is no setting.
-                Command::Script => Ok(None),
-                _ => Err(Retire::TooLong),
-            },
+            Some(captured) if captured.overflowed() => Err(Retire::TooLong),
             Some(captured) => captured.with(|arguments| {
                 let meaning = command.meaning(arguments, captured.more());
                 self.stage(meaning)

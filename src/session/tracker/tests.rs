@@ -200,7 +200,8 @@ fn transactions_and_watched_keys_stay_where_they_are() {
 fn each_reason_to_retire() {
     use Retire::*;
     let long = format!("AUTH {}", "x".repeat(1025));
-    let script = format!("SCRIPT {}", "x".repeat(2000));
+    let script = format!("SCRIPT LOAD {}", "x".repeat(2000));
+    let no_script = format!("SCRIPT {}", "x".repeat(2000));
     let queued = "+QUEUED\r\n";
     let cases: &[Case<'_, Option<Retire>>] = &[
         Case(&[("SUBSCRIBE a", "")], Some(Subscribed)),
@@ -214,6 +215,7 @@ fn each_reason_to_retire() {
         Case(&[("PSYNC ? -1", "")], Some(Replicating)),
         Case(&[("REPLCONF capa x", "")], Some(Replicating)),
         Case(&[("SCRIPT debug YES", "")], Some(Debugging)),
+        Case(&[("SCRIPT debug\0 YES", "")], Some(Debugging)),
         Case(&[("ASKING", "")], Some(Asking)),
         Case(&[("CLIENT REPLY OFF", "")], Some(RepliesOff)),
         Case(&[("CLIENT REPLY SKIP", "")], Some(RepliesOff)),
@@ -255,6 +257,7 @@ fn each_reason_to_retire() {
         Case(&[("PING", "PONG")], Some(ReplyUnclear(Doubt::Type))),
         Case(&[(&long, "")], Some(TooLong)),
         Case(&[(&script, OK)], None),
+        Case(&[(&no_script, "")], Some(TooLong)),
     ];
     for Case(dialogue, expected) in cases {
         let mut t = tracker();
