@@ -111,7 +111,7 @@ impl Watch for Tracker {
     }
 
     fn is_spotless(&self) -> bool {
-        self.is_movable() && self.journal().is_empty()
+        self.is_spotless()
     }
 
     fn tracker(&mut self) -> Option<&mut Tracker> {

@@ -78,6 +78,8 @@ pub struct Tracker {
     watching: bool,
     leaving: bool,
     moved: bool,
+    /// HELLO may have been answered, which tells the connection's id.
+    greeted: bool,
 }
 
 impl Tracker {
@@ -95,6 +97,7 @@ impl Tracker {
             watching: false,
             leaving: false,
             moved: false,
+            greeted: false,
         }
     }
 
@@ -146,6 +149,7 @@ impl Tracker {
     pub fn moved(&mut self) {
         debug_assert_eq!(self.movable(), Ok(()));
         self.moved = true;
+        self.greeted = false;
         self.replies = Replies::new();
     }
 
@@ -233,6 +237,12 @@ impl Tracker {
     /// What a new connection would have to be told.
     pub fn journal(&self) -> &Journal {
         &self.journal
+    }
+
+    /// True when a new client may have this connection instead of one of its own. Not so when the id was shown: who was
+    /// told it may still use it, to kill or to redirect to, and means another.
+    pub fn is_spotless(&self) -> bool {
+        self.movable().is_ok() && self.journal.is_empty() && !self.greeted
     }
 
     /// Nothing more is to be learnt from the client's bytes. A session that has moved is read on even when it has retired,

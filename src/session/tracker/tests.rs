@@ -131,6 +131,32 @@ fn what_was_accepted_is_kept_and_what_was_refused_is_not() {
 }
 
 #[test]
+fn only_a_connection_that_nothing_is_left_on_is_anothers() {
+    let cases: &[Case<'_, bool>] = &[
+        Case(&[], true),
+        Case(&[("PING", "+PONG\r\n")], true),
+        Case(&[("SELECT 1", OK)], false),
+        Case(&[("SELECT 1", OK), ("SELECT 0", OK)], true),
+        Case(&[("MULTI", OK)], false),
+        Case(&[("MULTI", OK), ("EXEC", "*0\r\n")], true),
+        Case(&[("AUTH pw", OK)], false),
+        Case(&[("AUTH pw", ERR)], true),
+        Case(&[("PING", "")], false),
+        Case(&[("QUIT", OK)], false),
+        // Its id was shown.
+        Case(&[("HELLO", "*0\r\n")], false),
+        Case(&[("HELLO 3", "%0\r\n"), ("RESET", "+RESET\r\n")], false),
+    ];
+    for Case(dialogue, expected) in cases {
+        let mut t = tracker();
+        for (command, reply) in *dialogue {
+            t.says(command, reply);
+        }
+        assert_eq!(t.is_spotless(), *expected, "{dialogue:?}");
+    }
+}
+
+#[test]
 fn pipelined_settings_are_accepted_one_by_one() {
     let mut t = tracker();
     for command in ["SELECT 1", "GET k", "SELECT 2", "SELECT 3", "GET k"] {
