@@ -170,9 +170,9 @@ impl State {
         let mode = match self.phase {
             Phase::Serving => publish::OPEN,
             Phase::Held { sealed: true, .. } => publish::SEALED,
-            // Who was named by a Sentinel has been promoted.
+            // Who was named by a Sentinel has been promoted; and while this process stood still somebody may have been.
             Phase::Held {
-                cause: HoldCause::Switching,
+                cause: HoldCause::Switching | HoldCause::Resumed,
                 ..
             } => publish::SEALED,
             Phase::Held {

@@ -112,19 +112,17 @@ impl Rig {
     }
 
     fn hold(&mut self) {
-        let mut state = State::clone(&self.publisher.state());
-        state.phase = Phase::Held {
-            cause: HoldCause::MasterUnreachable,
-            since: now(),
-            sealed: false,
-        };
-        self.publisher.publish(state);
+        self.hold_for(HoldCause::MasterUnreachable);
     }
 
     fn announce(&mut self) {
+        self.hold_for(HoldCause::Announced);
+    }
+
+    fn hold_for(&mut self, cause: HoldCause) {
         let mut state = State::clone(&self.publisher.state());
         state.phase = Phase::Held {
-            cause: HoldCause::Announced,
+            cause,
             since: now(),
             sealed: false,
         };

@@ -330,3 +330,31 @@ fn the_middle_of_a_reply_needs_no_proof() {
     rig.publisher.prove(now());
     assert_eq!(read(&mut client, 7), b"world\r\n");
 }
+
+#[test]
+fn a_reply_waits_on_when_the_process_stood_still_during_an_announcement() {
+    for swap in [false, true] {
+        let (first, second) = (upstream(), upstream());
+        let mut rig = moving(&first);
+        let (mut before, mut one) = asking(&rig, &first);
+        let (mut after, mut other) = asking(&rig, &first);
+        rig.announce();
+        one.write_all(PONG).expect("write");
+        assert_silent(&mut before);
+        // While nobody looked, the successor may have become the master.
+        rig.hold_for(HoldCause::Resumed);
+        other.write_all(PONG).expect("write");
+        assert_silent(&mut before);
+        assert_silent(&mut after);
+        if swap {
+            rig.serve(2, &second);
+            rig.wait_closed(CloseReason::Switched, 2);
+            assert_eq!(read_to_end(&mut before), b"");
+            assert_eq!(read_to_end(&mut after), b"");
+        } else {
+            rig.release();
+            assert_eq!(read(&mut before, PONG.len()), PONG);
+            assert_eq!(read(&mut after, PONG.len()), PONG);
+        }
+    }
+}
