@@ -149,9 +149,10 @@ impl CloseReason {
         )
     }
 
-    /// True when what the kernel has not yet sent to the master must be dropped: it is fenced.
+    /// True when what the kernel has not yet sent to the master must be dropped: it is fenced; or the client is gone, and the
+    /// kernel would go on trying until long after a swap.
     pub const fn resets_upstream(self) -> bool {
-        matches!(self, Self::Switched | Self::HeldTooLong)
+        matches!(self, Self::Switched | Self::HeldTooLong | Self::ClientReset)
     }
 }
 

@@ -98,6 +98,32 @@ fn replies_that_come_after_the_swap_are_not_delivered() {
 }
 
 #[test]
+fn what_a_client_that_reset_had_sent_does_not_reach_a_master_that_was_left() {
+    /// More than the master's kernel takes unread, less than the proxy's takes for it.
+    const SENT: usize = 64 * 1024;
+
+    let (first, second) = (upstream(), upstream());
+    let small = socket2::SockRef::from(&first).set_recv_buffer_size(4096);
+    small.expect("buffer");
+    let mut rig = Rig::serving(&first);
+    let (mut client, mut master) = rig.join(&first);
+    client.write_all(&[b'x'; SENT]).expect("write");
+    wait_until("handed to the kernel", || {
+        rig.counters().sessions.bytes_up == 4 + SENT as u64
+    });
+    crate::net::socket::reset_on_close(&client).expect("linger");
+    drop(client);
+    rig.wait_closed(CloseReason::ClientReset, 1);
+    rig.serve(2, &second);
+    rig.wait_acknowledged(2);
+    // What it has not read makes room for more, if the kernel still has more.
+    let error = master
+        .read_to_end(&mut Vec::new())
+        .expect_err("all of it and a plain end");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
 fn generations_in_a_row_leave_no_session_behind() {
     let masters: Vec<_> = (0..5).map(|_| upstream()).collect();
     let mut rig = Rig::serving(&masters[0]);
