@@ -128,7 +128,7 @@ enum Event {
     ClientLeft,
     /// The dial succeeded.
     Dialled,
-    /// The dial failed.
+    /// The dial failed, or what it led to ended before it said anything.
     DialFailed,
     /// It has been in line to dial for so long that a client may have given up.
     InLine,
@@ -204,11 +204,11 @@ impl Life {
             (Stage::Waiting, _) => self.wait(outlook, now),
             (Stage::Dialing(g), _) if passed(g) => self.wait(outlook, now),
             (Stage::Dialing(g), Event::Dialled) => {
+                // What failed before counts until it is heard of: an upstream may end as soon as it is there.
                 self.served = true;
-                self.first_failure = None;
                 Stage::Live(g)
             }
-            (Stage::Dialing(g), Event::DialFailed) => {
+            (Stage::Dialing(g) | Stage::Live(g), Event::DialFailed) if !passed(g) => {
                 let first = *self.first_failure.get_or_insert(now);
                 if now.since(first) >= outlook.hold_max {
                     self.fail(outlook, CloseReason::DialFailed)
@@ -227,7 +227,7 @@ impl Life {
             (Stage::Detached, _) => Stage::Detached,
             (Stage::Failing, _) if outlook.open => Stage::Dialing(outlook.generation),
             (Stage::Failing, _) => Stage::Failing,
-            (Stage::Live(_), Event::Parted) => Stage::Detached,
+            (Stage::Live(_), Event::Parted | Event::DialFailed) => Stage::Detached,
             (Stage::Live(g), event) => match (self.left(g, outlook, now), event) {
                 (None, _) => Stage::Live(g),
                 (Some(CloseReason::Switched), Event::LookedMovable) => Stage::Detached,

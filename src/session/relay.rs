@@ -85,6 +85,8 @@ pub(super) struct Relay<'a, W> {
     keeps: bool,
     /// The master was doubted since the last ring of the bell.
     doubted: bool,
+    /// The upstream has said something.
+    heard: bool,
     /// Why this session will have ended once both directions have.
     reason: Option<CloseReason>,
     /// When the last of what is owed was read while a promotion was announced: handed over once that turns out to have been
@@ -107,6 +109,7 @@ impl<'a, W: Watch> Relay<'a, W> {
             withheld: false,
             keeps: false,
             doubted: false,
+            heard: false,
             reason: None,
             unproven: None,
             proof: None,
@@ -133,6 +136,12 @@ impl<'a, W: Watch> Relay<'a, W> {
             && self.reason.is_none()
             && self.unproven.is_none()
             && self.carried.watch.is_movable()
+    }
+
+    /// True when this upstream has never said anything, and has not taken what its client waits to hear of: if it ends, it was no
+    /// better than one that could not be dialled.
+    pub(super) fn is_stillborn(&self) -> bool {
+        !self.heard && !self.carried.unsent.is_empty()
     }
 
     /// True when nothing unread is left of the upstream. What is read here is heard by nobody: only for one that is left.
@@ -409,6 +418,7 @@ impl<'a, W: Watch> Relay<'a, W> {
                 }
             }
             Poll::Ready(Ok(n)) => {
+                self.heard = true;
                 if self.carried.watch.received(&buffer[..n]) == Sight::NotMaster
                     && !std::mem::replace(&mut self.doubted, true)
                 {

@@ -110,6 +110,10 @@ async fn connect<W: Watch>(
 ) -> Option<Connected> {
     let mut backoff = Backoff::new(REDIAL_FLOOR, REDIAL_CAP);
     let mut last = None;
+    if life.first_failure.is_some() {
+        let wait = backoff.next(fastrand::f64());
+        pause(seat, life, &carried.client, wait).await;
+    }
     loop {
         match life.stage {
             Stage::Waiting => wait(seat, life, &carried.client).await,
@@ -397,10 +401,10 @@ pub(super) async fn live<W: Watch>(
         }
         let reason = ready!(relay.poll(cx, &seat.house));
         let parts = reason.may_part() && relay.can_part();
-        let event = if parts {
-            Event::Parted
-        } else {
-            Event::Ended(reason)
+        let event = match (parts, relay.is_stillborn()) {
+            (false, _) => Event::Ended(reason),
+            (true, true) => Event::DialFailed,
+            (true, false) => Event::Parted,
         };
         let stage = observe(seat, life, event);
         Poll::Ready(part_or_close(seat, life, &mut relay, cx, stage))

@@ -202,6 +202,9 @@ fn every_transition_of_a_session_that_moves() {
         (Live(G1), E::Parted, open(G1), 1, Detached),
         (Live(G1), E::Parted, held(G2, 1), 1, Detached),
         (Live(G1), E::Parted, ending, 1, Closing(R::Shutdown)),
+        (Live(G1), E::DialFailed, open(G1), 1, Dialing(G1)),
+        (Live(G1), E::DialFailed, open(G2), 1, Detached),
+        (Live(G1), E::DialFailed, held(G1, 1), 1, Detached),
         // "0s" closes instead of holding, and still moves where nobody has to wait.
         (
             Live(G1),
@@ -306,6 +309,57 @@ fn a_master_that_cannot_be_dialled_is_tried_on_while_requests_fail() {
         life.on(Event::DialFailed, &open(G1), at(21)),
         Stage::Dialing(G1)
     );
+}
+
+#[test]
+fn a_master_that_takes_connections_and_ends_them_is_tried_for_hold_max() {
+    let mut life = Life {
+        stage: Stage::Dialing(G1),
+        ..Life::new(at(0), true)
+    };
+    for second in 1..11 {
+        let stage = life.on(Event::Dialled, &open(G1), at(second));
+        assert_eq!(stage, Stage::Live(G1), "at {second} s");
+        let stage = life.on(Event::DialFailed, &open(G1), at(second));
+        assert_eq!(stage, Stage::Dialing(G1), "at {second} s");
+    }
+    life.on(Event::Dialled, &open(G1), at(11));
+    let stage = life.on(Event::DialFailed, &open(G1), at(11));
+    assert_eq!(stage, Stage::Failing);
+}
+
+#[tokio::test]
+async fn an_upstream_that_ends_before_it_says_anything_is_a_dial_that_failed() {
+    const REQUEST: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+    let (mut publisher, house) = house_of();
+    publisher.publish(serving(G1));
+    publisher.extend(crate::net::clock::now() + HOLD);
+    let (client, _application) = UnixStream::pair().expect("pair");
+    let rules = tracker::Rules {
+        login: false,
+        replay_auth: true,
+    };
+    let tracker = tracker::Tracker::new(rules);
+    let mut carried = relay::Carried::new(Stream::Unix(client), tracker);
+    carried.unsent.extend_from_slice(REQUEST);
+    let mut seat = Seat::new(&house);
+    seat.sit().await;
+    let mut life = Life {
+        stage: Stage::Live(G1),
+        ..Life::new(at(0), true)
+    };
+    let (upstream, master) = UnixStream::pair().expect("pair");
+    drop(master);
+    let connected = run::Connected {
+        upstream: Stream::Unix(upstream),
+        pass: Reader::pass(&serving(G1)),
+        claim: house.claim(G1),
+    };
+    run::live(&mut seat, &mut life, connected, &mut carried).await;
+    // Not at once, as it would be without a failure; and not for ever.
+    assert_eq!(life.stage, Stage::Dialing(G1));
+    assert!(life.first_failure.is_some() && life.kept_waiting);
+    assert_eq!(carried.unsent, REQUEST);
 }
 
 #[test]
