@@ -7,6 +7,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::Flags;
 use crate::demo;
+use crate::status::Form;
 
 /// Widest help text, in columns.
 const MAX_HELP_WIDTH: usize = 100;
@@ -19,6 +20,10 @@ Several addresses for clients: repeat --listen. A unix socket: --listen unix:/ru
 Passwords are never flags: see password_file in `switchmaster config example`.
 Every key of the file has a variable: SWITCHMASTER_FAILOVER_HOLD_MAX is hold_max in [failover].
 A flag counts more than the environment, that more than the file, that more than the default.";
+
+const STATUS_EXAMPLES: &str = "\
+Exit codes: 0 it answered (with --probe: it is live or ready), 1 it is not, 69 nobody answers
+  switchmaster status --probe ready";
 
 const DEMO_EXAMPLES: &str = "\
 Example: two events one after the other, then a table; exits with 0 when all went well
@@ -33,6 +38,8 @@ pub enum Command {
     ConfigShow(Flags),
     /// Print the example file.
     ConfigExample,
+    /// Show a running proxy.
+    Status(Flags, Form),
     /// Run the demo.
     Demo(demo::Options),
     /// Become another program that dies with its parent; the demo starts its servers so.
@@ -90,6 +97,9 @@ enum Sub {
     /// Serve (the default command)
     #[command(after_help = EXAMPLES)]
     Run(Options),
+    /// Show a running proxy: its master, what each Sentinel believes, its last failovers
+    #[command(after_help = STATUS_EXAMPLES)]
+    Status(StatusOptions),
     /// Start 1 master, 2 replicas, 3 Sentinels and the proxy here, with traffic, and fail over
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(Demo),
@@ -133,12 +143,42 @@ struct Options {
     /// Address for clients [env: SWITCHMASTER_LISTEN] [default: 127.0.0.1:6379]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
+    /// Status page, metrics; or off [env: SWITCHMASTER_ADMIN_LISTEN] [default: 127.0.0.1:8479]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
     /// Log level or filter [env: SWITCHMASTER_LOG_LEVEL] [default: info]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
     /// auto, text or json [env: SWITCHMASTER_LOG_FORMAT] [default: auto]
     #[arg(long, value_name = "FORM", value_parser = ["auto", "text", "json"], hide_possible_values = true)]
     log_format: Option<String>,
+}
+
+#[derive(Args)]
+struct StatusOptions {
+    /// File [env: SWITCHMASTER_CONFIG] [default: /etc/switchmaster/config.toml]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Its admin endpoint [env: SWITCHMASTER_ADMIN_LISTEN] [default: 127.0.0.1:8479]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
+    /// All of it, as JSON
+    #[arg(long)]
+    json: bool,
+    /// Print nothing; the exit code tells whether it is live or ready
+    #[arg(long, value_name = "WHAT", value_parser = ["live", "ready"], conflicts_with = "json")]
+    probe: Option<String>,
+}
+
+impl StatusOptions {
+    fn form(&self) -> Form {
+        match self.probe.as_deref() {
+            Some("live") => Form::ProbeLive,
+            Some(_) => Form::ProbeReady,
+            None if self.json => Form::Json,
+            None => Form::Text,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -166,6 +206,16 @@ impl Cli {
             Some(Sub::Config(ConfigSub::Example)) => {
                 before.expect_none("config example")?;
                 Command::ConfigExample
+            }
+            Some(Sub::Status(options)) => {
+                before.expect_none("status")?;
+                let form = options.form();
+                let flags = Flags {
+                    config: options.config,
+                    admin: options.admin,
+                    ..Flags::default()
+                };
+                Command::Status(flags, form)
             }
             Some(Sub::Demo(options)) => {
                 before.expect_none("demo")?;
@@ -197,6 +247,7 @@ impl Options {
             sentinel: fuller(self.sentinel, before.sentinel),
             master: self.master.or(before.master),
             listen: fuller(self.listen, before.listen),
+            admin: self.admin.or(before.admin),
             log: self.log.or(before.log),
             log_format: self.log_format.or(before.log_format),
         }
@@ -223,6 +274,7 @@ impl From<Options> for Flags {
             sentinel: options.sentinel,
             master: options.master,
             listen: options.listen,
+            admin: options.admin,
             log: options.log,
             log_format: options.log_format,
         }

@@ -16,21 +16,25 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use crate::admin::{self, Histograms, Panel};
 use crate::config::{Config, Proxy};
+use crate::control::ledger::{Book, Ledger, Pulse};
+use crate::control::{self, PulseReader};
 use crate::exit::Exit;
 use crate::listener::{self, BindError, Bound};
 use crate::net::addr::{HostPort, ListenAddr};
+use crate::net::clock::At;
 use crate::net::resolver::Resolver;
 use crate::net::socket;
 use crate::sentinel::discovery;
 use crate::sentinel::watcher::Subscriber;
 use crate::session::close::CloseReason;
-use crate::telemetry::Lines;
+use crate::telemetry::{Lines, Recent};
 use crate::topology::publish::{self, Reader};
 use crate::topology::rules::SentinelsLost;
 use crate::topology::{Phase, State};
+use crate::worker;
 use crate::worker::{Counters, Pool};
-use crate::{control, worker};
 
 /// Longest wait for the control plane's tasks at the end; they only have sockets to drop.
 const CONTROL_END_LIMIT: Duration = Duration::from_millis(500);
@@ -82,7 +86,7 @@ impl From<BindError> for ExitError {
 ///
 /// # Errors
 /// When serving cannot begin, or a worker was lost.
-pub fn run(config: Config, lines: Lines) -> Result<(), ExitError> {
+pub fn run(config: Config, lines: Lines, recent: Recent) -> Result<(), ExitError> {
     let proxies: Vec<_> = config.proxies.iter().map(|p| &*p.master).collect();
     info!(
         event = "starting",
@@ -99,11 +103,13 @@ pub fn run(config: Config, lines: Lines) -> Result<(), ExitError> {
         .iter()
         .map(|proxy| listener::bind(&proxy.listener))
         .collect::<Result<Vec<_>, _>>()?;
+    let admin = bind_admin(&config.admin)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| ExitError::runtime("cannot start the control plane", &e))?;
-    let outcome = runtime.block_on(serve(config, bound, sessions_max, lines));
+    let log = Log { lines, recent };
+    let outcome = runtime.block_on(serve(config, bound, admin, sessions_max, log));
     // A name that is being looked up holds a thread that cannot be ended; nobody waits for it.
     runtime.shutdown_background();
     outcome
@@ -112,9 +118,11 @@ pub fn run(config: Config, lines: Lines) -> Result<(), ExitError> {
 async fn serve(
     config: Config,
     bound: Vec<Vec<Bound>>,
+    admin: Vec<Bound>,
     sessions_max: Option<u64>,
-    lines: Lines,
+    log: Log,
 ) -> Result<(), ExitError> {
+    let started = At::now();
     let mut signals = Signals::new().map_err(|e| ExitError::runtime("cannot take signals", &e))?;
     let tasks = TaskTracker::new();
     let end = CancellationToken::new();
@@ -122,14 +130,30 @@ async fn serve(
         mut pool,
         readers,
         mut controls,
+        entries,
+        histograms,
     } = start(&config, bound, sessions_max, &tasks, &end)?;
-    tasks.spawn(report_dropped_lines(lines, end.clone()));
+    tasks.spawn(report_dropped_lines(log.lines.clone(), end.clone()));
+    let tallies = pool.tallies();
+    if !admin.is_empty() {
+        let panel = Panel::new(
+            started,
+            entries,
+            tallies.clone(),
+            histograms,
+            log.recent,
+            log.lines,
+        );
+        let panel = Arc::new(panel);
+        tasks.spawn(Arc::clone(&panel).watch(end.clone()));
+        admin::serve(admin, &config.admin, panel, &tasks, &end);
+    }
 
     let outcome = loop {
         tokio::select! {
             asked = signals.next() => match asked {
                 Asked::End => break Ok(()),
-                Asked::Status => log_status(&pool.counters(), &readers),
+                Asked::Status => log_status(&tallies.read(), &readers),
                 Asked::Hangup => info!(
                     event = "hangup_ignored",
                     "SIGHUP is ignored: a changed configuration needs a restart"
@@ -147,7 +171,6 @@ async fn serve(
             }
         }
     };
-    let counters = pool.counters();
     info!(
         event = "draining",
         "asked to end: no new clients, sessions are closed"
@@ -163,7 +186,7 @@ async fn serve(
         () = ending => {}
         () = signals.ending() => warn!(event = "ended_at_once", "a second signal: not waiting for sessions"),
     }
-    log_stopped(&counters);
+    log_stopped(&tallies.read());
     outcome
 }
 
@@ -173,6 +196,14 @@ struct Started {
     readers: Vec<Reader>,
     /// None ends before it is told to; without it nobody extends the fence word and nothing is forwarded.
     controls: JoinSet<()>,
+    entries: Vec<admin::Entry>,
+    histograms: Histograms,
+}
+
+/// What is known of the log.
+struct Log {
+    lines: Lines,
+    recent: Recent,
 }
 
 /// Starts both flows.
@@ -188,6 +219,9 @@ fn start(
     let mut entries = Vec::new();
     let mut plans = Vec::new();
     let mut readers = Vec::new();
+    let mut looked_at = Vec::new();
+    let mut listens: Vec<Vec<String>> = Vec::new();
+    let histograms = Histograms::default();
     for (proxy, bound) in config.proxies.iter().zip(bound) {
         let name: Arc<str> = proxy.name.as_str().into();
         let initial = State::initial(config.rules.hold_max.resolve(None));
@@ -205,6 +239,7 @@ fn start(
             observations,
             publisher,
         ));
+        listens.push(bound.iter().map(|b| b.addr().to_string()).collect());
         log_listening(proxy, &bound);
         readers.push(reader.clone());
         entries.push(worker::Entry {
@@ -214,6 +249,7 @@ fn start(
             session: proxy.session.clone(),
             reader,
             subscriptions,
+            dials: histograms.dials(&proxy.name),
         });
     }
     let pool = Pool::start(entries, workers, sessions_max)
@@ -221,7 +257,26 @@ fn start(
     let resolver = Resolver::default();
     let asker = discovery::follow(&config.sentinel, subscribers, &resolver, tasks, end);
     let mut controls = JoinSet::new();
-    for (proxy, name, own, observations, publisher) in plans {
+    for (n, (proxy, name, own, observations, publisher)) in plans.into_iter().enumerate() {
+        let ledger = Ledger::new(
+            At::now(),
+            &name,
+            &proxy.master,
+            (*publisher.state()).clone(),
+        );
+        let book = Book::new(ledger);
+        looked_at.push(admin::Entry {
+            book: book.clone(),
+            listen: std::mem::take(&mut listens[n]),
+        });
+        let tallies = pool.tallies();
+        let pulse = move || {
+            let sum = tallies.of(n);
+            Pulse {
+                bytes_down: sum.bytes_down,
+                waiting: sum.waiting,
+            }
+        };
         let entry = control::Entry {
             name,
             master: proxy.master.clone(),
@@ -233,6 +288,8 @@ fn start(
             observations,
             asker: asker.clone(),
             publisher,
+            book,
+            pulse: PulseReader(Box::new(pulse)),
         };
         controls.spawn(control::run(entry, tasks.clone(), end.clone()));
     }
@@ -240,7 +297,35 @@ fn start(
         pool,
         readers,
         controls,
+        entries: looked_at,
+        histograms,
     })
+}
+
+/// Binds the admin endpoint. A port that is taken ends a process whose operator asked for it; where nobody did, it goes without:
+/// another proxy on this host has it.
+fn bind_admin(config: &admin::Config) -> Result<Vec<Bound>, ExitError> {
+    match listener::bind(&config.listener) {
+        Ok(bound) => {
+            for bound in &bound {
+                let addr = bound.addr();
+                let url = match addr {
+                    ListenAddr::Tcp(addr) => format!("http://{addr}/"),
+                    ListenAddr::Unix(_) => addr.to_string(),
+                };
+                info!(event = "admin_listening", addr = %addr, "status page and metrics: {url}");
+            }
+            Ok(bound)
+        }
+        Err(error) if config.required => Err(error.into()),
+        Err(error) => {
+            warn!(
+                event = "admin_off",
+                "no status page and no metrics: {error}. Set admin.listen to another address, or to \"off\""
+            );
+            Ok(Vec::new())
+        }
+    }
 }
 
 /// The addresses at which we would be talking to ourselves.

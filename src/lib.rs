@@ -27,11 +27,13 @@ pub mod control;
 pub mod sentinel;
 pub mod topology;
 // --- operators -----------------------------------------------------------------------------------
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod demo;
 pub mod exit;
+pub mod status;
 // --- under all -----------------------------------------------------------------------------------
 pub mod net;
 pub mod telemetry;

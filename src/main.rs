@@ -9,13 +9,19 @@ use std::process::ExitCode;
 use switchmaster::cli::{self, Command};
 use switchmaster::config::{self, Flags};
 use switchmaster::exit::Exit;
-use switchmaster::{daemon, demo, telemetry};
+use switchmaster::{daemon, demo, status, telemetry};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
         Ok(Command::Run(flags)) => run(&flags),
         Ok(Command::ConfigShow(flags)) => config_show(&flags),
         Ok(Command::ConfigExample) => print(config::EXAMPLE),
+        Ok(Command::Status(flags, form)) => {
+            match config::admin_endpoint(&flags, std::env::vars_os()) {
+                Ok(endpoint) => status::run(endpoint.as_ref(), form).into(),
+                Err(e) => fail(Exit::Config, &e),
+            }
+        }
         Ok(Command::Demo(options)) => demo::run(&options).into(),
         Ok(Command::Guarded {
             arg0,
@@ -38,7 +44,7 @@ fn run(flags: &Flags) -> ExitCode {
     for warning in loaded.warnings {
         tracing::warn!(event = "config_warning", "{warning}");
     }
-    match daemon::run(loaded.config, log.lines()) {
+    match daemon::run(loaded.config, log.lines(), log.recent()) {
         Ok(()) => Exit::Ok.into(),
         Err(e) => {
             // One event is one line; what to do stands on lines of its own.

@@ -24,10 +24,11 @@ const IMPORTS: &[(&str, &str)] = &[
     ("main", "*"),
     ("lib", "*"),
     ("daemon", "*"),
-    ("cli", "config demo exit net telemetry"),
+    ("cli", "config demo exit net status telemetry"),
+    ("status", "admin control exit net"),
     (
         "config",
-        "listener session worker sentinel topology control telemetry exit net",
+        "admin listener session worker sentinel topology control telemetry exit net",
     ),
     ("exit", ""),
     ("listener", "session topology net telemetry"),
@@ -39,7 +40,10 @@ const IMPORTS: &[(&str, &str)] = &[
     ("sentinel", "topology net telemetry"),
     ("control", "sentinel topology net telemetry"),
     ("topology", "net"),
-    ("admin", "control worker topology net telemetry"),
+    (
+        "admin",
+        "control listener session worker topology net telemetry",
+    ),
     ("check", "sentinel topology config net telemetry"),
     ("drill", "sentinel topology net telemetry"),
     // The whole program in small: servers, and the program itself in front of them as a child.
@@ -51,6 +55,7 @@ const IMPORTS: &[(&str, &str)] = &[
 /// Rooms and files that decide without doing: everything they know is handed to them, time included.
 const PURE: &[&str] = &[
     "src/resp/",
+    "src/control/ledger/",
     "src/session/journal.rs",
     "src/session/replay.rs",
     "src/session/tracker/",

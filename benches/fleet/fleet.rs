@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use switchmaster::control;
+use switchmaster::control::ledger::{Book, Ledger, Pulse};
+use switchmaster::control::{self, PulseReader};
 use switchmaster::net::addr::{HostPort, SentinelAddr};
-use switchmaster::net::clock::{Moment, now};
+use switchmaster::net::clock::{At, Moment, now};
 use switchmaster::net::resolver::Resolver;
 use switchmaster::sentinel::watcher::Subscriber;
 use switchmaster::sentinel::{Config, Credentials, discovery};
@@ -133,7 +134,7 @@ async fn plane(plan: Plan, served: Arc<Served>, tasks: TaskTracker, end: Cancell
     sleep(plan.spread.mul_f64(fastrand::f64())).await;
     let rules = Rules::default();
     let initial = State::initial(rules.hold_max.resolve(None));
-    let (publisher, _reader, subscriptions) = publish::channel(initial, 1);
+    let (publisher, _reader, subscriptions) = publish::channel(initial.clone(), 1);
     let (seen, observations) = mpsc::channel(control::MAX_OBSERVATIONS);
     let subscriber = Subscriber {
         master: plan.master.clone(),
@@ -142,6 +143,7 @@ async fn plane(plan: Plan, served: Arc<Served>, tasks: TaskTracker, end: Cancell
     };
     let resolver = Resolver::default();
     let asker = discovery::follow(&plan.sentinels, vec![subscriber], &resolver, &tasks, &end);
+    let ledger = Ledger::new(At::now(), "fleet", &plan.master, initial);
     let entry = control::Entry {
         name: "fleet".into(),
         master: plan.master,
@@ -152,6 +154,8 @@ async fn plane(plan: Plan, served: Arc<Served>, tasks: TaskTracker, end: Cancell
         own: Vec::new(),
         observations,
         asker,
+        book: Book::new(ledger),
+        pulse: PulseReader(Box::new(Pulse::default)),
         publisher,
     };
     tasks.spawn(control::run(entry, tasks.clone(), end.clone()));

@@ -27,7 +27,8 @@ pub use self::problem::{Error, Problem};
 use self::problem::{Source, Text};
 use self::schema::{Key, Section};
 use self::written::{Item, Items};
-use crate::{listener, sentinel, session, telemetry, topology, worker};
+use crate::net::addr::ListenAddr;
+use crate::{admin, listener, sentinel, session, telemetry, topology, worker};
 
 /// Read when no other is named and it exists.
 pub const DEFAULT_PATH: &str = "/etc/switchmaster/config.toml";
@@ -58,6 +59,8 @@ pub struct Config {
     pub rules: topology::rules::Rules,
     /// `[[proxy]]`, at least one.
     pub proxies: Vec<Proxy>,
+    /// `[admin]`
+    pub admin: admin::Config,
     /// `[limits] workers`
     pub workers: worker::Workers,
     /// `[log]`
@@ -75,6 +78,8 @@ pub struct Flags {
     pub master: Option<String>,
     /// `--listen`, one address an element.
     pub listen: Vec<String>,
+    /// `--admin`
+    pub admin: Option<String>,
     /// `--log`
     pub log: Option<String>,
     /// `--log-format`
@@ -107,16 +112,35 @@ pub fn load(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Loaded, Error> {
     let environment = env::read(variables)?;
+    let text = file_text(flags, &environment)?;
+    combine(flags, environment, text)
+}
+
+/// Where the admin endpoint of a proxy with this configuration is; `None` where it is off. Nothing else of the configuration
+/// has to be complete.
+///
+/// # Errors
+/// What is wrong with that part, or with the file as a whole.
+pub fn admin_endpoint(
+    flags: &Flags,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Option<ListenAddr>, Error> {
+    let environment = env::read(variables)?;
+    let text = file_text(flags, &environment)?;
+    let (global, _) = written(flags, environment.items, text)?;
+    resolve::admin_endpoint(&global)
+}
+
+fn file_text(flags: &Flags, environment: &env::Environment) -> Result<Option<Text>, Error> {
     let named = flags.config.as_deref().or(environment.config.as_deref());
-    let text = match named {
-        Some(path) => Some(file::read(path)?),
+    match named {
+        Some(path) => file::read(path).map(Some),
         // Where it cannot be told whether it exists, reading it tells why.
         None if !matches!(Path::new(DEFAULT_PATH).try_exists(), Ok(false)) => {
-            Some(file::read(Path::new(DEFAULT_PATH))?)
+            file::read(Path::new(DEFAULT_PATH)).map(Some)
         }
-        None => None,
-    };
-    combine(flags, environment, text)
+        None => Ok(None),
+    }
 }
 
 /// Reads a file's text alone, as if there were no flags and no environment.
@@ -149,19 +173,30 @@ fn combine(
     mut environment: env::Environment,
     text: Option<Text>,
 ) -> Result<Loaded, Error> {
+    let items = std::mem::take(&mut environment.items);
+    let (global, proxies) = written(flags, items, text)?;
+    resolve::resolve(global, proxies, environment)
+}
+
+/// Flags over environment over file: the tables that exist once, and the `[[proxy]]` entries.
+fn written(
+    flags: &Flags,
+    mut env_items: Items,
+    text: Option<Text>,
+) -> Result<(Items, Vec<Items>), Error> {
     let document = match text {
         Some(text) => file::parse(&Arc::new(text))?,
         None => file::Document::default(),
     };
     let mut flag_items = flag_items(flags);
     let flag_proxy = flag_items.split_off_proxy();
-    let env_proxy = environment.items.split_off_proxy();
+    let env_proxy = env_items.split_off_proxy();
 
     let mut global = document.global;
-    global.overlay(std::mem::take(&mut environment.items));
+    global.overlay(env_items);
     global.overlay(flag_items);
     let proxies = combine_proxies(document.proxies, env_proxy, flag_proxy)?;
-    resolve::resolve(global, proxies, environment)
+    Ok((global, proxies))
 }
 
 fn flag_items(flags: &Flags) -> Items {
@@ -176,6 +211,7 @@ fn flag_items(flags: &Flags) -> Items {
     }
     for (key, flag, text) in [
         (Key::Master, "--master", &flags.master),
+        (Key::AdminListen, "--admin", &flags.admin),
         (Key::Level, "--log", &flags.log),
         (Key::Format, "--log-format", &flags.log_format),
     ] {

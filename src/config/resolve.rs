@@ -20,7 +20,7 @@ use crate::sentinel::Credentials;
 use crate::session::OnSwitch;
 use crate::topology::rules::{Agree, HoldMax, Rules, SentinelsLost, Verify};
 use crate::worker::Workers;
-use crate::{listener, sentinel, session, telemetry};
+use crate::{admin, listener, sentinel, session, telemetry};
 
 /// Most Sentinels one can name.
 const MAX_SENTINELS: usize = 64;
@@ -74,6 +74,7 @@ pub(super) fn resolve(
         .count_or_auto(Key::Workers, WORKERS)
         .and_then(NonZeroUsize::new)
         .map_or(Workers::Auto, Workers::Fixed);
+    let admin = admin(&mut values);
     sentinel.address_map = address_map(&mut values);
     let log = log(&mut values);
 
@@ -108,6 +109,7 @@ pub(super) fn resolve(
             sentinel,
             rules,
             proxies: resolved,
+            admin,
             workers,
             log,
         },
@@ -119,6 +121,17 @@ pub(super) fn resolve(
             probe_passwords,
         },
     })
+}
+
+/// Where the admin endpoint is, by these items alone.
+pub(super) fn admin_endpoint(global: &Items) -> Result<Option<ListenAddr>, Error> {
+    let mut problems = Vec::new();
+    let admin = admin(&mut Values::new(global, &mut problems));
+    if problems.is_empty() {
+        Ok(admin.listener.listen.into_iter().next())
+    } else {
+        Err(Error::new(problems))
+    }
 }
 
 fn sentinel(values: &mut Values<'_>) -> sentinel::Config {
@@ -204,6 +217,37 @@ fn rules(values: &mut Values<'_>) -> Rules {
             default.when_sentinels_are_lost,
         ),
         fence_at_odown: values.boolean(Key::FenceAtOdown, default.fence_at_odown),
+    }
+}
+
+/// Where the admin endpoint listens; "off" is nowhere.
+fn admin(values: &mut Values<'_>) -> admin::Config {
+    let written = values.is_written(Key::AdminListen);
+    let allow_from = match values.list(Key::AdminAllowFrom, MAX_NETWORKS, network) {
+        Listed::Values(networks) => networks.into_iter().map(|(network, _)| network).collect(),
+        Listed::Unwritten | Listed::Refused => Vec::new(),
+    };
+    let read = |text: &str| match text {
+        "off" => Ok(None),
+        _ => listen_addr(text).map(Some),
+    };
+    let listen = values
+        .parsed(Key::AdminListen, read)
+        .unwrap_or_else(|| Some(ListenAddr::Tcp(admin::DEFAULT_LISTEN.into())));
+    if listen.as_ref().is_some_and(|addr| !addr.is_local()) && allow_from.is_empty() {
+        values.refuse(
+            Key::AdminListen,
+            "the admin endpoint can be reached from other machines, and `allow_from` does not say from which",
+            "it tells everybody who asks where the master is; add to [admin], for example: allow_from = [\"10.0.0.5/32\"]",
+        );
+    }
+    admin::Config {
+        listener: listener::Config {
+            listen: listen.into_iter().collect(),
+            allow_from,
+            max_connections: 0,
+        },
+        required: written,
     }
 }
 

@@ -13,6 +13,8 @@ pub enum Section {
     Probe,
     /// `[address_map]`, whose keys are the operator's own.
     AddressMap,
+    /// `[admin]`
+    Admin,
     /// `[limits]`
     Limits,
     /// `[log]`
@@ -21,12 +23,13 @@ pub enum Section {
 
 impl Section {
     /// All tables, in the order of the example file.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Sentinel,
         Self::Failover,
         Self::Proxy,
         Self::Probe,
         Self::AddressMap,
+        Self::Admin,
         Self::Limits,
         Self::Log,
     ];
@@ -39,6 +42,7 @@ impl Section {
             Self::Proxy => "proxy",
             Self::Probe => "proxy.probe",
             Self::AddressMap => "address_map",
+            Self::Admin => "admin",
             Self::Limits => "limits",
             Self::Log => "log",
         }
@@ -52,6 +56,7 @@ impl Section {
             Self::Proxy => "[[proxy]]",
             Self::Probe => "[proxy.probe]",
             Self::AddressMap => "[address_map]",
+            Self::Admin => "[admin]",
             Self::Limits => "[limits]",
             Self::Log => "[log]",
         }
@@ -143,6 +148,10 @@ keys! {
     ProbePasswordFile = Probe, "password_file";
     /// Announced address -> reachable address; the whole table.
     AddressMap = AddressMap, "";
+    /// Where the status page and the metrics are.
+    AdminListen = Admin, "listen";
+    /// Who may look at them.
+    AdminAllowFrom = Admin, "allow_from";
     /// Data-plane threads.
     Workers = Limits, "workers";
     /// What is logged.

@@ -41,7 +41,7 @@ pub(super) fn render(config: &Config, written: &Written) -> String {
         page.password(password.as_ref());
     }
     page.address_map(config, &written.global);
-    for section in [Section::Limits, Section::Log] {
+    for section in [Section::Admin, Section::Limits, Section::Log] {
         page.section(section, config, &config.proxies[0], &written.global);
     }
     page.0
@@ -138,6 +138,11 @@ fn value(key: Key, config: &Config, proxy: &Proxy, items: &Items) -> Option<Stri
         Key::ProbeUsername => text(proxy.probe.username.as_ref()?),
         // Has a page of its own: its keys are values.
         Key::AddressMap => return None,
+        Key::AdminListen => text(match config.admin.listener.listen.first() {
+            Some(addr) => addr.to_string(),
+            None => "off".to_owned(),
+        }),
+        Key::AdminAllowFrom => list(&config.admin.listener.allow_from),
         Key::Workers => match config.workers {
             Workers::Auto => text("auto"),
             Workers::Fixed(count) => count.to_string(),

@@ -51,11 +51,21 @@ impl<'a> Values<'a> {
         key: Key,
         check: impl FnOnce(&str) -> Result<(), Refusal>,
     ) -> Option<String> {
-        self.read(key, |item| {
-            let text = expect_text(item, "a text in quotes")?;
-            check(text)?;
-            Ok(text.to_owned())
-        })
+        self.parsed(key, |text| check(text).map(|()| text.to_owned()))
+    }
+
+    /// What a text stands for.
+    pub(super) fn parsed<T>(
+        &mut self,
+        key: Key,
+        parse: impl FnOnce(&str) -> Result<T, Refusal>,
+    ) -> Option<T> {
+        self.read(key, |item| parse(expect_text(item, "a text in quotes")?))
+    }
+
+    /// True when somebody wrote it, well or not.
+    pub(super) fn is_written(&self, key: Key) -> bool {
+        self.items.get(key).is_some()
     }
 
     /// One of a few words.

@@ -73,11 +73,12 @@ async fn watch(
         let at = dialled.peer();
         let Dialled {
             report,
-            link: opened,
+            link: mut opened,
             reached,
         } = dialled;
         let answer = if reached {
-            Answer::Said(addr.clone(), at, report)
+            let replicas = opened.as_mut().map_or_else(Vec::new, RoleLink::replicas);
+            Answer::Said(addr.clone(), at, report, replicas)
         } else {
             Answer::Gone(addr.clone(), report.to_string())
         };
@@ -108,7 +109,7 @@ async fn converse(
             () = sleep(ROLE_EVERY) => {}
         }
         let report = link.role().await;
-        let said = Answer::Said(addr.clone(), Some(link.peer()), report);
+        let said = Answer::Said(addr.clone(), Some(link.peer()), report, link.replicas());
         if link.is_closed() || answers.send(said).await.is_err() {
             return;
         }

@@ -11,11 +11,13 @@
 //! ```
 
 pub mod action;
+pub mod ledger;
 mod link;
 pub mod steward;
 mod succession;
 mod tales;
 
+use std::fmt;
 use std::future::{Future, pending};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -28,16 +30,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::action::{Action, Swap, Tale};
+use self::ledger::{Book, Pulse};
 use self::link::{Dialled, MasterLink};
 use self::steward::Steward;
 use self::succession::Successor;
 use crate::net::addr::{HostPort, NodeAddr};
-use crate::net::clock::{Moment, now};
+use crate::net::clock::{At, Moment, now};
 use crate::net::resolver::Resolver;
 use crate::sentinel::Credentials;
 use crate::sentinel::client::{Dial, RoleLink};
 use crate::sentinel::discovery::Asker;
-use crate::topology::observation::{Observation, RoleReport};
+use crate::topology::observation::{Observation, ReplicaSeen, RoleReport};
 use crate::topology::publish::{Left, Publisher};
 use crate::topology::rules::Rules;
 use crate::topology::{MasterAddr, State};
@@ -48,6 +51,19 @@ pub const MAX_OBSERVATIONS: usize = 256;
 const MAX_ANSWERS: usize = 16;
 /// Longest wait for the workers to let go of the old master before the switch is reported without them.
 const FENCE_LIMIT: Duration = Duration::from_secs(3);
+
+/// While the first reply after an outage is awaited the workers' counters are looked at so often: the error of the
+/// outage's measured end.
+const REPLY_LOOK: Duration = Duration::from_millis(2);
+
+/// Reads what the workers have counted.
+pub struct PulseReader(pub Box<dyn Fn() -> Pulse + Send>);
+
+impl fmt::Debug for PulseReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PulseReader")
+    }
+}
 
 /// What a control task is given.
 #[derive(Debug)]
@@ -72,6 +88,10 @@ pub struct Entry {
     pub asker: Asker,
     /// Where the outcome goes.
     pub publisher: Publisher,
+    /// Where it is written down what happened.
+    pub book: Book,
+    /// What the workers have counted.
+    pub pulse: PulseReader,
 }
 
 /// Runs one control task until `end`.
@@ -105,7 +125,7 @@ pub async fn run(entry: Entry, tasks: TaskTracker, end: CancellationToken) {
 /// What the control connection has to say.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    Said(MasterAddr, Option<SocketAddr>, RoleReport),
+    Said(MasterAddr, Option<SocketAddr>, RoleReport, Vec<ReplicaSeen>),
     Gone(MasterAddr, String),
     /// The announced successor's answer, and when it was asked.
     Successor(NodeAddr, Moment, RoleReport),
@@ -161,16 +181,26 @@ impl Control {
             let at = now();
             self.steward.turn(at);
             match input {
-                Input::Observation(Some(observation)) => self.steward.observe(now(), observation),
+                Input::Observation(Some(observation)) => {
+                    let book = &self.entry.book;
+                    book.with(|ledger| ledger.observed(At::now(), &observation));
+                    self.steward.observe(now(), observation);
+                }
                 // The watchers are gone: the program is ending.
                 Input::Observation(None) => return,
                 Input::Probed(Probed { addr, dialled }) => {
                     self.probe = None;
                     let at = dialled.peer();
                     self.verified = dialled.link.map(|link| (addr.clone(), link));
+                    let book = &self.entry.book;
+                    book.with(|ledger| ledger.role_said(At::now(), &addr, &dialled.report));
                     self.steward.probed(now(), &addr, at, dialled.report);
                 }
-                Input::Answer(Answer::Said(addr, at, report)) => {
+                Input::Answer(Answer::Said(addr, at, report, replicas)) => {
+                    self.entry.book.with(|ledger| {
+                        ledger.role_said(At::now(), &addr, &report);
+                        ledger.replicas_seen(&addr, replicas);
+                    });
                     self.steward.master_said(now(), &addr, at, &report);
                 }
                 Input::Answer(Answer::Successor(addr, asked, report)) => {
@@ -186,6 +216,8 @@ impl Control {
                 Input::Turn => {}
             }
             self.act();
+            let pulse = (self.entry.pulse.0)();
+            self.entry.book.with(|ledger| ledger.turn(At::now(), pulse));
             // A connection that proved nothing is not kept open on a node that is not ours.
             self.verified = None;
             // From the moment that the standstill was looked for, not from now: one in between must not pass.
@@ -195,7 +227,10 @@ impl Control {
     }
 
     async fn next_input(&mut self, answers: &mut mpsc::Receiver<Answer>) -> Input {
-        let wait = self.steward.next_turn().since(now());
+        let mut wait = self.steward.next_turn().since(now());
+        if self.entry.book.with(|ledger| ledger.awaits_reply()) {
+            wait = wait.min(REPLY_LOOK);
+        }
         let Self {
             entry,
             probe,
@@ -233,6 +268,9 @@ impl Control {
 
     fn act(&mut self) {
         while let Some(action) = self.steward.next_action() {
+            if let Action::Tell(tale) = &action {
+                self.entry.book.with(|ledger| ledger.told(At::now(), tale));
+            }
             match action {
                 Action::Publish(state) => self.publish(state),
                 Action::AskAll => self.entry.asker.ask_all(),
@@ -261,6 +299,9 @@ impl Control {
     }
 
     fn publish(&mut self, state: State) {
+        let pulse = (self.entry.pulse.0)();
+        let book = &self.entry.book;
+        book.with(|ledger| ledger.published(At::now(), &state, pulse));
         self.entry.publisher.publish(state);
     }
 
@@ -289,7 +330,10 @@ impl Control {
     /// `None`: not every worker has acknowledged.
     fn report_switch(&mut self, left: Option<Left>) {
         if let Some(PendingSwitch { swap, published }) = self.pending_switch.take() {
-            tales::switched(&self.entry, &swap, published.elapsed(), left);
+            let fence = published.elapsed();
+            let book = &self.entry.book;
+            book.with(|ledger| ledger.fenced(fence, &swap, left));
+            tales::switched(&self.entry, &swap, fence, left);
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -18,6 +18,32 @@ pub fn now() -> Moment {
     let t = clock_gettime(ClockId::Boottime);
     // Both fields of a boot-time clock are positive.
     Moment(t.tv_sec.unsigned_abs() * 1_000_000_000 + t.tv_nsec.unsigned_abs())
+}
+
+/// A moment, and what the calendar showed then.
+#[derive(Clone, Copy, Debug)]
+pub struct At {
+    /// For reckoning.
+    pub moment: Moment,
+    /// For people; may jump.
+    pub wall: SystemTime,
+}
+
+impl At {
+    /// Reads both clocks. Like [`now`], for shells only.
+    pub fn now() -> Self {
+        Self {
+            moment: now(),
+            wall: SystemTime::now(),
+        }
+    }
+
+    /// The calendar time of another moment, reckoned from this one: seconds since the Unix epoch.
+    pub fn unix_of(self, moment: Moment) -> f64 {
+        let wall = self.wall - self.moment.since(moment) + moment.since(self.moment);
+        wall.duration_since(UNIX_EPOCH)
+            .map_or(0.0, |since| since.as_secs_f64())
+    }
 }
 
 impl Moment {

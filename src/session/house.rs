@@ -48,6 +48,8 @@ pub(crate) fn new_buffer() -> Buffer {
 pub(crate) struct Common {
     waiting: AtomicUsize,
     dial_slots: Arc<Semaphore>,
+    /// How long dials took that succeeded, in seconds.
+    dial_seconds: metrics::Histogram,
     dials: Rarely,
     replays: Rarely,
     /// One for each reason: what is counted in a line happened for the reason it names.
@@ -59,9 +61,20 @@ impl Default for Common {
         Self {
             waiting: AtomicUsize::new(0),
             dial_slots: Arc::new(Semaphore::new(DIALS_AT_ONCE)),
+            dial_seconds: metrics::Histogram::noop(),
             dials: Rarely::default(),
             replays: Rarely::default(),
             closes: Default::default(),
+        }
+    }
+}
+
+impl Common {
+    /// Records how long dials take.
+    pub(crate) fn recording(dial_seconds: metrics::Histogram) -> Self {
+        Self {
+            dial_seconds,
+            ..Self::default()
         }
     }
 }
@@ -266,6 +279,12 @@ impl House {
                 Err(_) => unreachable!("the slots are never closed"),
             }
         }
+    }
+
+    /// The dial that this claim was made for has succeeded.
+    pub(super) fn dialled(&self, claim: &Claim) {
+        let took = now().since(claim.since);
+        self.common.dial_seconds.record(took.as_secs_f64());
     }
 
     pub(super) fn dial_failed(&self, master: &MasterAddr, error: &DialError) {

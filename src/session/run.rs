@@ -236,7 +236,10 @@ async fn dial_new(
         user_timeout: seat.house.config.upstream_user_timeout,
     };
     match while_dialing(seat, life, generation, dial(addr, options)).await? {
-        Ok(upstream) => Some((upstream, claim)),
+        Ok(upstream) => {
+            seat.house.dialled(&claim);
+            Some((upstream, claim))
+        }
         Err(error) => {
             seat.house.dial_failed(master, &error);
             observe(seat, life, Event::DialFailed);

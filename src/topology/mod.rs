@@ -88,6 +88,19 @@ pub enum HoldCause {
 }
 
 impl HoldCause {
+    /// The word for logs and metrics; public interface.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Announced => "announced",
+            Self::Switching => "switching",
+            Self::MasterUnreachable => "master_unreachable",
+            Self::MasterSaysReplica => "master_says_replica",
+            Self::ObjectivelyDown => "objectively_down",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Resumed => "resumed",
+        }
+    }
+
     /// For people.
     pub const fn in_words(self) -> &'static str {
         match self {
@@ -106,15 +119,7 @@ impl HoldCause {
 
 impl fmt::Display for HoldCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Announced => "announced",
-            Self::Switching => "switching",
-            Self::MasterUnreachable => "master_unreachable",
-            Self::MasterSaysReplica => "master_says_replica",
-            Self::ObjectivelyDown => "objectively_down",
-            Self::Unconfirmed => "unconfirmed",
-            Self::Resumed => "resumed",
-        })
+        f.write_str(self.label())
     }
 }
 

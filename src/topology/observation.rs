@@ -193,6 +193,15 @@ pub enum Said {
     Announced(Succession),
 }
 
+/// A replica, as its master tells of it (ROLE).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaSeen {
+    /// Its address.
+    pub addr: NodeAddr,
+    /// Bytes of the replication stream that it has not acknowledged.
+    pub lag: u64,
+}
+
 /// What a data node says of itself (ROLE).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoleReport {

@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::listener::{self, Bound, Ceiling, Door};
-use crate::session;
 use crate::session::tally::{Sum, Tally};
+use crate::session::{self, Common};
 use crate::topology::publish::{Reader, Subscription};
 
 use dealer::Dealer;
@@ -75,6 +75,8 @@ pub struct Entry {
     pub reader: Reader,
     /// One for each worker.
     pub subscriptions: Vec<Subscription>,
+    /// Where it is recorded how long dials took, in seconds.
+    pub dials: metrics::Histogram,
 }
 
 /// What the workers counted of one proxy entry.
@@ -98,7 +100,32 @@ pub struct Pool {
     threads: Vec<std::thread::JoinHandle<()>>,
     departed: mpsc::Receiver<Departed>,
     stop: CancellationToken,
-    entries: Vec<Counted>,
+    tallies: Tallies,
+}
+
+/// Reads what the workers count, from any thread and after their end.
+#[derive(Clone, Debug, Default)]
+pub struct Tallies(Arc<Vec<Counted>>);
+
+impl Tallies {
+    /// What was counted until now, in the order of the entries.
+    pub fn read(&self) -> Vec<Counters> {
+        self.0
+            .iter()
+            .map(|entry| Counters {
+                name: Arc::clone(&entry.name),
+                sessions: entry.sum(),
+                accept_errors: entry.door.accept_errors.read(),
+                refused_not_allowed: entry.door.not_allowed.read(),
+                refused_full: entry.door.full.read(),
+            })
+            .collect()
+    }
+
+    /// The sessions of one entry.
+    pub fn of(&self, entry: usize) -> Sum {
+        self.0.get(entry).map_or_else(Sum::default, Counted::sum)
+    }
 }
 
 /// What a pool reads the counters of one entry from.
@@ -107,6 +134,16 @@ struct Counted {
     name: Arc<str>,
     door: Arc<Door>,
     tallies: Vec<Arc<Tally>>,
+}
+
+impl Counted {
+    fn sum(&self) -> Sum {
+        let mut sum = Sum::default();
+        for tally in &self.tallies {
+            sum.add(tally);
+        }
+        sum
+    }
 }
 
 /// A worker thread that ended.
@@ -142,8 +179,9 @@ impl Pool {
             threads: Vec::with_capacity(workers),
             departed,
             stop: stop.clone(),
-            entries: Vec::with_capacity(entries.len()),
+            tallies: Tallies::default(),
         };
+        let mut counted = Vec::with_capacity(entries.len());
         let mut plans: Vec<Plan> = inboxes.into_iter().map(Plan::new).collect();
         let mut doorways = Vec::with_capacity(entries.len());
         let ceiling = Ceiling::new(sessions_max);
@@ -153,7 +191,7 @@ impl Pool {
                 &entry.listener,
                 ceiling.clone(),
             ));
-            let common = Arc::default();
+            let common = Arc::new(Common::recording(entry.dials));
             let mut tallies = Vec::with_capacity(workers);
             for (plan, subscription) in plans.iter_mut().zip(entry.subscriptions) {
                 let tally = Arc::new(Tally::default());
@@ -171,12 +209,13 @@ impl Pool {
                 bound: entry.bound,
                 door: Arc::clone(&door),
             });
-            pool.entries.push(Counted {
+            counted.push(Counted {
                 name: entry.name,
                 door,
                 tallies,
             });
         }
+        pool.tallies = Tallies(Arc::new(counted));
         // The acceptor shares worker 0's thread: a connection it keeps needs no hop.
         if let Some(first) = plans.first_mut() {
             first.front = Some(Front { dealer, doorways });
@@ -194,24 +233,9 @@ impl Pool {
         Ok(pool)
     }
 
-    /// What was counted until now, in the order of the entries.
-    pub fn counters(&self) -> Vec<Counters> {
-        self.entries
-            .iter()
-            .map(|entry| {
-                let mut sessions = Sum::default();
-                for tally in &entry.tallies {
-                    sessions.add(tally);
-                }
-                Counters {
-                    name: Arc::clone(&entry.name),
-                    sessions,
-                    accept_errors: entry.door.accept_errors.read(),
-                    refused_not_allowed: entry.door.not_allowed.read(),
-                    refused_full: entry.door.full.read(),
-                }
-            })
-            .collect()
+    /// Where to read what is counted.
+    pub fn tallies(&self) -> Tallies {
+        self.tallies.clone()
     }
 
     /// Waits for a worker to end, which none does before [`Pool::shutdown`] unless something broke: its

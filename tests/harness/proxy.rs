@@ -77,7 +77,9 @@ impl Plan {
         }
         command
             .args(args)
-            .env("SWITCHMASTER_FAILOVER_ON_SWITCH", on_switch());
+            .env("SWITCHMASTER_FAILOVER_ON_SWITCH", on_switch())
+            // The default port is one, the proxies under test are many.
+            .env("SWITCHMASTER_ADMIN_LISTEN", "off");
         Self {
             command,
             config: None,

@@ -29,12 +29,12 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use self::reply::{printable, pushed_event, raw_event, read_peer, read_view, text};
+use self::reply::{printable, pushed_event, raw_event, read_peer, read_replicas, read_view, text};
 use super::metered::{Meter, Metered};
 use super::{Credentials, Peer};
 use crate::net::addr::HostPort;
 use crate::net::resolver::Resolver;
-use crate::topology::observation::{NoView, RoleReport, RunId, View};
+use crate::topology::observation::{NoView, ReplicaSeen, RoleReport, RunId, View};
 
 /// Longest wait for one answer.
 pub const REPLY_TIMEOUT: Duration = Duration::from_millis(500);
@@ -345,6 +345,7 @@ pub struct RoleLink {
     connection: Connection,
     /// The login that was configured failed, and this is a connection without one.
     refused_login: Option<String>,
+    replicas: Vec<ReplicaSeen>,
 }
 
 impl RoleLink {
@@ -359,19 +360,25 @@ impl RoleLink {
             Err(ClientError::Auth(why)) => Ok(Self {
                 connection: open(&Credentials::default()).await?,
                 refused_login: Some(why),
+                replicas: Vec::new(),
             }),
             other => Ok(Self {
                 connection: other?,
                 refused_login: None,
+                replicas: Vec::new(),
             }),
         }
     }
 
     /// What the node says it is.
     pub async fn role(&mut self) -> RoleReport {
+        self.replicas.clear();
         match self.connection.ask(&redis::cmd("ROLE")).await {
             Ok(Value::Array(parts)) => match parts.first().and_then(text).as_deref() {
-                Some("master") => RoleReport::Master,
+                Some("master") => {
+                    self.replicas = read_replicas(&parts);
+                    RoleReport::Master
+                }
                 Some("slave" | "replica") => RoleReport::Replica,
                 Some("sentinel") => RoleReport::NotADataNode,
                 _ => RoleReport::NotADataNode,
@@ -386,6 +393,11 @@ impl RoleLink {
             Err(ClientError::Protocol(why)) if why.contains("LOADING") => RoleReport::Loading,
             Err(e) => RoleReport::Failed(e.to_string()),
         }
+    }
+
+    /// The replicas that it told of with its last answer, if it is a master.
+    pub fn replicas(&mut self) -> Vec<ReplicaSeen> {
+        std::mem::take(&mut self.replicas)
     }
 
     /// The address that the name was dialled at.

@@ -10,7 +10,7 @@ use super::RawEvent;
 use crate::net::addr::{Host, HostPort, NodeAddr, SentinelAddr};
 use crate::sentinel::Peer;
 use crate::topology::Epoch;
-use crate::topology::observation::{NoView, RunId, View};
+use crate::topology::observation::{NoView, ReplicaSeen, RunId, View};
 
 /// Longest event looked at; longer ones are no events of Sentinel.
 pub(super) const MAX_EVENT_BYTES: usize = 4096;
@@ -18,6 +18,8 @@ pub(super) const MAX_EVENT_BYTES: usize = 4096;
 const OBJECTIVELY_DOWN: &str = "o_down";
 /// The flag of a master to which the Sentinel has no connection.
 const DISCONNECTED: &str = "disconnected";
+/// Most replicas told of.
+const MAX_REPLICAS: usize = 64;
 /// Longest text of a peer in one log line.
 const MAX_PRINTED: usize = 200;
 
@@ -75,6 +77,33 @@ pub(super) fn read_view(details: &Value, address: &Value) -> Result<View, NoView
         objectively_down: flagged(OBJECTIVELY_DOWN),
         unanswered: unanswered.map_or(Duration::ZERO, Duration::from_millis),
     })
+}
+
+/// The replicas in a master's answer to ROLE: `["master", offset, [[host, port, offset], ...]]`. What makes no sense is
+/// left out: they are for people.
+pub(super) fn read_replicas(role: &[Value]) -> Vec<ReplicaSeen> {
+    let [_, offset, Value::Array(replicas)] = role else {
+        return Vec::new();
+    };
+    let number = |value: &Value| text(value)?.parse::<u64>().ok();
+    let master = number(offset).unwrap_or_default();
+    let read = |replica: &Value| {
+        let Value::Array(parts) = replica else {
+            return None;
+        };
+        let [host, port, acknowledged] = parts.as_slice() else {
+            return None;
+        };
+        Some(ReplicaSeen {
+            addr: node_addr(&text(host)?, &text(port)?).ok()?,
+            lag: master.saturating_sub(number(acknowledged)?),
+        })
+    };
+    replicas
+        .iter()
+        .take(MAX_REPLICAS)
+        .filter_map(read)
+        .collect()
 }
 
 pub(super) fn read_peer(value: &Value) -> Option<Peer> {

@@ -80,6 +80,7 @@ impl Rig {
             },
             reader,
             subscriptions,
+            dials: metrics::Histogram::noop(),
         };
         Self {
             pool: Some(Pool::start(vec![entry], workers, options.sessions_max).expect("pool")),
@@ -151,7 +152,7 @@ impl Rig {
     }
 
     fn counters(&self) -> Counters {
-        self.pool.as_ref().expect("running").counters()[0].clone()
+        self.pool.as_ref().expect("running").tallies().read()[0].clone()
     }
 
     fn closed_by(&self, reason: CloseReason) -> u64 {

@@ -6,6 +6,8 @@
 //! A full queue drops the line and counts it. Text that a peer sent cannot forge a line or move a
 //! terminal's cursor: control characters are escaped in both forms.
 
+mod recent;
+
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Write as _};
 use std::fs::File;
@@ -21,7 +23,10 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+pub use self::recent::{Recent, RecentEvent};
 
 use crate::net::clock;
 
@@ -135,6 +140,7 @@ pub fn init(config: &Config) -> Result<Guard, InitError> {
         counts: Arc::clone(&lines.counts),
     };
 
+    let recent = Recent::default();
     // A failed write is counted; telling it on the stderr that failed would block.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -147,18 +153,21 @@ pub fn init(config: &Config) -> Result<Guard, InitError> {
             .with_current_span(false)
             .with_span_list(false)
             .finish()
+            .with(recent.layer())
             .try_init(),
         form => builder
             .with_ansi(form == Format::Auto && wants_colour())
             .with_target(false)
             .fmt_fields(debug_fn(write_field).delimited(" "))
             .finish()
+            .with(recent.layer())
             .try_init(),
     };
     initialised.map_err(|_| InitError::Twice)?;
     log_panics();
     Ok(Guard {
         lines,
+        recent,
         _worker: std::mem::ManuallyDrop::new(worker),
     })
 }
@@ -167,6 +176,7 @@ pub fn init(config: &Config) -> Result<Guard, InitError> {
 #[derive(Debug)]
 pub struct Guard {
     lines: Lines,
+    recent: Recent,
     // Its own drop waits longer than a stalled stderr deserves, and prints about it.
     _worker: std::mem::ManuallyDrop<WorkerGuard>,
 }
@@ -175,6 +185,11 @@ impl Guard {
     /// How many lines were dropped because stderr did not take them.
     pub fn dropped_lines(&self) -> u64 {
         self.lines.dropped()
+    }
+
+    /// The last events, for whoever shows them.
+    pub fn recent(&self) -> Recent {
+        self.recent.clone()
     }
 
     /// The same count for whoever reports it.

@@ -1,0 +1,254 @@
+//! HTTP for the admin endpoint: who is let in, what is answered, and how long anybody may take. GET and HEAD only.
+//!
+//! A browser on this machine may be made to ask on behalf of a stranger's page (DNS rebinding), so on a loopback listener the
+//! `Host` a request names must be this machine's.
+
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use super::{Config, MAX_CONNECTIONS, Panel, page};
+use crate::listener::{self, Accepted, Bound, Ceiling, Door};
+use crate::net::stream::Stream;
+
+/// Longest until a request's head is complete.
+const HEAD_LIMIT: Duration = Duration::from_secs(5);
+/// Longest life of a connection; whoever wants more connects again.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
+/// Largest head of a request, in bytes. Bodies are not read at all.
+const HEAD_MAX: usize = 16 * 1024;
+/// A control task that has not turned for so long is stuck; it turns each 100 ms.
+const STUCK_AFTER: Duration = Duration::from_secs(5);
+
+const TEXT: &str = "text/plain; charset=utf-8";
+/// Prometheus' text format.
+const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Answers on these sockets until `end`.
+pub fn serve(
+    bound: Vec<Bound>,
+    config: &Config,
+    panel: Arc<Panel>,
+    tasks: &TaskTracker,
+    end: &CancellationToken,
+) {
+    let config = listener::Config {
+        max_connections: MAX_CONNECTIONS,
+        ..config.listener.clone()
+    };
+    let door = Arc::new(Door::new("admin".into(), &config, Ceiling::new(None)));
+    for bound in bound {
+        let local = bound.addr().is_local();
+        let app = router(Arc::clone(&panel), local);
+        let (door, inner, ending) = (Arc::clone(&door), tasks.clone(), end.clone());
+        tasks.spawn(async move {
+            let deal = |accepted: Accepted| {
+                let (app, ending) = (app.clone(), ending.clone());
+                inner.spawn(async move {
+                    let Accepted { stream, entrance } = accepted;
+                    let talking = async {
+                        match stream {
+                            Stream::Tcp(stream) => talk(stream, app).await,
+                            Stream::Unix(stream) => talk(stream, app).await,
+                        }
+                    };
+                    ending.run_until_cancelled(talking).await;
+                    drop(entrance);
+                });
+                std::future::ready(())
+            };
+            let mut serving = pin!(listener::serve(bound, door, deal));
+            if let Some(Err(error)) = ending.run_until_cancelled(&mut serving).await {
+                warn!(
+                    event = "admin_failed",
+                    "the admin endpoint cannot be watched: {error}"
+                );
+            }
+        });
+    }
+}
+
+/// One connection. Whatever goes wrong on it is the asker's to notice.
+async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, app: Router) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .max_buf_size(HEAD_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+    let _ = timeout(CONNECTION_LIMIT, connection).await;
+}
+
+fn router(panel: Arc<Panel>, local: bool) -> Router {
+    let app = Router::new()
+        .route("/", get(home))
+        .route("/status", get(status))
+        .route("/metrics", get(metrics))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/events", get(events))
+        .fallback(|| async {
+            (
+                StatusCode::NOT_FOUND,
+                "not here. There is: / /status /metrics /livez /readyz /events\n",
+            )
+        })
+        .with_state(panel);
+    let app = if local {
+        app.layer(middleware::from_fn(only_this_machine))
+    } else {
+        app
+    };
+    app.layer(middleware::from_fn(read_only))
+}
+
+/// Refuses what would change something, and says for every answer that it is not to be kept.
+async fn read_only(request: Request, next: Next) -> Response {
+    let mut response = if matches!(*request.method(), Method::GET | Method::HEAD) {
+        next.run(request).await
+    } else {
+        let refusal = "this endpoint only tells; it takes GET and HEAD\n";
+        (
+            StatusCode::METHOD_NOT_ALLOWED,
+            [(ALLOW, "GET, HEAD")],
+            refusal,
+        )
+            .into_response()
+    };
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+async fn only_this_machine(request: Request, next: Next) -> Response {
+    let host = request
+        .headers()
+        .get(HOST)
+        .and_then(|host| host.to_str().ok());
+    // Without one it is no browser.
+    if host.is_none_or(is_this_machine) {
+        return next.run(request).await;
+    }
+    let refusal = "the Host header names another machine; ask for 127.0.0.1 or localhost\n";
+    (StatusCode::MISDIRECTED_REQUEST, refusal).into_response()
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(bracketed) => bracketed.split(']').next(),
+        None => host.split(':').next(),
+    };
+    let name = name.unwrap_or_default().trim_end_matches('.');
+    // An address cannot be rebound: it is what was connected to.
+    name.is_empty() || name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+async fn home(State(panel): State<Arc<Panel>>) -> Response {
+    let nonce = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+    let policy = format!(
+        "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
+    let html = Html(page::render(&panel, &nonce).into_string());
+    match HeaderValue::try_from(policy) {
+        Ok(policy) => ([(CONTENT_SECURITY_POLICY, policy)], html).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn status(State(panel): State<Arc<Panel>>) -> Response {
+    Json(panel.status()).into_response()
+}
+
+async fn events(State(panel): State<Arc<Panel>>) -> Response {
+    Json(panel.recent.events()).into_response()
+}
+
+async fn metrics(State(panel): State<Arc<Panel>>) -> Response {
+    ([(CONTENT_TYPE, EXPOSITION)], panel.metrics()).into_response()
+}
+
+/// The control loop turns; whatever the state of Redis.
+async fn livez(State(panel): State<Arc<Panel>>) -> Response {
+    let stuck = panel.stuck(STUCK_AFTER);
+    if stuck.is_empty() {
+        return plain(StatusCode::OK, "ok\n".to_owned());
+    }
+    let words = format!(
+        "the control task of {} has not turned for {} s\n",
+        stuck.join(", "),
+        STUCK_AFTER.as_secs()
+    );
+    plain(StatusCode::SERVICE_UNAVAILABLE, words)
+}
+
+/// Every proxy has a verified master.
+async fn readyz(State(panel): State<Arc<Panel>>) -> Response {
+    let status = panel.status();
+    let ready = status.proxies.iter().all(super::ProxyStatus::is_ready);
+    let lines = status.proxies.iter().map(|proxy| {
+        let word = if proxy.is_ready() {
+            "ready"
+        } else {
+            "not ready"
+        };
+        format!("{}: {word}: {}\n", proxy.account.proxy, proxy.headline)
+    });
+    let code = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    plain(code, lines.collect())
+}
+
+fn plain(code: StatusCode, text: String) -> Response {
+    (code, [(CONTENT_TYPE, TEXT)], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_this_machine() {
+        for host in [
+            "localhost",
+            "LOCALHOST:8479",
+            "127.0.0.1:8479",
+            "[::1]:8479",
+            "10.1.2.3",
+            "localhost.",
+        ] {
+            assert!(is_this_machine(host), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "evil.example:8479",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+        ] {
+            assert!(!is_this_machine(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The numbers of [`super::table`] in Prometheus' text format.
+//!
+//! Counters and gauges are made anew at each scrape from what the books and the workers hold, so nothing on the way of a
+//! request looks a name up and no series outlives what it was about. Histograms are kept.
+
+use std::fmt;
+use std::sync::Arc;
+
+use metrics::{Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
+
+use super::Entry;
+use super::table::{self, Kind, Metric};
+use crate::control::ledger::{Account, OutageAccount, Outcome, Totals};
+use crate::session::close::CloseReason;
+use crate::worker::Counters;
+
+const METADATA: Metadata<'_> = Metadata::new(module_path!(), Level::INFO, None);
+
+/// The histograms, which grow from their first value to the end of the process.
+#[derive(Clone)]
+pub struct Histograms(Arc<PrometheusRecorder>);
+
+impl fmt::Debug for Histograms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Histograms")
+    }
+}
+
+impl Default for Histograms {
+    fn default() -> Self {
+        let mut builder = PrometheusBuilder::new();
+        for (metric, buckets) in [
+            (table::SWITCH_DURATION, table::LONG_BUCKETS),
+            (table::HOLD_SECONDS, table::LONG_BUCKETS),
+            (table::FENCE_SECONDS, table::SHORT_BUCKETS),
+            (table::DIAL_SECONDS, table::SHORT_BUCKETS),
+        ] {
+            let named = Matcher::Full(metric.name.to_owned());
+            builder = builder
+                .set_buckets_for_metric(named, buckets)
+                .unwrap_or_else(|_| unreachable!("no list of bounds is empty"));
+        }
+        Self(Arc::new(builder.build_recorder()))
+    }
+}
+
+impl Histograms {
+    /// What this proxy entry's dials are recorded in: made once, then recorded without a look-up.
+    pub fn dials(&self, proxy: &str) -> metrics::Histogram {
+        self.of(&table::DIAL_SECONDS, &[proxy])
+    }
+
+    fn of(&self, metric: &Metric, values: &[&str]) -> metrics::Histogram {
+        self.0.describe_histogram(name(metric), None, help(metric));
+        self.0.register_histogram(&key(metric, values), &METADATA)
+    }
+
+    /// Takes in an outage that is over.
+    pub(super) fn record(&self, proxy: &str, outage: &OutageAccount) {
+        if outage
+            .causes
+            .first()
+            .is_some_and(|cause| cause == "starting")
+        {
+            return;
+        }
+        self.of(&table::HOLD_SECONDS, &[proxy])
+            .record(outage.seconds);
+        if outage.outcome != Outcome::Switched.label() {
+            return;
+        }
+        let phases = outage.phases;
+        for (phase, seconds) in [
+            ("detect", phases.detect),
+            ("verify", phases.verify),
+            ("first_byte", phases.first_byte),
+        ] {
+            if let Some(seconds) = seconds {
+                self.of(&table::SWITCH_DURATION, &[proxy, phase])
+                    .record(seconds);
+            }
+        }
+        if let Some(seconds) = outage.fence_seconds {
+            self.of(&table::FENCE_SECONDS, &[proxy]).record(seconds);
+        }
+    }
+
+    /// Folds what was recorded into the buckets; without it, it would be kept value by value.
+    pub(super) fn upkeep(&self) {
+        self.0.handle().run_upkeep();
+    }
+}
+
+/// What a scrape gives.
+pub(super) fn render(
+    entries: &[(&Entry, Account, Totals, Counters)],
+    histograms: &Histograms,
+    lines_dropped: u64,
+) -> String {
+    let sheet = Sheet(PrometheusBuilder::new().build_recorder());
+    sheet.set(&table::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
+    sheet.count(&table::LOG_LINES_DROPPED, &[], lines_dropped);
+    for (_, account, totals, counters) in entries {
+        sheet.master(account);
+        sheet.history(account, totals);
+        sheet.sessions(&account.proxy, counters);
+        sheet.sentinels(account);
+    }
+    let process = || {
+        let collector = metrics_process::Collector::default();
+        collector.describe();
+        collector.collect();
+    };
+    metrics::with_local_recorder(&sheet.0, process);
+    // The exporter counts in whole numbers; seconds are not, so they go as a gauge and get their true name here.
+    let mut text = sheet.0.handle().render().replace(
+        &format!("# TYPE {} gauge", table::UNAVAILABLE.name),
+        &format!("# TYPE {} counter", table::UNAVAILABLE.name),
+    );
+    text.push_str(&histograms.0.handle().render());
+    text
+}
+
+/// One scrape's counters and gauges.
+struct Sheet(PrometheusRecorder);
+
+impl Sheet {
+    fn set(&self, metric: &Metric, values: &[&str], value: f64) {
+        debug_assert!(metric.kind == Kind::Gauge, "{}", metric.name);
+        self.0.describe_gauge(name(metric), None, help(metric));
+        self.0
+            .register_gauge(&key(metric, values), &METADATA)
+            .set(value);
+    }
+
+    fn flag(&self, metric: &Metric, values: &[&str], value: bool) {
+        self.set(metric, values, f64::from(u8::from(value)));
+    }
+
+    fn count(&self, metric: &Metric, values: &[&str], value: u64) {
+        debug_assert!(metric.kind == Kind::Counter, "{}", metric.name);
+        self.0.describe_counter(name(metric), None, help(metric));
+        self.0
+            .register_counter(&key(metric, values), &METADATA)
+            .absolute(value);
+    }
+
+    fn master(&self, account: &Account) {
+        let proxy = [account.proxy.as_str()];
+        self.flag(&table::MASTER_UP, &proxy, account.phase == "serving");
+        self.flag(&table::DEGRADED, &proxy, account.degraded);
+        self.flag(&table::AMBIGUOUS, &proxy, account.ambiguous);
+        let master = account.master.as_ref();
+        self.flag(
+            &table::MASTER_UNVERIFIED,
+            &proxy,
+            master.is_some_and(|m| !m.verified),
+        );
+        self.set(
+            &table::MASTER_GENERATION,
+            &proxy,
+            master.map_or(0.0, |m| m.generation as f64),
+        );
+        if let Some(master) = master {
+            self.set(&table::MASTER_INFO, &[&account.proxy, &master.addr], 1.0);
+            self.set(&table::MASTER_EPOCH, &proxy, master.epoch as f64);
+            self.set(&table::MASTER_SINCE, &proxy, master.since_at);
+        }
+        for replica in &account.replicas {
+            let labels = [account.proxy.as_str(), replica.addr.as_str()];
+            self.set(&table::REPLICA_UP, &labels, 1.0);
+            self.set(&table::REPLICA_LAG, &labels, replica.lag_bytes as f64);
+        }
+    }
+
+    fn history(&self, account: &Account, totals: &Totals) {
+        let proxy = account.proxy.as_str();
+        self.0
+            .describe_gauge(name(&table::UNAVAILABLE), None, help(&table::UNAVAILABLE));
+        let unavailable = key(&table::UNAVAILABLE, &[proxy]);
+        self.0
+            .register_gauge(&unavailable, &METADATA)
+            .set(account.unavailable_seconds);
+        for outcome in Outcome::ENDS.map(Outcome::label) {
+            let count = totals.holds.get(outcome).copied().unwrap_or_default();
+            self.count(&table::HOLDS, &[proxy, outcome], count);
+        }
+        for (trigger, count) in &totals.switches {
+            self.count(&table::SWITCHES, &[proxy, trigger], *count);
+        }
+        for (reason, count) in &totals.role_failures {
+            self.count(&table::ROLE_CHECK_FAILURES, &[proxy, reason], *count);
+        }
+        for (event, count) in &totals.events {
+            self.count(&table::SENTINEL_EVENTS, &[proxy, event], *count);
+        }
+        self.count(&table::UNFENCED, &[proxy], totals.unfenced);
+        self.count(&table::STANDSTILLS, &[proxy], totals.standstills);
+    }
+
+    fn sessions(&self, proxy: &str, counters: &Counters) {
+        let s = &counters.sessions;
+        self.set(&table::SESSIONS_ACTIVE, &[proxy], s.active() as f64);
+        self.set(&table::SESSIONS_HELD, &[proxy], s.waiting as f64);
+        for (result, count) in [
+            ("accepted", s.opened),
+            ("not_allowed", counters.refused_not_allowed),
+            ("full", counters.refused_full),
+        ] {
+            self.count(&table::SESSIONS, &[proxy, result], count);
+        }
+        for reason in CloseReason::ALL {
+            self.count(
+                &table::SESSIONS_CLOSED,
+                &[proxy, reason.label()],
+                s.closed_by(reason),
+            );
+        }
+        self.count(&table::SESSIONS_MOVED, &[proxy], s.moved);
+        self.count(&table::REPLAY_FAILURES, &[proxy], s.replay_failures);
+        self.count(&table::REQUESTS_REFUSED, &[proxy], s.refused);
+        self.count(&table::BYTES, &[proxy, "up"], s.bytes_up);
+        self.count(&table::BYTES, &[proxy, "down"], s.bytes_down);
+        self.count(&table::DIAL_FAILURES, &[proxy], s.dial_failures);
+        self.count(&table::ACCEPT_ERRORS, &[proxy], counters.accept_errors);
+    }
+
+    fn sentinels(&self, account: &Account) {
+        let master = account.master_name.as_str();
+        self.flag(&table::SENTINEL_QUORUM_OK, &[master], account.quorum_ok);
+        for sentinel in &account.sentinels {
+            let labels = [master, sentinel.addr.as_str()];
+            self.flag(&table::SENTINEL_UP, &labels, sentinel.up == Some(true));
+            self.flag(
+                &table::SENTINEL_DISAGREES,
+                &labels,
+                sentinel.agrees == Some(false),
+            );
+            if let Some(epoch) = sentinel.epoch {
+                self.set(&table::SENTINEL_VIEW_EPOCH, &labels, epoch as f64);
+            }
+        }
+    }
+}
+
+fn name(metric: &Metric) -> KeyName {
+    KeyName::from_const_str(metric.name)
+}
+
+fn help(metric: &Metric) -> SharedString {
+    SharedString::const_str(metric.help)
+}
+
+fn key(metric: &Metric, values: &[&str]) -> Key {
+    debug_assert!(metric.labels.len() == values.len(), "{}", metric.name);
+    let pairs = metric.labels.iter().zip(values);
+    let labels: Vec<_> = pairs
+        .map(|(name, value)| Label::new(*name, (*value).to_owned()))
+        .collect();
+    Key::from_parts(metric.name, labels)
+}

@@ -1,0 +1,195 @@
+//! The admin endpoint: one page, one JSON and one list of metrics for those who look after the proxy. Read-only.
+//!
+//! ```text
+//! control tasks --Book--\
+//! workers --Counters-----+--> Panel --> GET / (page)  /status (JSON)  /metrics  /livez  /readyz  /events
+//! log --Recent-----------/
+//! ```
+//!
+//! On the control plane's runtime: what it costs never meets the data path. Whoever asks is bounded in number, size and time.
+
+mod http;
+mod metrics;
+mod page;
+mod samples;
+pub mod status;
+pub mod table;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+pub use self::http::serve;
+pub use self::metrics::Histograms;
+use self::samples::{Sample, Samples};
+use self::status::{ProxyStatus, Status};
+use crate::control::ledger::{Account, Book, Totals};
+use crate::listener;
+use crate::net::clock::At;
+use crate::telemetry::{Lines, Recent};
+use crate::worker::{Counters, Tallies};
+
+/// Where the endpoint listens unless told otherwise.
+pub const DEFAULT_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 8479);
+/// Connections at once; a browser holds six, Prometheus one.
+pub(crate) const MAX_CONNECTIONS: usize = 64;
+/// How often the sparklines get a point and the histograms are tidied.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
+/// The `[admin]` section.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where; nowhere when empty.
+    pub listener: listener::Config,
+    /// Somebody wrote it down: the process does not start without it.
+    pub required: bool,
+}
+
+/// One proxy entry, as far as the panel looks at it.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its book.
+    pub book: Book,
+    /// Where its clients connect.
+    pub listen: Vec<String>,
+}
+
+/// All that can be looked at.
+pub struct Panel {
+    started: At,
+    entries: Vec<Entry>,
+    tallies: Tallies,
+    histograms: Histograms,
+    recent: Recent,
+    lines: Lines,
+    watch: Mutex<Watch>,
+}
+
+impl fmt::Debug for Panel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Panel")
+            .field("entries", &self.entries)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is kept from look to look, one for each entry.
+#[derive(Debug)]
+struct Watch {
+    samples: Vec<Samples>,
+    /// Outages that the histograms have.
+    recorded: Vec<u64>,
+}
+
+impl Panel {
+    /// Looks at these entries, in the order of the workers' counters.
+    pub fn new(
+        started: At,
+        entries: Vec<Entry>,
+        tallies: Tallies,
+        histograms: Histograms,
+        recent: Recent,
+        lines: Lines,
+    ) -> Self {
+        let watch = Watch {
+            samples: entries.iter().map(|_| Samples::default()).collect(),
+            recorded: vec![0; entries.len()],
+        };
+        Self {
+            started,
+            entries,
+            tallies,
+            histograms,
+            recent,
+            lines,
+            watch: Mutex::new(watch),
+        }
+    }
+
+    /// Takes a sample each second until `end`.
+    pub async fn watch(self: Arc<Self>, end: CancellationToken) {
+        let mut tick = interval(SAMPLE_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        while end.run_until_cancelled(tick.tick()).await.is_some() {
+            self.look(At::now(), true);
+        }
+    }
+
+    /// The entries as they are, the new outages taken into the histograms.
+    fn look(&self, at: At, sample: bool) -> Vec<(&Entry, Account, Totals, Counters)> {
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let Watch { samples, recorded } = &mut *watch;
+        let mut seen = Vec::with_capacity(self.entries.len());
+        for (n, (entry, counters)) in self.entries.iter().zip(self.tallies.read()).enumerate() {
+            let (account, totals) = entry
+                .book
+                .with(|ledger| (ledger.account(at), ledger.totals().clone()));
+            if sample {
+                samples[n].push(Sample::of(at.moment, &account, &counters.sessions));
+            }
+            // Of more than the ledger remembers the oldest are not recorded.
+            let new = account.outages_total - recorded[n];
+            let over = account.outages.iter().filter(|outage| outage.is_over());
+            let skip = over
+                .clone()
+                .count()
+                .saturating_sub(usize::try_from(new).unwrap_or(usize::MAX));
+            for outage in over.skip(skip) {
+                self.histograms.record(&account.proxy, outage);
+            }
+            recorded[n] = account.outages_total;
+            seen.push((entry, account, totals, counters));
+        }
+        drop(watch);
+        self.histograms.upkeep();
+        seen
+    }
+
+    /// The whole story, as `/status` gives it.
+    pub fn status(&self) -> Status {
+        let at = At::now();
+        let proxies: Vec<_> = self
+            .look(at, false)
+            .into_iter()
+            .map(|(entry, account, _, counters)| {
+                ProxyStatus::new(account, &entry.listen, &counters)
+            })
+            .collect();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            now_at: at.unix_of(at.moment),
+            started_at: self.started.unix_of(self.started.moment),
+            uptime_seconds: at.moment.since(self.started.moment).as_secs_f64(),
+            log_lines_dropped: self.lines.dropped(),
+            proxies,
+        }
+    }
+
+    /// What Prometheus is told.
+    fn metrics(&self) -> String {
+        let seen = self.look(At::now(), false);
+        metrics::render(&seen, &self.histograms, self.lines.dropped())
+    }
+
+    /// The entries whose control task has not turned for so long.
+    fn stuck(&self, limit: Duration) -> Vec<String> {
+        let at = At::now();
+        let idle = self
+            .entries
+            .iter()
+            .map(|entry| entry.book.with(|ledger| ledger.idle(at)));
+        idle.filter(|(_, idle)| *idle >= limit)
+            .map(|(name, _)| name)
+            .collect()
+    }
+
+    /// The sparklines of an entry.
+    fn samples(&self, entry: usize) -> Samples {
+        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.samples.get(entry).cloned().unwrap_or_default()
+    }
+}

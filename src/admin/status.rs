@@ -1,0 +1,196 @@
+//! What `GET /status` gives and `switchmaster status` shows: plain data, and the words that all renderings share. Field names
+//! are public interface; new ones may be added.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::ledger::Account;
+use crate::session::close::CloseReason;
+use crate::worker::Counters;
+
+/// One process.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Status {
+    /// The program's version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// The time of this account, in seconds of the Unix epoch.
+    pub now_at: f64,
+    /// When it was started.
+    pub started_at: f64,
+    /// For how long it has run.
+    pub uptime_seconds: f64,
+    /// Log lines lost because stderr was not read fast enough.
+    pub log_lines_dropped: u64,
+    /// Its `[[proxy]]` entries.
+    pub proxies: Vec<ProxyStatus>,
+}
+
+/// One `[[proxy]]` entry.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ProxyStatus {
+    /// One sentence that says it all.
+    pub headline: String,
+    /// Where clients connect.
+    pub listen: Vec<String>,
+    /// Who is master, and what the Sentinels believe.
+    #[serde(flatten)]
+    pub account: Account,
+    /// Its sessions.
+    pub sessions: Sessions,
+}
+
+/// Counted since the start of the process, but for `active` and `waiting`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Sessions {
+    /// Open now.
+    pub active: u64,
+    /// Of those, waiting for a master.
+    pub waiting: u64,
+    /// Ever begun.
+    pub opened: u64,
+    /// Times that one was carried over to another upstream connection.
+    pub moved: u64,
+    /// Ended, by reason; reasons that never occurred are left out.
+    pub closed: BTreeMap<String, u64>,
+    /// Requests answered with an error for want of a master; none was executed.
+    pub requests_refused: u64,
+    /// Connections turned away.
+    pub turned_away: u64,
+    /// Bytes written to masters.
+    pub bytes_up: u64,
+    /// Bytes written to clients.
+    pub bytes_down: u64,
+    /// Connections to a master that failed.
+    pub dial_failures: u64,
+}
+
+impl ProxyStatus {
+    /// Puts together what is known of one entry.
+    pub fn new(account: Account, listen: &[String], counters: &Counters) -> Self {
+        let s = &counters.sessions;
+        let closed = CloseReason::ALL
+            .iter()
+            .map(|reason| (reason.label().to_owned(), s.closed_by(*reason)));
+        let sessions = Sessions {
+            active: s.active(),
+            waiting: s.waiting,
+            opened: s.opened,
+            moved: s.moved,
+            closed: closed.filter(|(_, count)| *count > 0).collect(),
+            requests_refused: s.refused,
+            turned_away: counters.refused_full + counters.refused_not_allowed,
+            bytes_up: s.bytes_up,
+            bytes_down: s.bytes_down,
+            dial_failures: s.dial_failures,
+        };
+        Self {
+            headline: headline(&account, &sessions),
+            listen: listen.to_vec(),
+            account,
+            sessions,
+        }
+    }
+
+    /// A verified master serves.
+    pub fn is_ready(&self) -> bool {
+        self.account.phase == "serving"
+    }
+}
+
+/// One sentence for somebody who was just woken.
+fn headline(account: &Account, sessions: &Sessions) -> String {
+    let people = counted(sessions.active, "session");
+    let voters = account.sentinels.len();
+    let agree = format!("{} of {voters} Sentinels agree", account.agreeing);
+    match (&account.master, &account.hold) {
+        (Some(master), Some(hold)) => format!(
+            "{people} held for {}: {}. Last master {}; {agree}",
+            duration(hold.seconds),
+            hold.words,
+            master.addr
+        ),
+        (Some(master), None) => {
+            let warning = if account.degraded {
+                ". No Sentinel answers: a failover would go unnoticed"
+            } else if account.ambiguous {
+                ". The Sentinels name different masters"
+            } else if !master.verified {
+                ". The master hides its role: it is trusted because most Sentinels name it"
+            } else {
+                ""
+            };
+            format!(
+                "Serving {people} to {}, followed for {}; {agree}{warning}",
+                master.addr,
+                duration(master.since_seconds)
+            )
+        }
+        (None, _) => {
+            let waiting = account.outages.last().map_or(0.0, |outage| outage.seconds);
+            let answering = account
+                .sentinels
+                .iter()
+                .filter(|s| s.up == Some(true))
+                .count();
+            format!(
+                "No master of \"{}\" was verified yet, for {}; {answering} of {voters} Sentinels answer; {people} wait",
+                account.master_name,
+                duration(waiting)
+            )
+        }
+    }
+}
+
+/// `1 session`, `2 sessions`
+pub fn counted(count: u64, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
+/// The two largest units that say something: `3 d 2 h`, `1.2 s`, `8 ms`.
+pub fn duration(seconds: f64) -> String {
+    let seconds = seconds.max(0.0);
+    let whole = Duration::try_from_secs_f64(seconds)
+        .unwrap_or(Duration::MAX)
+        .as_secs();
+    let (days, hours, minutes) = (whole / 86_400, whole / 3600 % 24, whole / 60 % 60);
+    if days > 0 {
+        format!("{days} d {hours} h")
+    } else if hours > 0 {
+        format!("{hours} h {minutes} min")
+    } else if minutes > 0 {
+        format!("{minutes} min {} s", whole % 60)
+    } else if seconds >= 10.0 {
+        format!("{whole} s")
+    } else if seconds >= 1.0 {
+        format!("{seconds:.1} s")
+    } else {
+        format!("{:.0} ms", seconds * 1e3)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_short_and_round() {
+        for (seconds, words) in [
+            (0.0, "0 ms"),
+            (0.0084, "8 ms"),
+            (0.9996, "1000 ms"),
+            (1.26, "1.3 s"),
+            (59.9, "59 s"),
+            (61.0, "1 min 1 s"),
+            (3.0 * 3600.0 + 60.0, "3 h 1 min"),
+            (266_400.0, "3 d 2 h"),
+            (-1.0, "0 ms"),
+        ] {
+            assert_eq!(duration(seconds), words, "{seconds}");
+        }
+    }
+}

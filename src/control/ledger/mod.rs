@@ -1,0 +1,315 @@
+//! What one proxy entry has been through, for those who look: metrics, the status page, `switchmaster status`. Pure.
+//!
+//! ```text
+//! control task --what it was told, published and told--> Ledger --Account--> admin (page, JSON, metrics)
+//! ```
+//!
+//! It is told facts with their time and decides nothing; nobody decides by it. The control task writes it and the admin
+//! endpoint reads it, both on the control plane's thread.
+
+mod account;
+mod opinion;
+mod outage;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+pub use self::account::{Account, Hold, Master, OutageAccount, Phases, Replica, SentinelAccount};
+use self::opinion::Opinion;
+use self::outage::Outage;
+pub use self::outage::Outcome;
+use crate::control::action::{Swap, Tale};
+use crate::net::addr::SentinelAddr;
+use crate::net::clock::{At, Moment};
+use crate::topology::observation::{Hint, Observation, ReplicaSeen, RoleReport, Said};
+use crate::topology::publish::Left;
+use crate::topology::{MasterAddr, Phase, State};
+
+/// Outages remembered; of older ones only the sums stay.
+pub const OUTAGES_KEPT: usize = 32;
+/// Sentinels accounted for; discovery follows no more than that.
+const MAX_SENTINELS: usize = 64;
+/// Replicas accounted for; more are not listed.
+const MAX_REPLICAS: usize = 64;
+/// After clients may go on, the first reply of the master is waited for so long. Without one by then nobody had asked.
+pub const FIRST_REPLY_LIMIT: Duration = Duration::from_secs(1);
+
+/// Replies within this time before an outage say that clients were at work, so that the first reply after it is its end.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// What the workers count, as far as it tells how clients fare.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pulse {
+    /// Bytes written to clients.
+    pub bytes_down: u64,
+    /// Sessions that wait for a master.
+    pub waiting: u64,
+}
+
+/// Sums since the start of the process, each with the label that tells its parts apart.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Masters adopted after another, by what set the switch off.
+    pub switches: BTreeMap<&'static str, u64>,
+    /// Holds that have ended, by how.
+    pub holds: BTreeMap<&'static str, u64>,
+    /// Answers to ROLE that were none of a master, by what was wrong with them.
+    pub role_failures: BTreeMap<&'static str, u64>,
+    /// Sentinel's events, by name.
+    pub events: BTreeMap<&'static str, u64>,
+    /// Times that this process stood still.
+    pub standstills: u64,
+    /// Switches that not every worker acknowledged in time.
+    pub unfenced: u64,
+}
+
+/// A ledger that one writes and others read. Never locked across a wait.
+#[derive(Clone, Debug)]
+pub struct Book(Arc<Mutex<Ledger>>);
+
+impl Book {
+    /// Opens it.
+    pub fn new(ledger: Ledger) -> Self {
+        Self(Arc::new(Mutex::new(ledger)))
+    }
+
+    /// Does this with it.
+    pub fn with<T>(&self, look: impl FnOnce(&mut Ledger) -> T) -> T {
+        // A reader's panic leaves sums that are as good as before.
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Ledger {
+    proxy: String,
+    master_name: String,
+    state: State,
+    /// Since when the generation in force is in force.
+    since: At,
+    /// What the swap to it was.
+    swap: Option<Swap>,
+    /// A node that hides its role, trusted all the same.
+    unverified: Option<MasterAddr>,
+    degraded: bool,
+    ambiguous: bool,
+    /// What the workers had counted when it was last looked at, and when replies last reached clients.
+    pulse: Pulse,
+    turned: Moment,
+    busy_at: Option<Moment>,
+    sentinels: BTreeMap<SentinelAddr, Opinion>,
+    replicas: Vec<ReplicaSeen>,
+    role: Option<(&'static str, Moment)>,
+    candidate_since: Option<Moment>,
+    /// The outage that goes on, or that has ended and waits for its first reply.
+    open: Option<Outage>,
+    /// The latest last.
+    outages: VecDeque<Outage>,
+    ended: u64,
+    /// Time of outages that have ended.
+    unavailable: Duration,
+    totals: Totals,
+}
+
+impl Ledger {
+    /// An entry that was just started.
+    pub fn new(at: At, proxy: &str, master_name: &str, state: State) -> Self {
+        let mut ledger = Self {
+            proxy: proxy.to_owned(),
+            master_name: master_name.to_owned(),
+            state,
+            since: at,
+            swap: None,
+            unverified: None,
+            degraded: false,
+            ambiguous: false,
+            pulse: Pulse::default(),
+            turned: at.moment,
+            busy_at: None,
+            sentinels: BTreeMap::new(),
+            replicas: Vec::new(),
+            role: None,
+            candidate_since: None,
+            open: None,
+            outages: VecDeque::new(),
+            ended: 0,
+            unavailable: Duration::ZERO,
+            totals: Totals::default(),
+        };
+        // Until the first master is verified nobody can be served.
+        ledger.open = Some(Outage::new(at.moment, outage::STARTING, None, false));
+        ledger
+    }
+
+    /// A Sentinel was heard, or was not.
+    pub fn observed(&mut self, at: At, observation: &Observation) {
+        let Observation { sentinel, said } = observation;
+        if let Said::Hint(hint) = said {
+            *self.totals.events.entry(hint.as_str()).or_default() += 1;
+        }
+        if matches!(said, Said::Announced(_)) {
+            let name = Hint::SelectedSlave.as_str();
+            *self.totals.events.entry(name).or_default() += 1;
+        }
+        if matches!(said, Said::Forgotten) {
+            self.sentinels.remove(sentinel);
+            return;
+        }
+        if self.sentinels.len() >= MAX_SENTINELS && !self.sentinels.contains_key(sentinel) {
+            return;
+        }
+        let opinion = self.sentinels.entry(sentinel.clone());
+        opinion
+            .or_insert_with(|| Opinion::new(at.moment))
+            .take_in(at.moment, said);
+    }
+
+    /// The master in force, or a candidate, was asked for its role.
+    pub fn role_said(&mut self, at: At, addr: &MasterAddr, report: &RoleReport) {
+        if *report == RoleReport::Master {
+            self.unverified.take_if(|hidden| hidden == addr);
+        } else {
+            *self.totals.role_failures.entry(report.label()).or_default() += 1;
+        }
+        if self.state.master.as_ref() == Some(addr) {
+            self.role = Some((report.label(), at.moment));
+        }
+    }
+
+    /// The master in force told of its replicas.
+    pub fn replicas_seen(&mut self, addr: &MasterAddr, mut replicas: Vec<ReplicaSeen>) {
+        replicas.truncate(MAX_REPLICAS);
+        if self.state.master.as_ref() == Some(addr) {
+            self.replicas = replicas;
+        }
+    }
+
+    /// People were told this.
+    pub fn told(&mut self, at: At, tale: &Tale) {
+        match tale {
+            Tale::Ready(swap) | Tale::Switched(swap) => self.swapped(swap),
+            Tale::Candidate(_) => self.candidate_since = Some(at.moment),
+            Tale::Unverified(addr, _) => self.unverified = Some(addr.clone()),
+            Tale::SentinelsLost(_) => self.degraded = true,
+            Tale::SentinelsBack => self.degraded = false,
+            Tale::Ambiguous(ambiguous) => self.ambiguous = *ambiguous,
+            Tale::StoodStill(_) => self.totals.standstills += 1,
+            _ => {}
+        }
+    }
+
+    fn swapped(&mut self, swap: &Swap) {
+        if swap.from.is_some() {
+            *self.totals.switches.entry(swap.trigger).or_default() += 1;
+        }
+        // The outage has ended with the state that was published before this was told.
+        let ended = self.outages.back_mut().into_iter().chain(&mut self.open);
+        if let Some(outage) = { ended }.rfind(|outage| outage.awaits_swap()) {
+            outage.switched(swap);
+        }
+        self.replicas.clear();
+        self.role = None;
+        self.swap = Some(swap.clone());
+    }
+
+    /// This is in force from now on.
+    pub fn published(&mut self, at: At, state: &State, pulse: Pulse) {
+        self.turn(at, pulse);
+        if state.generation != self.state.generation {
+            self.since = at;
+        }
+        match (&state.phase, &mut self.open) {
+            (Phase::Serving, Some(outage)) if outage.is_lasting() => {
+                let switched = state.generation != self.state.generation;
+                outage.served(at.moment, switched, self.candidate_since.take());
+                if !outage.is_start() {
+                    let ended = outage.outcome().label();
+                    *self.totals.holds.entry(ended).or_default() += 1;
+                }
+                if !outage.was_busy() && pulse.waiting == 0 {
+                    self.close();
+                }
+            }
+            (Phase::Held { cause, .. }, Some(outage)) if outage.is_lasting() => {
+                outage.changes_cause(cause.label());
+            }
+            (Phase::Held { cause, since, .. }, _) => {
+                self.close();
+                self.candidate_since = None;
+                let busy = self.busy_at.is_some_and(|last| since.since(last) < BUSY);
+                let from = self.state.master.clone();
+                self.open = Some(Outage::new(*since, cause.label(), from, busy));
+            }
+            _ => {}
+        }
+        self.state = state.clone();
+    }
+
+    /// Time has passed, and the workers have counted this.
+    pub fn turn(&mut self, at: At, pulse: Pulse) {
+        let replied = pulse.bytes_down > self.pulse.bytes_down;
+        self.pulse = pulse;
+        self.turned = at.moment;
+        if replied {
+            self.busy_at = Some(at.moment);
+        }
+        let Some(outage) = &mut self.open else {
+            return;
+        };
+        outage.waits(pulse.waiting);
+        let Some(served) = outage.served_at() else {
+            return;
+        };
+        if replied {
+            outage.replied(at.moment);
+        }
+        if replied || at.moment.since(served) >= FIRST_REPLY_LIMIT {
+            self.close();
+        }
+    }
+
+    /// Clients may go on after an outage, and the first reply is waited for: to be told soon of what the workers count.
+    pub fn awaits_reply(&self) -> bool {
+        self.open
+            .as_ref()
+            .is_some_and(|outage| !outage.is_lasting())
+    }
+
+    /// Every worker has let go of the old master (and what became of its sessions), or has not in time.
+    pub fn fenced(&mut self, fence: Duration, swap: &Swap, left: Option<Left>) {
+        if left.is_none() {
+            self.totals.unfenced += 1;
+        }
+        let of_this = |outage: &&mut Outage| outage.generation() == Some(swap.generation);
+        let outages = self.outages.iter_mut().rev().chain(&mut self.open);
+        if let Some(outage) = { outages }.find(of_this) {
+            outage.fenced(fence, left);
+        }
+    }
+
+    fn close(&mut self) {
+        let Some(outage) = self.open.take() else {
+            return;
+        };
+        self.ended += 1;
+        self.unavailable += outage.length();
+        if self.outages.len() == OUTAGES_KEPT {
+            self.outages.pop_front();
+        }
+        self.outages.push_back(outage);
+    }
+
+    /// The entry's name, and for how long its control task has not turned.
+    pub fn idle(&self, at: At) -> (String, Duration) {
+        (self.proxy.clone(), at.moment.since(self.turned))
+    }
+
+    /// The sums.
+    pub const fn totals(&self) -> &Totals {
+        &self.totals
+    }
+}

@@ -1,0 +1,58 @@
+//! What one Sentinel last said. Pure.
+
+use crate::net::clock::Moment;
+use crate::topology::observation::{NoView, RunId, Said, View};
+
+/// See the head of this file.
+#[derive(Clone, Debug)]
+pub(super) struct Opinion {
+    pub(super) run_id: Option<RunId>,
+    /// `None`: the first dial is under way.
+    pub(super) up: Option<bool>,
+    /// Since when it is up or down.
+    pub(super) since: Moment,
+    pub(super) view: Option<Result<View, NoView>>,
+    /// When its last answer came.
+    pub(super) heard: Option<Moment>,
+}
+
+impl Opinion {
+    pub(super) const fn new(at: Moment) -> Self {
+        Self {
+            run_id: None,
+            up: None,
+            since: at,
+            view: None,
+            heard: None,
+        }
+    }
+
+    pub(super) fn take_in(&mut self, at: Moment, said: &Said) {
+        match said {
+            Said::Followed(run_id) => self.identify(run_id.as_ref()),
+            Said::Up(run_id) => {
+                self.identify(run_id.as_ref());
+                self.turns(at, true);
+            }
+            Said::Down => self.turns(at, false),
+            Said::View { view, .. } => {
+                self.view = Some(view.clone());
+                self.heard = Some(at);
+            }
+            Said::Forgotten | Said::Hint(_) | Said::Announced(_) => {}
+        }
+    }
+
+    fn identify(&mut self, run_id: Option<&RunId>) {
+        if let Some(run_id) = run_id {
+            self.run_id = Some(run_id.clone());
+        }
+    }
+
+    fn turns(&mut self, at: Moment, up: bool) {
+        if self.up != Some(up) {
+            self.up = Some(up);
+            self.since = at;
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! `switchmaster status`: what a running proxy says of itself, in a terminal. Asks the admin endpoint and shows the answer.
+
+mod fetch;
+mod text;
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use crate::admin::status::Status;
+use crate::exit::Exit;
+use crate::net::addr::ListenAddr;
+
+/// Longest wait for an answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// Text for people.
+    #[default]
+    Text,
+    /// The JSON as the endpoint gives it.
+    Json,
+    /// Nothing but the exit code: does the control loop turn?
+    ProbeLive,
+    /// Nothing but the exit code: has every proxy a verified master?
+    ProbeReady,
+}
+
+/// Asks the proxy whose admin endpoint is there, and prints; 0 also when clients wait, but for a probe.
+pub fn run(endpoint: Option<&ListenAddr>, form: Form) -> Exit {
+    let Some(endpoint) = endpoint else {
+        complain("the admin endpoint is off (admin.listen), so there is nobody to ask");
+        return Exit::Unreachable;
+    };
+    let path = match form {
+        Form::Text | Form::Json => "/status",
+        Form::ProbeLive => "/livez",
+        Form::ProbeReady => "/readyz",
+    };
+    let answer = match fetch::get(endpoint, path, ANSWER_LIMIT) {
+        Ok(answer) => answer,
+        Err(why) => {
+            complain(&format!(
+                "no answer from {endpoint}: {why}. Does the proxy run, and with this admin.listen? Name it with --admin"
+            ));
+            return Exit::Unreachable;
+        }
+    };
+    match form {
+        Form::ProbeLive | Form::ProbeReady if answer.is_good() => Exit::Ok,
+        Form::ProbeLive | Form::ProbeReady => {
+            complain(answer.text.trim_end());
+            Exit::Runtime
+        }
+        Form::Json if answer.is_good() => print(&format!("{}\n", answer.text.trim_end())),
+        Form::Text if answer.is_good() => match serde_json::from_str::<Status>(&answer.text) {
+            Ok(status) => print(&text::render(&status)),
+            Err(error) => {
+                complain(&format!(
+                    "what {endpoint} answered is no status ({error}): is that another program?"
+                ));
+                Exit::Runtime
+            }
+        },
+        Form::Text | Form::Json => {
+            complain(&format!(
+                "{endpoint} answered {}: {}",
+                answer.code,
+                answer.text.trim_end()
+            ));
+            Exit::Runtime
+        }
+    }
+}
+
+fn print(text: &str) -> Exit {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => Exit::Ok,
+        // `| head` has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
+        Err(_) => Exit::Runtime,
+    }
+}
+
+fn complain(text: &str) {
+    // Nobody is left to tell when the terminal is gone.
+    writeln!(io::stderr(), "{text}").ok();
+}

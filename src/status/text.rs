@@ -1,0 +1,153 @@
+//! A status as text, for a terminal of eighty columns and for somebody in a hurry. Pure.
+
+use std::fmt::Write;
+
+use crate::admin::status::{ProxyStatus, Status, counted, duration};
+use crate::control::ledger::{OutageAccount, SentinelAccount};
+
+/// Outages listed, the latest first.
+const MAX_OUTAGES: usize = 5;
+
+pub(super) fn render(status: &Status) -> String {
+    let mut page = String::new();
+    for proxy in &status.proxies {
+        entry(&mut page, proxy);
+    }
+    let lost = match status.log_lines_dropped {
+        0 => String::new(),
+        count => format!(", {} lost", counted(count, "log line")),
+    };
+    line(
+        &mut page,
+        &format!(
+            "switchmaster {}, process {}, up for {}{lost}",
+            status.version,
+            status.pid,
+            duration(status.uptime_seconds)
+        ),
+    );
+    page
+}
+
+fn entry(page: &mut String, proxy: &ProxyStatus) {
+    let account = &proxy.account;
+    line(page, &proxy.headline);
+    line(
+        page,
+        &format!(
+            "  proxy {} on {}, master name {}",
+            account.proxy,
+            proxy.listen.join(", "),
+            account.master_name
+        ),
+    );
+    if let Some(master) = &account.master {
+        let verified = if master.verified { "" } else { ", ROLE hidden" };
+        line(
+            page,
+            &format!(
+                "  master    {}  epoch {}, generation {}{verified}",
+                master.addr, master.epoch, master.generation
+            ),
+        );
+    }
+    for replica in &account.replicas {
+        line(
+            page,
+            &format!(
+                "  replica   {}  {} bytes behind",
+                replica.addr, replica.lag_bytes
+            ),
+        );
+    }
+    for sentinel in &account.sentinels {
+        line(
+            page,
+            &format!("  sentinel  {}  {}", sentinel.addr, opinion(sentinel)),
+        );
+    }
+    if !account.quorum_ok {
+        line(page, "  too few Sentinels answer to agree on a failover");
+    }
+    let s = &proxy.sessions;
+    line(
+        page,
+        &format!(
+            "  sessions  {} open, {} waiting, {} since the start, {} moved, {} turned away",
+            s.active, s.waiting, s.opened, s.moved, s.turned_away
+        ),
+    );
+    if !s.closed.is_empty() {
+        let closed: Vec<_> = s
+            .closed
+            .iter()
+            .map(|(reason, count)| format!("{reason} {count}"))
+            .collect();
+        line(page, &format!("  closed    {}", closed.join(", ")));
+    }
+    line(
+        page,
+        &format!(
+            "  clients could not be served for {} since the start",
+            duration(account.unavailable_seconds)
+        ),
+    );
+    for outage in account.outages.iter().rev().take(MAX_OUTAGES) {
+        line(page, &format!("    {}", story(outage)));
+    }
+}
+
+fn opinion(sentinel: &SentinelAccount) -> String {
+    let names = match (&sentinel.names, sentinel.epoch) {
+        (Some(names), Some(epoch)) => format!("names {names} at epoch {epoch}"),
+        _ => "names no master".to_owned(),
+    };
+    let trouble = sentinel
+        .trouble
+        .as_ref()
+        .map_or_else(String::new, |why| format!(" ({why})"));
+    match (sentinel.up, sentinel.agrees) {
+        (Some(true), Some(true)) => "agrees".to_owned(),
+        (Some(true), Some(false)) => format!("DISAGREES: {names}"),
+        (Some(true), None) => format!("says nothing that counts{trouble}"),
+        (Some(false), _) => format!(
+            "DOWN for {}, last it {names}",
+            duration(sentinel.since_seconds)
+        ),
+        (None, _) => "not tried yet".to_owned(),
+    }
+}
+
+fn story(outage: &OutageAccount) -> String {
+    let causes = outage.causes.join(", ");
+    let what = match (&outage.from, &outage.to) {
+        (Some(from), Some(to)) => format!("{from} -> {to}"),
+        (None, Some(to)) => format!("until {to} was verified"),
+        _ => outage.outcome.clone(),
+    };
+    let phases = [
+        ("detect", outage.phases.detect),
+        ("verify", outage.phases.verify),
+        ("first byte", outage.phases.first_byte),
+    ];
+    let mut text = format!(
+        "{} ago: {} {what} ({causes})",
+        duration(outage.ago_seconds),
+        duration(outage.seconds)
+    );
+    for (word, seconds) in phases {
+        if let Some(seconds) = seconds {
+            // Writing into a String does not fail.
+            let _ = write!(text, ", {word} {}", duration(seconds));
+        }
+    }
+    if let (Some(kept), Some(cut)) = (outage.kept, outage.cut) {
+        let _ = write!(text, ", {kept} kept, {cut} closed");
+    }
+    text
+}
+
+fn line(page: &mut String, text: &str) {
+    page.push_str(text);
+    page.push('\n');
+}
