@@ -3,11 +3,12 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use switchmaster::admin::table;
 use switchmaster::demo::wire::Conn;
+use switchmaster::net::clock::now;
 
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -70,12 +71,12 @@ fn longest_gap(proxy: SocketAddr, until: &std::sync::atomic::AtomicBool) -> f64 
     use std::sync::atomic::Ordering;
     let mut conn = Conn::connect(proxy, PATIENCE).expect("the proxy listens");
     let mut longest: f64 = 0.0;
-    let mut last = Instant::now();
+    let mut last = now();
     while !until.load(Ordering::Relaxed) {
         match conn.call(&["INCR", "gap"]) {
             Ok(_) => {
-                longest = longest.max(last.elapsed().as_secs_f64());
-                last = Instant::now();
+                longest = longest.max(now().since(last).as_secs_f64());
+                last = now();
             }
             Err(_) => {
                 if let Ok(again) = Conn::connect(proxy, PATIENCE) {

@@ -301,8 +301,8 @@ fn each_sentinel_has_an_opinion_of_its_own() {
         since: told.at,
     };
     let said = [view(FIRST, 1), view(SECOND, 2), view(FIRST, 1)];
-    for (n, said) in said.into_iter().enumerate() {
-        let sentinel = sentinel(26379 + n as u16);
+    for (n, said) in (0..).zip(said) {
+        let sentinel = sentinel(26379 + n);
         for said in [Said::Followed(None), Said::Up(None), said] {
             let observation = Observation {
                 sentinel: sentinel.clone(),
