@@ -12,7 +12,6 @@ use serde_json::Value;
 
 use crate::harness::proxy::{Plan, Proxy};
 use crate::harness::topology::{Topology, follows};
-use crate::harness::wait_until;
 use crate::redis_rs::RedisRs;
 
 /// Lines of the application that may wait to be read by the test.
@@ -91,15 +90,7 @@ fn client_libraries_do_not_notice_planned_failovers() {
             switched.number("cut")
         );
         rounds(20);
-        servers
-            .node(old)
-            .restart_as_replica_of(switch.new)
-            .expect("it comes back");
-        wait_until("its data to be loaded", ROUND, || {
-            let pong = servers.direct(old).call(&["PING"]);
-            pong.is_ok_and(|pong| !pong.is_error())
-        });
-        servers.ready_again(switch);
+        servers.bring_back(switch);
     }
     let mut reports = apps.map(Application::finish).to_vec();
     reports.push(redis_rs.finish());

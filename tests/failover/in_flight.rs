@@ -9,7 +9,9 @@ use switchmaster::demo::wire::{Conn, Value, WireError};
 
 use crate::harness::proxy::{Plan, Proxy};
 use crate::harness::stream::connect;
-use crate::harness::topology::{FOLLOW, Topology, follows, idle_client, is_closed, port_of};
+use crate::harness::topology::{
+    FOLLOW, Topology, blocked_clients, follows, idle_client, is_closed, port_of,
+};
 use crate::harness::{raise_descriptor_limit, wait_for, wait_until};
 
 /// How long a client waits that asks in the middle of an outage.
@@ -45,15 +47,6 @@ fn row_27_500_blocked_clients_at_a_swap() {
     wait_until("nobody to be blocked on the old node", FOLLOW, || {
         blocked_clients(&mut servers.direct(old)) == 0
     });
-}
-
-fn blocked_clients(node: &mut Conn) -> usize {
-    let info = node.call(&["INFO", "clients"]).expect("the node answers");
-    let info = info.text().unwrap_or_default();
-    info.lines()
-        .find_map(|line| line.strip_prefix("blocked_clients:"))
-        .and_then(|n| n.trim().parse().ok())
-        .expect("INFO tells how many clients are blocked")
 }
 
 #[test]

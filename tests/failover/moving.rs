@@ -3,12 +3,12 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use switchmaster::demo::wire::{Conn, Value};
 
 use crate::harness::history::{Outcome, Writers};
+use crate::harness::load::Load;
 use crate::harness::proxy::{Plan, Proxy};
 use crate::harness::stream::{connect, read_to_end};
 use crate::harness::topology::{
@@ -19,6 +19,8 @@ use crate::harness::{holds_for, wait_for, wait_until};
 const PACE: Duration = Duration::from_millis(1);
 /// Idle connections of a pool.
 const POOL: usize = 200;
+/// Connections of each `redis-benchmark`.
+const LOAD_CONNECTIONS: usize = 20;
 /// Goal: 50 ms after the upstream's end.
 const CUT: Duration = Duration::from_millis(500);
 /// How long a client waits that asks in the middle of an outage.
@@ -377,10 +379,8 @@ fn row_34_another_password_on_the_new_master_closes_and_says_so() {
 fn redis_benchmark_does_not_notice_planned_failovers() {
     let servers = Topology::start();
     let proxy = moving(&servers);
-    // It ends with an error when a connection is closed, and says so when a reply is one.
-    let mut loads: Vec<Load> = ["1", "16"]
-        .map(|pipeline| Load::start(proxy.addr().port(), pipeline))
-        .into();
+    let mut loads =
+        [1, 16].map(|depth| Load::endless(proxy.addr().port(), LOAD_CONNECTIONS, depth));
     for sentinel in [0, 1, 2] {
         let mark = proxy.mark();
         let switch = servers.fail_over(sentinel);
@@ -393,43 +393,5 @@ fn redis_benchmark_does_not_notice_planned_failovers() {
     }
     for load in &mut loads {
         load.assert_undisturbed();
-    }
-}
-
-const LOAD_CONNECTIONS: usize = 20;
-
-/// `redis-benchmark` that goes on until it is ended, with less of the processor than the servers.
-struct Load(Child);
-
-impl Load {
-    fn start(port: u16, pipeline: &str) -> Self {
-        let child = Command::new("nice")
-            .args(["-n", "15", "redis-benchmark", "-p", &port.to_string()])
-            .args(["-c", &LOAD_CONNECTIONS.to_string(), "-P", pipeline])
-            .args(["-t", "set,get", "-l", "-q", "-n", "100000"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|e| panic!("redis-benchmark: {e}: apt-get install redis-tools"));
-        Self(child)
-    }
-
-    fn assert_undisturbed(&mut self) {
-        let ended = self.0.try_wait().expect("a child of this process");
-        drop(self.0.kill());
-        let mut said = String::new();
-        let stderr = self.0.stderr.as_mut().expect("asked for above");
-        stderr.read_to_string(&mut said).expect("text");
-        assert!(ended.is_none(), "it ended: {ended:?}: {said}");
-        let errors: Vec<&str> = said.lines().filter(|l| l.contains("rror")).collect();
-        assert!(errors.is_empty(), "{errors:?}");
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        // It may have ended already, which is as good.
-        drop(self.0.kill());
-        drop(self.0.wait());
     }
 }

@@ -297,6 +297,17 @@ impl History {
             .unwrap_or_default()
     }
 
+    /// The longest time without an acknowledgement of any writer: its beginning and its end.
+    pub(crate) fn longest_silence(&self) -> (SystemTime, SystemTime) {
+        let acknowledged = self.writes.iter().filter(|w| w.outcome == Outcome::Ok);
+        let mut at: Vec<SystemTime> = acknowledged.map(|w| w.ended).collect();
+        at.sort_unstable();
+        at.windows(2)
+            .map(|pair| (pair[0], pair[1]))
+            .max_by_key(|(from, to)| to.duration_since(*from).unwrap_or_default())
+            .expect("every writer was acknowledged more than once")
+    }
+
     fn tokens_on(&self, node: &mut Conn) -> Vec<String> {
         (0..self.reconnects.len())
             .flat_map(|writer| {

@@ -13,6 +13,7 @@ pub(crate) mod cost;
 pub(crate) mod fake_master;
 pub(crate) mod fake_sentinel;
 pub(crate) mod history;
+pub(crate) mod load;
 pub(crate) mod name_server;
 pub(crate) mod network;
 pub(crate) mod pattern;

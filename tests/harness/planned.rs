@@ -25,8 +25,21 @@ pub(crate) struct Planned {
     pub(crate) lost: usize,
     /// Writes that were answered with an error.
     pub(crate) refused: usize,
+    /// Writes that were never answered.
+    pub(crate) unknown: usize,
+    /// Connections that a writer had to make again.
+    pub(crate) disconnects: usize,
+    /// The longest that no writer at all was acknowledged a write: from the old master's last word to the new one's first.
+    pub(crate) silence: (SystemTime, SystemTime),
     /// The longest that any writer went between two acknowledgements.
     pub(crate) pause: Duration,
+}
+
+impl Planned {
+    /// Writes of which a writer did not hear that they were done.
+    pub(crate) fn errors(&self) -> usize {
+        self.refused + self.unknown
+    }
 }
 
 /// A proxy that waits for nothing, neither for an announced promotion nor for a master.
@@ -54,6 +67,9 @@ pub(crate) fn planned_failover(servers: &Topology, proxy: &Proxy, sentinel: usiz
         acknowledged: history.count(|o| *o == Outcome::Ok),
         lost: history.lost(&mut master).len(),
         refused: history.count(|o| matches!(o, Outcome::Refused(_))),
+        unknown: history.count(|o| *o == Outcome::Unknown),
+        disconnects: history.reconnects.iter().sum(),
+        silence: history.longest_silence(),
         pause: history.longest_pause(),
     }
 }

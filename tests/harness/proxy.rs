@@ -1,6 +1,6 @@
 //! The real program as a child process, its log lines as events.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -305,6 +305,26 @@ impl Proxy {
     /// Everything written to stderr so far.
     pub(crate) fn output(&self) -> String {
         self.log.locked().text.join("\n")
+    }
+
+    /// SIGUSR1, and the line of state and counters that it asks for.
+    pub(crate) fn status(&self) -> Event {
+        let mark = self.mark();
+        self.signal(Signal::USR1);
+        self.event_after(mark, "status", START)
+    }
+
+    /// Sessions ended so far, by the proxy's own reasons, without those that their clients ended.
+    pub(crate) fn closed(&self) -> BTreeMap<String, u64> {
+        let status = self.status();
+        let reasons = status.text("closed").split_whitespace();
+        reasons
+            .map(|reason| {
+                let (reason, count) = reason.split_once('=').expect("reason=count");
+                (reason.to_owned(), count.parse().expect("a count"))
+            })
+            .filter(|(reason, _): &(String, u64)| !reason.starts_with("client_"))
+            .collect()
     }
 
     /// SIGSTOP, in force for every thread.

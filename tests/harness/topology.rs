@@ -22,6 +22,8 @@ pub(crate) const FAILOVER: Duration = Duration::from_secs(45);
 pub(crate) const FOLLOW: Duration = Duration::from_secs(3);
 /// The fence closes sockets within 50 ms; ten times that on a loaded machine.
 const FENCE_MS: f64 = 500.0;
+/// A restarted node loads what a test has written.
+const LOADED: Duration = Duration::from_secs(30);
 /// How long an idle client that need not notice anything is watched.
 const UNDISTURBED: Duration = Duration::from_millis(300);
 /// One exchange with a server that is asked directly.
@@ -183,6 +185,18 @@ impl Topology {
         master
     }
 
+    /// Starts the killed master of before as a replica, and waits until another failover can be asked for; gives the master.
+    pub(crate) fn bring_back(&self, switch: Switch) -> SocketAddr {
+        self.node(switch.old)
+            .restart_as_replica_of(switch.new)
+            .unwrap_or_else(|e| panic!("{e}"));
+        wait_for("its data to be loaded", LOADED, || {
+            let pong = self.direct(switch.old).call(&["PING"]);
+            pong.is_ok_and(|pong| !pong.is_error()).then_some(())
+        });
+        self.ready_again(switch)
+    }
+
     /// Makes the test's end quiet: what is frozen goes on.
     pub(crate) fn thaw_all(&self) {
         for instance in self.cluster.nodes().iter().chain(self.cluster.sentinels()) {
@@ -254,6 +268,16 @@ pub(crate) fn port_of(conn: &mut Conn) -> Option<u16> {
     info.lines()
         .find_map(|line| line.strip_prefix("tcp_port:"))
         .and_then(|port| port.trim().parse().ok())
+}
+
+/// Clients of this node that wait in a blocking command.
+pub(crate) fn blocked_clients(node: &mut Conn) -> usize {
+    let info = node.call(&["INFO", "clients"]).expect("the node answers");
+    let info = info.text().unwrap_or_default();
+    info.lines()
+        .find_map(|line| line.strip_prefix("blocked_clients:"))
+        .and_then(|n| n.trim().parse().ok())
+        .expect("INFO tells how many clients are blocked")
 }
 
 /// A client that has been answered once and now waits.
