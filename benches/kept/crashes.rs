@@ -198,7 +198,10 @@ impl Crash {
     }
 
     pub(crate) fn findings(&self) -> Vec<String> {
-        let mut findings = self.broken.clone();
+        let lost = self.broken.len();
+        let first = self.broken.first();
+        let of_idle = first.map(|why| format!("{lost} idle connections did not live on: {why}"));
+        let mut findings: Vec<String> = of_idle.into_iter().collect();
         let closed = self.closed_together().max(self.disconnects);
         if closed > self.in_flight {
             findings.push(format!(

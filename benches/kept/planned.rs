@@ -9,7 +9,6 @@ use crate::moments::{Moments, Witness};
 
 /// The settings of `failover.confirm` that are measured; the first is the program's default and is not told to it.
 const CONFIRM: &[&str] = &["sentinel"];
-const CONFIRM_VARIABLE: &str = "SWITCHMASTER_FAILOVER_CONFIRM";
 
 /// The runs of one setting.
 #[derive(Debug)]
@@ -26,7 +25,8 @@ pub(crate) fn measure(servers: &Topology, count: usize) -> Vec<Setting> {
         let plan = Plan::moving(&servers.sentinels());
         let plan = match at {
             0 => plan,
-            _ => plan.env(CONFIRM_VARIABLE, *confirm),
+            // In a file: a program that does not know the key refuses it there.
+            _ => plan.config(format!("[failover]\nconfirm = \"{confirm}\"\n")),
         };
         let setting = Setting {
             confirm,

@@ -67,13 +67,13 @@ impl Load {
         let (out, err) = (text(self.0.stdout.as_mut()), text(self.0.stderr.as_mut()));
         let complaints = [complaints(&out), complaints(&err)].concat();
         if !status.success() || !complaints.is_empty() {
-            return Err(format!("redis-benchmark: {status}: {out}{err}"));
+            return Err(format!("{status}: {}", complaints.join("; ")));
         }
         let figures: Vec<Figure> = out.lines().filter_map(figure).collect();
         if figures.len() == 2 {
             Ok(figures)
         } else {
-            Err(format!("redis-benchmark did not do all of its work: {out}"))
+            Err(format!("it did not do all of its work: {out}"))
         }
     }
 
