@@ -90,7 +90,7 @@ fn kill(
     assert_eq!(emptied.ok(), Some(Value::Simple("OK".to_owned())));
     let writers = Writers::start(proxy.addr(), WRITERS, PACE);
     writers.all_acknowledged_after(SystemTime::now() + STEADY, STEADY + FOLLOW);
-    let (mark, before) = (proxy.mark(), proxy.closed());
+    let (mark, before) = (proxy.mark(), proxy.closed(POOL + WRITERS));
 
     let killed = SystemTime::now();
     servers.node(old).kill().unwrap_or_else(|e| panic!("{e}"));
@@ -102,7 +102,7 @@ fn kill(
         .iter_mut()
         .filter_map(|idle| idle.broken(proxy))
         .collect();
-    let closed = more_than(&before, proxy.closed());
+    let closed = more_than(&before, proxy.closed(POOL));
     witness.wait_told(killed, "+switch-master");
 
     let mut new = servers.direct(switch.new);

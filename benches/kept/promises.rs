@@ -146,7 +146,7 @@ impl<'a> Trial<'a> {
                 Outcome::Wrong(why) => fate.broken.push(format!("session {number}: {why}")),
             }
         }
-        fate.reasons = self.proxy.closed();
+        fate.reasons = self.proxy.closed(0);
         let promised = self.kind.promised[how as usize];
         if !fate.is_as(promised) {
             fate.broken.push(format!("{promised:?} is promised"));

@@ -6,8 +6,7 @@ use std::thread;
 
 use crate::harness::load::{Figure, Load};
 use crate::harness::proxy::{Plan, Proxy};
-use crate::harness::topology::{FOLLOW, Topology, follows};
-use crate::harness::wait_until;
+use crate::harness::topology::{Topology, follows};
 
 /// As redis-benchmark has by itself.
 const CONNECTIONS: usize = 50;
@@ -74,10 +73,7 @@ pub(crate) fn measure(servers: &Topology, pipeline: usize, requests: usize) -> U
             ..result
         }
     });
-    wait_until("the sessions of the load to be counted", FOLLOW, || {
-        proxy.status().number("sessions") == 0.0
-    });
-    result.closed = proxy.closed();
+    result.closed = proxy.closed(0);
     result
 }
 

@@ -314,9 +314,13 @@ impl Proxy {
         self.event_after(mark, "status", START)
     }
 
-    /// Sessions ended so far, by the proxy's own reasons, without those that their clients ended.
-    pub(crate) fn closed(&self) -> BTreeMap<String, u64> {
-        let status = self.status();
+    /// Sessions ended so far, by the proxy's own reasons, without those that their clients ended. Waits until no more than so
+    /// many are `open`: one counts as ended when its client has been taken leave of.
+    pub(crate) fn closed(&self, open: usize) -> BTreeMap<String, u64> {
+        let status = wait_for("sessions to be counted as ended", START, || {
+            let status = self.status();
+            (status.number("sessions") <= open as f64).then_some(status)
+        });
         let reasons = status.text("closed").split_whitespace();
         reasons
             .map(|reason| {
