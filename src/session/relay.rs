@@ -6,11 +6,12 @@
 //! and is never cut for being slow.
 
 use std::ops::ControlFlow::{self, Break, Continue};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use tokio::task::yield_now;
 use tokio::time::{Sleep, sleep};
 
 use super::close::CloseReason;
@@ -258,7 +259,7 @@ impl<'a, W: Watch> Relay<'a, W> {
                 Flow::Ended | Flow::Broken => return Continue(()),
             }
         }
-        cx.waker().wake_by_ref();
+        give_way(cx);
         Continue(())
     }
 
@@ -374,7 +375,7 @@ impl<'a, W: Watch> Relay<'a, W> {
                 Flow::Ended | Flow::Broken => return Continue(()),
             }
         }
-        cx.waker().wake_by_ref();
+        give_way(cx);
         Continue(())
     }
 
@@ -522,6 +523,13 @@ impl<'a, W: Watch> Relay<'a, W> {
     }
 }
 
+/// Goes on after everybody else: also after those whose bytes have come since the runtime last asked the kernel. A plain wake
+/// would put this session into the queue at once, and while that is not empty the runtime asks only every 61st turn.
+fn give_way(cx: &mut Context<'_>) {
+    // Polled once it has handed the waker over, and says so; there is nothing more in it to wait for.
+    let _ = pin!(yield_now()).poll(cx);
+}
+
 fn took(spill: &mut BytesMut, n: usize) {
     spill.advance(n);
     if spill.is_empty() {
@@ -532,10 +540,13 @@ fn took(spill: &mut BytesMut, n: usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::future::poll_fn;
+    use std::rc::Rc;
 
     use tokio::io::AsyncWriteExt;
     use tokio::net::UnixStream;
+    use tokio::runtime::{Builder, LocalOptions};
 
     use super::super::tests::{G1, G2, HOLD, house_of, serving};
     use super::super::tracker::{Rules, Tracker};
@@ -569,5 +580,28 @@ mod tests {
         assert_eq!(over, Break(CloseReason::Switched));
         assert!(relay.can_part());
         assert_eq!(carried.unsent, REQUEST);
+    }
+
+    /// On a runtime like a worker's: one session always has more to move, and there is news for another one.
+    #[test]
+    fn a_session_that_goes_on_gives_way_to_news_that_the_runtime_has_not_asked_for() {
+        let worker = Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())
+            .expect("a runtime");
+        let turns = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&turns);
+        worker.block_on(async move {
+            let (small, news) = UnixStream::pair().expect("pair");
+            tokio::task::spawn_local(poll_fn(move |cx| {
+                if counted.replace(counted.get() + 1) == 0 {
+                    assert_eq!(news.try_write(b"x").expect("room"), 1);
+                }
+                give_way(cx);
+                Poll::<()>::Pending
+            }));
+            small.readable().await.expect("a socket");
+        });
+        assert!((1..=2).contains(&turns.get()), "{} turns", turns.get());
     }
 }
