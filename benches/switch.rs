@@ -4,29 +4,19 @@
 //! `cargo bench --bench switch [-- RUNS]`. Prints a line for each run, then median and maximum. Asserts nothing:
 //! figures are for people, and for the machine they were taken on.
 
-use std::net::SocketAddr;
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
-
-use switchmaster::demo::wire::{Conn, Value};
-use switchmaster::net::clock::{Moment, now};
 
 #[path = "../tests/harness/mod.rs"]
 mod harness;
 
-use harness::topology::{FAILOVER, FOLLOW, Topology, port_of};
+use harness::announced::{announcements, first_answer_of_another};
+use harness::topology::{FAILOVER, FOLLOW, Topology};
 
 /// Failovers of one run of this bench unless told otherwise.
 const RUNS: usize = 10;
 /// Most failovers that can be asked for: about 15 s each.
 const MOST_RUNS: usize = 200;
-/// What a Sentinel says once a promotion is certain; the first of these, of any Sentinel, starts the clock.
-const ANNOUNCEMENTS: [&str; 3] = ["+switch-master", "+promoted-slave", "+config-update-from"];
-/// Between two attempts of the client; also the error of its measurement.
-const ATTEMPT: Duration = Duration::from_micros(500);
-/// One attempt of the client: an attempt that is held through the switch is answered at its end.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One failover, measured.
 struct Run {
@@ -74,10 +64,7 @@ fn main() {
 
 fn measure(servers: &Topology, proxy: &harness::proxy::Proxy) -> Run {
     let (old, addr, mark) = (servers.master().addr(), proxy.addr(), proxy.mark());
-    let (heard, announcements) = sync_channel(64);
-    for sentinel in servers.sentinels() {
-        listen(sentinel, heard.clone());
-    }
+    let announcements = announcements(&servers.sentinels());
     let client = thread::spawn(move || first_answer_of_another(addr, old));
     servers
         .cluster()
@@ -96,48 +83,6 @@ fn measure(servers: &Topology, proxy: &harness::proxy::Proxy) -> Run {
         fence_ms: switched.number("fence_ms"),
         verify_ms: switched.number("verify_ms"),
     }
-}
-
-/// Tells when this Sentinel first announces something. Its own subscription: the proxy is not asked.
-fn listen(sentinel: SocketAddr, heard: SyncSender<(Moment, String)>) {
-    let mut conn = Conn::connect(sentinel, FAILOVER).expect("the Sentinel runs");
-    let mut command = vec!["SUBSCRIBE"];
-    command.extend(ANNOUNCEMENTS);
-    conn.send(&command).expect("the Sentinel runs");
-    for _ in ANNOUNCEMENTS {
-        conn.read().expect("a confirmation for each channel");
-    }
-    thread::spawn(move || {
-        while let Ok(message) = conn.read() {
-            let when = now();
-            if let [_, channel, _] = message.items()
-                && let Some(channel) = channel.text()
-            {
-                // The run may be over, and nobody listens any more.
-                drop(heard.try_send((when, format!("{channel} of {sentinel}"))));
-                return;
-            }
-        }
-    });
-}
-
-/// When a new connection was first answered by a server other than `old`.
-fn first_answer_of_another(proxy: SocketAddr, old: SocketAddr) -> Moment {
-    let deadline = now() + FAILOVER;
-    while now() < deadline {
-        if let Ok(mut conn) = Conn::connect(proxy, PATIENCE)
-            && conn
-                .call(&["PING"])
-                .is_ok_and(|r| r == Value::Simple("PONG".to_owned()))
-        {
-            let answered = now();
-            if port_of(&mut conn).is_some_and(|port| port != old.port()) {
-                return answered;
-            }
-        }
-        thread::sleep(ATTEMPT);
-    }
-    panic!("no answer of another server within {FAILOVER:?}");
 }
 
 fn milliseconds(time: Duration) -> f64 {

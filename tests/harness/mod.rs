@@ -7,11 +7,13 @@
 // Every test binary uses its own part of this.
 #![allow(dead_code)]
 
+pub(crate) mod announced;
 pub(crate) mod args;
 pub(crate) mod chaos;
 pub(crate) mod cost;
 pub(crate) mod fake_master;
 pub(crate) mod fake_sentinel;
+pub(crate) mod flood;
 pub(crate) mod history;
 pub(crate) mod load;
 pub(crate) mod name_server;
@@ -20,6 +22,7 @@ pub(crate) mod pattern;
 pub(crate) mod planned;
 pub(crate) mod proxy;
 pub(crate) mod rogue;
+pub(crate) mod sockets;
 pub(crate) mod split;
 pub(crate) mod stream;
 pub(crate) mod topology;

@@ -96,6 +96,36 @@ impl Network {
         command
     }
 
+    /// Sets `net.ipv4.NAME` of the namespace.
+    pub(crate) fn set(&self, name: &str, value: &str) {
+        let set = r#"echo "$1" > "/proc/sys/net/ipv4/$0""#;
+        let output = self.command().args(["sh", "-c", set, name, value]).output();
+        let output = output.expect("a shell");
+        assert!(
+            output.status.success(),
+            "net.ipv4.{name} = {value}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    /// The sockets of the namespace, as proc(5) shows `/proc/net/tcp`.
+    pub(crate) fn sockets(&self) -> String {
+        let output = self.command().args(["cat", "/proc/net/tcp"]).output();
+        String::from_utf8(output.expect("cat").stdout).expect("text")
+    }
+
+    /// From now on connections from here to the namespace come from another address of this side, 100 and this number:
+    /// what earlier ones left in TIME_WAIT does not matter to them.
+    pub(crate) fn speak_as(&self, number: u8) -> Ipv4Addr {
+        let [a, b, c] = self.prefix;
+        let (host, link) = (100 + number, self.link('d'));
+        ip(&format!("addr add {a}.{b}.{c}.{host}/24 dev {link}"));
+        ip(&format!(
+            "route replace {a}.{b}.{c}.0/24 dev {link} src {a}.{b}.{c}.{host}"
+        ));
+        self.host(host)
+    }
+
     /// From now on nothing reaches this address of the namespace over the data link.
     pub(crate) fn cut(&self, far: Ipv4Addr) {
         let link = self.link('d');

@@ -10,11 +10,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use serde_json::Value;
 use switchmaster::net::clock::now;
 
-use super::{cost, wait_for, wait_until};
+use super::network::Network;
+use super::{cost, sockets, wait_for, wait_until};
 
 /// Log lines shown when a test fails.
 const TAIL: usize = 80;
@@ -131,6 +132,22 @@ impl Plan {
             };
         }
         self.command = limited;
+        self
+    }
+
+    /// It runs in this namespace.
+    pub(crate) fn within(mut self, network: &Network) -> Self {
+        let mut within = network.command();
+        within
+            .arg(self.command.get_program())
+            .args(self.command.get_args());
+        for (key, value) in self.command.get_envs() {
+            match value {
+                Some(value) => within.env(key, value),
+                None => within.env_remove(key),
+            };
+        }
+        self.command = within;
         self
     }
 
@@ -350,6 +367,33 @@ impl Proxy {
         self.signal(Signal::CONT);
     }
 
+    /// SIGUSR1, and what it says to that of its first entry.
+    pub(crate) fn status(&self) -> Event {
+        let mark = self.mark();
+        self.signal(Signal::USR1);
+        self.event_after(mark, "status", START)
+    }
+
+    /// From now on it may have this many descriptors, whatever it was started with.
+    pub(crate) fn limit_open_files(&self, limit: u64) {
+        let limits = Rlimit {
+            current: Some(limit),
+            maximum: getrlimit(Resource::Nofile).maximum,
+        };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limits)
+            .expect("a child of this process");
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGTERM.
+    pub(crate) fn ask_to_end(&self) {
+        self.signal(Signal::TERM);
+    }
+
     /// SIGTERM, and how it ended.
     pub(crate) fn terminate(mut self, within: Duration) -> ExitStatus {
         self.signal(Signal::TERM);
@@ -388,7 +432,7 @@ impl Proxy {
 
     /// Its connections to this address that are established.
     pub(crate) fn sockets_to(&self, addr: SocketAddr) -> usize {
-        self.sockets(addr, "01")
+        self.sockets(addr, sockets::ESTABLISHED)
     }
 
     /// Its connections to this address that wait for the first answer.
@@ -397,12 +441,7 @@ impl Proxy {
     }
 
     fn sockets(&self, addr: SocketAddr, state: &str) -> usize {
-        let SocketAddr::V4(addr) = addr else {
-            panic!("tests count IPv4 connections");
-        };
-        // proc(5), /proc/net/tcp: addresses in hexadecimal as the machine stores them, 01 = established, 02 = SYN sent.
-        let ip = u32::from_ne_bytes(addr.ip().octets());
-        let remote = format!("{ip:08X}:{:04X}", addr.port());
+        let remote = sockets::written(addr);
         let own: HashSet<String> = std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))
             .expect("the proxy runs")
             .flatten()
