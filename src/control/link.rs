@@ -158,8 +158,9 @@ pub(super) async fn ask(addr: &HostPort, dial: &Dial) -> Dialled {
             reached: true,
         },
         Err(e) => {
-            // A node that is loading or out of client slots refuses the login and is there all the same.
-            let reached = matches!(e, ClientError::Protocol(_));
+            // A node that is loading or out of client slots refuses the login and is there all the same; where it is we who
+            // have no descriptor or port left, nothing says that it is gone.
+            let reached = matches!(e, ClientError::Protocol(_) | ClientError::Local(_));
             Dialled {
                 report: RoleReport::Failed(e.to_string()),
                 link: None,

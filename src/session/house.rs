@@ -36,6 +36,10 @@ const BUFFER_SIZE: usize = 32 * 1024;
 /// the new master's accept queue must not overflow, or dials meet retransmission timers instead of a queue.
 pub(crate) const DIALS_AT_ONCE: usize = 64;
 
+/// Nobody dials for so long when there was no port for a dial: the kernel looks through all of them each time, which takes
+/// milliseconds of the worker's thread.
+const NO_PORT_PAUSE: Duration = Duration::from_millis(50);
+
 /// The buffer all sessions of a worker read into. Never held across an await, so an idle session owns none.
 pub(crate) type Buffer = Rc<RefCell<Box<[u8]>>>;
 
@@ -96,6 +100,8 @@ pub(crate) struct House {
     spare_kept: Notify,
     /// How many upstream sockets, connected or being connected, there are of each generation.
     upstreams: RefCell<BTreeMap<Generation, usize>>,
+    /// There was no port for a dial to the master of this generation; until when nobody tries again.
+    no_port: Cell<Option<(Generation, Moment)>>,
     /// Counts rings of the bell.
     turn: Cell<u64>,
     published: Cell<Generation>,
@@ -127,6 +133,7 @@ impl House {
             spares_of: Cell::default(),
             spare_kept: Notify::new(),
             upstreams: RefCell::default(),
+            no_port: Cell::default(),
             turn: Cell::new(0),
             published: Cell::default(),
             acknowledged: Cell::default(),
@@ -287,9 +294,27 @@ impl House {
         self.common.dial_seconds.record(took.as_secs_f64());
     }
 
-    pub(super) fn dial_failed(&self, master: &MasterAddr, error: &DialError) {
-        self.doubt();
+    /// True for a while after a dial of this generation has found no port: another one would not, either.
+    pub(super) fn has_no_port(&self, generation: Generation) -> bool {
+        self.no_port
+            .get()
+            .is_some_and(|(without, until)| without == generation && now() < until)
+    }
+
+    pub(super) fn dial_failed(
+        &self,
+        master: &MasterAddr,
+        generation: Generation,
+        error: &DialError,
+    ) {
         self.tally.dial_failures.add(1);
+        if matches!(error, DialError::NoPort) {
+            self.tally.no_port.add(1);
+            self.no_port.set(Some((generation, now() + NO_PORT_PAUSE)));
+        }
+        if !error.is_our_own() {
+            self.doubt();
+        }
         if let Some(count) = self.common.dials.allow(now()) {
             warn!(
                 event = "dial_failed",

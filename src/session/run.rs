@@ -230,6 +230,10 @@ async fn dial_new(
         observe(seat, life, Event::Looked);
         return None;
     };
+    if seat.house.has_no_port(generation) {
+        observe(seat, life, Event::DialFailed);
+        return None;
+    }
     let claim = seat.house.claim(generation);
     let options = upstream::Options {
         connect_timeout: seat.house.config.connect_timeout,
@@ -241,7 +245,7 @@ async fn dial_new(
             Some((upstream, claim))
         }
         Err(error) => {
-            seat.house.dial_failed(master, &error);
+            seat.house.dial_failed(master, generation, &error);
             observe(seat, life, Event::DialFailed);
             None
         }

@@ -11,6 +11,7 @@ pub(crate) struct Tally {
     pub(crate) bytes_up: Counter,
     pub(crate) bytes_down: Counter,
     pub(crate) dial_failures: Counter,
+    pub(crate) no_port: Counter,
     pub(crate) replay_failures: Counter,
     pub(crate) moved: Counter,
     pub(crate) refused: Counter,
@@ -30,6 +31,8 @@ pub struct Sum {
     pub bytes_down: u64,
     /// Connections to a master that failed.
     pub dial_failures: u64,
+    /// Those of them for which this host had no port left.
+    pub no_port: u64,
     /// Replays that a new master refused or did not answer.
     pub replay_failures: u64,
     /// Times that a session was carried over to a new upstream.
@@ -61,6 +64,7 @@ impl Sum {
         self.bytes_up += tally.bytes_up.read();
         self.bytes_down += tally.bytes_down.read();
         self.dial_failures += tally.dial_failures.read();
+        self.no_port += tally.no_port.read();
         self.replay_failures += tally.replay_failures.read();
         self.moved += tally.moved.read();
         self.refused += tally.refused.read();

@@ -7,11 +7,15 @@ use std::sync::Arc;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
+use super::relay::Carried;
+use super::watch::Blind;
 use super::*;
+use crate::net::clock::now;
 use crate::net::rarely::logged;
 use crate::net::stream::Stream;
 use crate::topology::MasterAddr;
 use crate::topology::publish::{Publisher, Reader, channel};
+use crate::upstream::DialError;
 
 pub(super) const G1: Generation = Generation(1);
 pub(super) const G2: Generation = Generation(2);
@@ -466,7 +470,7 @@ async fn fill_the_way(master: &UnixStream) {
 async fn what_was_read_before_a_swap_is_paid_after_it() {
     let (mut publisher, house) = house_of();
     publisher.publish(serving(G1));
-    publisher.extend(crate::net::clock::now() + HOLD);
+    publisher.extend(now() + HOLD);
     let (client, mut application) = UnixStream::pair().expect("pair");
     let (upstream, master) = UnixStream::pair().expect("pair");
     let mut seat = Seat::new(&house);
@@ -477,7 +481,7 @@ async fn what_was_read_before_a_swap_is_paid_after_it() {
         pass,
         claim: house.claim(G1),
     };
-    let mut carried = relay::Carried::new(Stream::Unix(client), watch::Blind);
+    let mut carried = Carried::new(Stream::Unix(client), Blind);
     let mut life = life(Stage::Live(G1));
     let swap = async {
         fill_the_way(&master).await;
@@ -488,7 +492,7 @@ async fn what_was_read_before_a_swap_is_paid_after_it() {
         () = run::live(&mut seat, &mut life, connected, &mut carried) => {}
         () = swap => unreachable!("a bell is attended for ever"),
     };
-    let relay::Carried { client, owed, .. } = carried;
+    let Carried { client, owed, .. } = carried;
     assert!(publisher.is_acknowledged(G2));
     assert_eq!(life.stage, Stage::Closing(CloseReason::Switched));
     assert!((1..=32 * 1024).contains(&owed.len()), "{}", owed.len());
@@ -500,4 +504,26 @@ async fn what_was_read_before_a_swap_is_paid_after_it() {
     },);
     read.expect("the end and no reset");
     assert_eq!(got.len() as u64, due);
+}
+
+#[test]
+fn after_a_dial_without_a_port_nobody_dials_that_master_for_a_while() {
+    let house = house();
+    let state = serving(G1);
+    let master = state.master.expect("it serves");
+    house.dial_failed(&master, G1, &DialError::Refused);
+    assert!(!house.has_no_port(G1), "a refusal says nothing of ports");
+    house.dial_failed(&master, G1, &DialError::NoPort);
+    assert!(house.has_no_port(G1));
+    assert!(
+        !house.has_no_port(G2),
+        "towards another master all are free"
+    );
+    let deadline = now() + HOLD;
+    while house.has_no_port(G1) {
+        assert!(now() < deadline, "it is tried again");
+        std::thread::yield_now();
+    }
+    assert_eq!(house.tally.no_port.read(), 1);
+    assert_eq!(house.tally.dial_failures.read(), 2);
 }

@@ -34,7 +34,12 @@ pub enum DialError {
     /// This process has no descriptor left.
     #[error("too many open files: raise LimitNOFILE")]
     OutOfFiles,
-    /// The kernel's words for what else went wrong (no route, no free port, reset at once).
+    /// Every port of this host is in use or in TIME_WAIT towards this one address; one comes free sooner or later.
+    #[error(
+        "no free local port towards it: widen net.ipv4.ip_local_port_range or set net.ipv4.tcp_tw_reuse (docs/connections.md)"
+    )]
+    NoPort,
+    /// The kernel's words for what else went wrong (no route, reset at once).
     #[error("{0}")]
     Connect(#[source] io::Error),
 }
@@ -46,8 +51,14 @@ impl DialError {
             Self::Timeout(_) => "timeout",
             Self::Refused => "refused",
             Self::OutOfFiles => "out_of_files",
+            Self::NoPort => "no_port",
             Self::Connect(_) => "connect",
         }
+    }
+
+    /// True when nothing was sent to the master, so that nothing can be concluded about it.
+    pub const fn is_our_own(&self) -> bool {
+        matches!(self, Self::OutOfFiles | Self::NoPort)
     }
 }
 
@@ -69,7 +80,32 @@ fn classify(error: io::Error) -> DialError {
     const ENFILE: i32 = rustix::io::Errno::NFILE.raw_os_error();
     match error.raw_os_error() {
         Some(EMFILE | ENFILE) => DialError::OutOfFiles,
-        _ if error.kind() == io::ErrorKind::ConnectionRefused => DialError::Refused,
-        _ => DialError::Connect(error),
+        _ => match error.kind() {
+            io::ErrorKind::ConnectionRefused => DialError::Refused,
+            // connect(2) without a bound address: the kernel looks for a port that is free towards this destination.
+            io::ErrorKind::AddrNotAvailable => DialError::NoPort,
+            _ => DialError::Connect(error),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn what_a_failed_dial_is_called_and_whose_fault_it_is() {
+        for (errno, label, is_our_own) in [
+            (Errno::ADDRNOTAVAIL, "no_port", true),
+            (Errno::MFILE, "out_of_files", true),
+            (Errno::NFILE, "out_of_files", true),
+            (Errno::CONNREFUSED, "refused", false),
+            (Errno::HOSTUNREACH, "connect", false),
+        ] {
+            let error = classify(errno.into());
+            assert_eq!((error.label(), error.is_our_own()), (label, is_our_own));
+        }
     }
 }

@@ -6,6 +6,7 @@ mod harness;
 mod bytes;
 mod doors;
 mod files;
+mod ports;
 mod switching;
 mod waiting;
 

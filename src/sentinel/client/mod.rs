@@ -12,6 +12,7 @@ mod reply;
 mod tests;
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use redis::{
     AsyncConnectionConfig, ErrorKind, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError,
     RedisResult, ServerErrorKind, Value,
 };
+use rustix::io::Errno;
 use secrecy::ExposeSecret;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
@@ -67,6 +69,9 @@ pub enum ClientError {
     /// TCP refused or broke.
     #[error("{0}")]
     Io(String),
+    /// This host has no descriptor or no port left: nothing was sent, and nothing is known of the peer.
+    #[error("{0}")]
+    Local(String),
     /// No answer in time.
     #[error("no answer within {} ms while {doing}", .limit.as_millis())]
     Timeout {
@@ -95,6 +100,7 @@ impl ClientError {
         match self {
             Self::Resolve(_) => "resolve",
             Self::Io(_) => "connect",
+            Self::Local(_) => "local",
             Self::Timeout { .. } => "timeout",
             Self::LoginNeeded(_) | Self::Auth(_) => "auth",
             Self::NoPermission(_) => "permission",
@@ -508,11 +514,24 @@ async fn connect(addr: &HostPort, dial: &Dial) -> Result<(TcpStream, SocketAddr)
                 let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
                 return Ok((stream, target));
             }
-            Ok(Err(e)) => last = ClientError::Io(e.to_string()),
+            Ok(Err(e)) => last = of_dial(&e),
             Err(_) => last = ClientError::timeout("connecting", dial.connect_timeout),
         }
     }
     Err(last)
+}
+
+fn of_dial(error: &io::Error) -> ClientError {
+    const OUT_OF_FILES: [i32; 2] = [Errno::MFILE.raw_os_error(), Errno::NFILE.raw_os_error()];
+    let is_local = error.kind() == io::ErrorKind::AddrNotAvailable
+        || error
+            .raw_os_error()
+            .is_some_and(|e| OUT_OF_FILES.contains(&e));
+    if is_local {
+        ClientError::Local(error.to_string())
+    } else {
+        ClientError::Io(error.to_string())
+    }
 }
 
 fn connection_info(login: &Credentials, protocol: ProtocolVersion) -> RedisConnectionInfo {

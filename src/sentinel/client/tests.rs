@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use redis::Value;
 
 use super::reply::*;
+use super::{ClientError, Errno, io, of_dial};
 use crate::net::addr::{HostPort, NodeAddr};
 use crate::topology::Epoch;
 use crate::topology::observation::{NoView, RunId, View};
@@ -142,6 +143,24 @@ fn peers_without_an_address_are_left_out() {
         true,
     );
     assert_eq!(read_peer(&early).and_then(|p| p.run_id), None);
+}
+
+#[test]
+fn what_this_host_lacks_says_nothing_of_the_node() {
+    for (errno, local) in [
+        (Errno::ADDRNOTAVAIL, true),
+        (Errno::MFILE, true),
+        (Errno::NFILE, true),
+        (Errno::CONNREFUSED, false),
+        (Errno::HOSTUNREACH, false),
+    ] {
+        let error = of_dial(&io::Error::from(errno));
+        assert_eq!(
+            matches!(error, ClientError::Local(_)),
+            local,
+            "{errno:?}: {error}"
+        );
+    }
 }
 
 fn any_value() -> impl Strategy<Value = Value> {
