@@ -18,6 +18,7 @@ mod backdoor;
 mod clients;
 mod coordinated;
 mod crash;
+mod flood;
 mod hostile;
 mod in_flight;
 mod leader;
