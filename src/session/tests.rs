@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
+use super::house::ROUSED_AT_ONCE;
 use super::relay::Carried;
 use super::watch::Blind;
 use super::*;
@@ -344,7 +345,7 @@ async fn an_upstream_that_ends_before_it_says_anything_is_a_dial_that_failed() {
         replay_auth: true,
     };
     let tracker = tracker::Tracker::new(rules);
-    let mut carried = relay::Carried::new(Stream::Unix(client), tracker);
+    let mut carried = Carried::new(Stream::Unix(client), tracker);
     carried.unsent.extend_from_slice(REQUEST);
     let mut seat = Seat::new(&house);
     seat.sit().await;
@@ -526,4 +527,41 @@ fn after_a_dial_without_a_port_nobody_dials_that_master_for_a_while() {
     }
     assert_eq!(house.tally.no_port.read(), 1);
     assert_eq!(house.tally.dial_failures.read(), 2);
+}
+
+/// Counts how often a task would have been woken.
+#[derive(Default)]
+struct Woken(std::sync::atomic::AtomicUsize);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn the_bell_wakes_a_crowd_some_at_a_time() {
+    let (_publisher, house) = house_of();
+    let woken = Arc::new(Woken::default());
+    let waker = Arc::clone(&woken).into();
+    let mut cx = std::task::Context::from_waker(&waker);
+    let mut crowd: Vec<Seat> = (0..ROUSED_AT_ONCE * 2 + 10)
+        .map(|_| Seat::new(&house))
+        .collect();
+    for seat in &mut crowd {
+        let mut sitting = std::pin::pin!(seat.sit());
+        assert!(sitting.as_mut().poll(&mut cx).is_ready());
+    }
+    // Places in between that were left are no turn of anybody's.
+    crowd.remove(3);
+    let mut attending = std::pin::pin!(Rc::clone(&house).attend());
+    for expected in [ROUSED_AT_ONCE, ROUSED_AT_ONCE * 2, ROUSED_AT_ONCE * 2 + 9] {
+        let mut idle = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(attending.as_mut().poll(&mut idle).is_pending());
+        assert_eq!(woken.0.load(std::sync::atomic::Ordering::Relaxed), expected);
+    }
+    assert!(
+        crowd.iter_mut().all(Seat::has_turned),
+        "whoever was not woken yet knows, too"
+    );
 }
