@@ -101,6 +101,7 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, app
 fn router(panel: Arc<Panel>, local: bool) -> Router {
     let app = Router::new()
         .route("/", get(home))
+        .route("/main", get(part))
         .route("/status", get(status))
         .route("/metrics", get(metrics))
         .route("/livez", get(livez))
@@ -174,6 +175,10 @@ async fn home(State(panel): State<Arc<Panel>>) -> Response {
         Ok(policy) => ([(CONTENT_SECURITY_POLICY, policy)], html).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
+}
+
+async fn part(State(panel): State<Arc<Panel>>) -> Response {
+    Html(page::render_main(&panel).into_string()).into_response()
 }
 
 async fn status(State(panel): State<Arc<Panel>>) -> Response {

@@ -1,5 +1,5 @@
 //! The status page: one document, no asset from elsewhere, readable without a script. With one it fetches itself every two
-//! seconds and puts the new main part in the old one's place, so there is only one rendering. Everything that comes from a
+//! seconds (the main part alone, `/main`) and puts that in the old one's place, so there is only one rendering. Everything that comes from a
 //! configuration or a peer is escaped by the template.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -24,7 +24,6 @@ const SCRIPT: &str = include_str!("page.js");
 /// The page as of now. `nonce` is what its style and its script are allowed by.
 pub(super) fn render(panel: &Panel, nonce: &str) -> Markup {
     let status = panel.status();
-    let worst = status.proxies.iter().map(mood).max().unwrap_or(Mood::Good);
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -32,7 +31,7 @@ pub(super) fn render(panel: &Panel, nonce: &str) -> Markup {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                title { (worst.word()) " - switchmaster" }
+                title { (title_of(&status)) }
                 link rel="icon" href="data:,";
                 noscript { meta http-equiv="refresh" content="5"; }
                 style nonce=(nonce) { (PreEscaped(STYLE)) }
@@ -45,10 +44,20 @@ pub(super) fn render(panel: &Panel, nonce: &str) -> Markup {
     }
 }
 
+/// What of the page changes.
+pub(super) fn render_main(panel: &Panel) -> Markup {
+    main(panel, &panel.status())
+}
+
+fn title_of(status: &Status) -> String {
+    let worst = status.proxies.iter().map(mood).max();
+    format!("{} - switchmaster", worst.unwrap_or(Mood::Good).word())
+}
+
 fn main(panel: &Panel, status: &Status) -> Markup {
     let events = panel.recent.events();
     html! {
-        main data-now=(format!("{:.1}", status.now_at)) {
+        main data-title=(title_of(status)) {
             @for (n, proxy) in status.proxies.iter().enumerate() {
                 (entry(proxy, &panel.samples(n)))
             }
