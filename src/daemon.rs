@@ -317,7 +317,7 @@ fn bind_admin(config: &admin::Config) -> Result<Vec<Bound>, ExitError> {
             }
             Ok(bound)
         }
-        Err(error) if config.required => Err(error.into()),
+        Err(error) if config.is_required() => Err(error.into()),
         Err(error) => {
             warn!(
                 event = "admin_off",

@@ -12,6 +12,7 @@ fn help_texts() {
     for (name, arguments) in [
         ("help", &["--help"][..]),
         ("run", &["run", "--help"]),
+        ("status", &["status", "--help"]),
         ("demo", &["demo", "--help"]),
         ("config", &["config", "--help"]),
         ("config_show", &["config", "show", "--help"]),

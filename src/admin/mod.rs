@@ -28,6 +28,7 @@ use self::samples::{Sample, Samples};
 use self::status::{ProxyStatus, Status};
 use crate::control::ledger::{Account, Book, Totals};
 use crate::listener;
+use crate::net::addr::ListenAddr;
 use crate::net::clock::At;
 use crate::telemetry::{Lines, Recent};
 use crate::worker::{Counters, Tallies};
@@ -44,8 +45,13 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 pub struct Config {
     /// Where; nowhere when empty.
     pub listener: listener::Config,
-    /// Somebody wrote it down: the process does not start without it.
-    pub required: bool,
+}
+
+impl Config {
+    /// An address that somebody chose: the process does not start without it. The usual one may be another proxy's on this host.
+    pub fn is_required(&self) -> bool {
+        self.listener.listen != [ListenAddr::Tcp(DEFAULT_LISTEN.into())]
+    }
 }
 
 /// One proxy entry, as far as the panel looks at it.

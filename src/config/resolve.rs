@@ -222,7 +222,6 @@ fn rules(values: &mut Values<'_>) -> Rules {
 
 /// Where the admin endpoint listens; "off" is nowhere.
 fn admin(values: &mut Values<'_>) -> admin::Config {
-    let written = values.is_written(Key::AdminListen);
     let allow_from = match values.list(Key::AdminAllowFrom, MAX_NETWORKS, network) {
         Listed::Values(networks) => networks.into_iter().map(|(network, _)| network).collect(),
         Listed::Unwritten | Listed::Refused => Vec::new(),
@@ -247,7 +246,6 @@ fn admin(values: &mut Values<'_>) -> admin::Config {
             allow_from,
             max_connections: 0,
         },
-        required: written,
     }
 }
 

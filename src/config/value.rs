@@ -63,11 +63,6 @@ impl<'a> Values<'a> {
         self.read(key, |item| parse(expect_text(item, "a text in quotes")?))
     }
 
-    /// True when somebody wrote it, well or not.
-    pub(super) fn is_written(&self, key: Key) -> bool {
-        self.items.get(key).is_some()
-    }
-
     /// One of a few words.
     pub(super) fn choice<T: Copy>(
         &mut self,
