@@ -200,7 +200,7 @@ fn every_key_has_a_working_twin() {
                 Key::WhenSentinelsAreLost => "stop",
                 Key::OnSwitch => "close",
                 Key::Agree => "majority",
-                Key::Verify => "role",
+                Key::Verify | Key::Confirm => "role",
                 Key::MaxHeld | Key::MaxConnections | Key::Workers => "7",
                 Key::Name | Key::Master => "other",
                 Key::Listen => "0.0.0.0:7000,unix:/run/a.sock",
@@ -234,6 +234,22 @@ fn every_key_has_a_working_twin() {
             "{name} in\n{shown}"
         );
     }
+}
+
+#[test]
+fn a_successors_own_word_beside_a_lease_is_warned_of() {
+    let confirm = |more: &str| {
+        let text = format!("{SMALLEST}[failover]\nconfirm = \"role\"\n{more}");
+        let file = file(&text);
+        config::load(&file.flags(), env(&[])).expect("valid")
+    };
+    let alone = confirm("");
+    assert!(alone.config.rules.trusts_successors());
+    assert_eq!(alone.warnings, Vec::<String>::new());
+    let both = confirm("when_sentinels_are_lost = \"stop\"\n");
+    assert!(!both.config.rules.trusts_successors());
+    let warned = |w: &String| w.contains("failover.confirm = \"role\" does nothing beside");
+    assert!(both.warnings.iter().any(warned), "{:?}", both.warnings);
 }
 
 #[test]

@@ -41,7 +41,7 @@ use switchmaster::net::clock::Moment;
 use switchmaster::topology::observation::{
     Asked, Hint, NoView, Observation, RoleReport, RunId, Said, Succession, View,
 };
-use switchmaster::topology::rules::{Agree, HoldMax, Rules, SentinelsLost, Verify};
+use switchmaster::topology::rules::{Agree, Confirm, HoldMax, Rules, SentinelsLost, Verify};
 use switchmaster::topology::{Epoch, MasterAddr, Phase, State};
 
 /// Where every name leads.
@@ -383,8 +383,9 @@ impl World {
             ["successor", addr, role] => {
                 let asked = self.successor.clone().filter(|s| *s == node(addr));
                 let asked = asked.ok_or("not asked")?;
-                self.steward
-                    .successor_said(now, now, &asked, &report(role)?);
+                let report = report(role)?;
+                let at = Some(ADDRESS).filter(|_| !matches!(report, RoleReport::Failed(_)));
+                self.steward.successor_said(now, now, &asked, at, &report);
                 self.act();
             }
             ["doubt"] => {
@@ -458,6 +459,8 @@ fn word(tale: &Tale) -> &'static str {
         Tale::RoleRejected { .. } => "role_rejected",
         Tale::Unverified(..) => "master_unverified",
         Tale::AnnouncementOver { .. } => "announcement_over",
+        Tale::Confirmed { .. } => "confirmed",
+        Tale::Undone { .. } => "undone",
         Tale::HoldBegin(_) => "hold_begin",
         Tale::HoldEnd { .. } => "hold_end",
         Tale::SentinelsLost(_) => "sentinels_lost",
@@ -488,6 +491,7 @@ fn read_rules(text: &str) -> Rules {
     for word in text.split_whitespace() {
         match word.split_once('=').expect("key=value") {
             ("agree", "majority") => rules.agree = Agree::Majority,
+            ("confirm", "role") => rules.confirm = Confirm::Role,
             ("verify", "role") => rules.verify = Verify::Role,
             ("when_sentinels_are_lost", "stop") => {
                 rules.when_sentinels_are_lost = SentinelsLost::Stop;

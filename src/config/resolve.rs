@@ -18,7 +18,7 @@ use crate::net::addr::ListenAddr;
 use crate::net::address_map::AddressMap;
 use crate::sentinel::Credentials;
 use crate::session::OnSwitch;
-use crate::topology::rules::{Agree, HoldMax, Rules, SentinelsLost, Verify};
+use crate::topology::rules::{Agree, Confirm, HoldMax, Rules, SentinelsLost, Verify};
 use crate::worker::Workers;
 use crate::{admin, listener, sentinel, session, telemetry};
 
@@ -50,6 +50,9 @@ const NO_SENTINEL: &str = "give them in one of three ways:
   SWITCHMASTER_SENTINEL=10.0.0.3:26379,10.0.0.4:26379,10.0.0.5:26379
   in the file: [sentinel] and below it addresses = [\"10.0.0.3:26379\", \"10.0.0.4:26379\"]";
 
+const ROLE_AND_STOP: &str = "failover.confirm = \"role\" does nothing beside when_sentinels_are_lost = \"stop\": the one \
+     goes to a new master before a Sentinel names it, the other to none that most Sentinels do not vouch for. Remove one of them";
+
 /// Gives meaning to what was written.
 pub(super) fn resolve(
     global: Items,
@@ -69,6 +72,9 @@ pub(super) fn resolve(
     let mut values = Values::new(&global, &mut problems);
     let mut sentinel = sentinel(&mut values);
     let rules = rules(&mut values);
+    if rules.confirm == Confirm::Role && !rules.trusts_successors() {
+        warnings.push(ROLE_AND_STOP.to_owned());
+    }
     let session = session(&mut values);
     let workers = values
         .count_or_auto(Key::Workers, WORKERS)
@@ -207,6 +213,11 @@ fn rules(values: &mut Values<'_>) -> Rules {
             Key::AnnouncedHoldMax,
             ANNOUNCED_HOLD_MAX,
             default.announced_hold_max,
+        ),
+        confirm: values.choice(
+            Key::Confirm,
+            &[("sentinel", Confirm::Sentinel), ("role", Confirm::Role)],
+            default.confirm,
         ),
         when_sentinels_are_lost: values.choice(
             Key::WhenSentinelsAreLost,

@@ -116,6 +116,8 @@ keys! {
     HoldMax = Failover, "hold_max";
     /// How long clients wait for an announced promotion.
     AnnouncedHoldMax = Failover, "announced_hold_max";
+    /// Whose word a promoted replica needs before clients go to it.
+    Confirm = Failover, "confirm";
     /// How many Sentinels must name a new master.
     Agree = Failover, "agree";
     /// What a claimed master has to prove.

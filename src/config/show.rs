@@ -10,7 +10,7 @@ use super::written::Items;
 use super::{Config, Proxy, Written};
 use crate::session::OnSwitch;
 use crate::telemetry::Format;
-use crate::topology::rules::{Agree, HoldMax, SentinelsLost, Verify};
+use crate::topology::rules::{Agree, Confirm, HoldMax, SentinelsLost, Verify};
 use crate::worker::Workers;
 
 /// Sources stand in this column where values leave room.
@@ -113,6 +113,10 @@ fn value(key: Key, config: &Config, proxy: &Proxy, items: &Items) -> Option<Stri
             HoldMax::Fixed(limit) => duration(limit),
         },
         Key::AnnouncedHoldMax => duration(config.rules.announced_hold_max),
+        Key::Confirm => text(match config.rules.confirm {
+            Confirm::Sentinel => "sentinel",
+            Confirm::Role => "role",
+        }),
         Key::Agree => text(match config.rules.agree {
             Agree::Any => "any",
             Agree::Majority => "majority",

@@ -59,6 +59,20 @@ pub enum Tale {
     },
     /// It passed although it hides its role: `verify = "auto"`.
     Unverified(MasterAddr, String),
+    /// A Sentinel names the master that was used on its own word (`confirm = "role"`).
+    Confirmed {
+        /// At which config-epoch.
+        epoch: Epoch,
+        /// How long it was in force without.
+        after: Duration,
+    },
+    /// None did in time: it is left again.
+    Undone {
+        /// Why.
+        why: Undone,
+        /// How long it was in force.
+        after: Duration,
+    },
     /// An announced failover did not happen: clients go on with the same master.
     AnnouncementOver {
         /// Why.
@@ -114,6 +128,45 @@ pub enum Unfulfilled {
     NotConfirmed,
 }
 
+/// Why a master that was used on its own word is left again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undone {
+    /// No Sentinel has named it in time.
+    NotConfirmed,
+    /// Sentinel gave the failover up.
+    Aborted,
+    /// It says that it is a replica again.
+    Demoted,
+    /// Its name leads to another node.
+    Moved,
+    /// The Sentinels have gone on with another, or name the one before at a newer config-epoch.
+    Superseded,
+}
+
+impl Undone {
+    /// A word for logs.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NotConfirmed => "not_confirmed",
+            Self::Aborted => "aborted",
+            Self::Demoted => "demoted",
+            Self::Moved => "moved",
+            Self::Superseded => "superseded",
+        }
+    }
+
+    /// For people.
+    pub const fn in_words(self) -> &'static str {
+        match self {
+            Self::NotConfirmed => "no Sentinel has named it in time",
+            Self::Aborted => "Sentinel gave the failover up",
+            Self::Demoted => "it says that it is a replica again",
+            Self::Moved => "its name leads to another node",
+            Self::Superseded => "the Sentinels name another",
+        }
+    }
+}
+
 /// One swap, with what it took.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Swap {
@@ -131,4 +184,6 @@ pub struct Swap {
     pub detect: Duration,
     /// From the decision to the verified role.
     pub verify: Duration,
+    /// No Sentinel names the new master yet (`confirm = "role"`).
+    pub provisional: bool,
 }

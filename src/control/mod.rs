@@ -127,8 +127,8 @@ pub async fn run(entry: Entry, tasks: TaskTracker, end: CancellationToken) {
 pub(crate) enum Answer {
     Said(MasterAddr, Option<SocketAddr>, RoleReport, Vec<ReplicaSeen>),
     Gone(MasterAddr, String),
-    /// The announced successor's answer, and when it was asked.
-    Successor(NodeAddr, Moment, RoleReport),
+    /// The announced successor's answer, when it was asked, and where it was reached.
+    Successor(NodeAddr, Moment, Option<SocketAddr>, RoleReport),
 }
 
 type ProbeTask = Pin<Box<dyn Future<Output = Probed> + Send>>;
@@ -203,8 +203,9 @@ impl Control {
                     });
                     self.steward.master_said(now(), &addr, at, &report);
                 }
-                Input::Answer(Answer::Successor(addr, asked, report)) => {
-                    self.steward.successor_said(now(), asked, &addr, &report);
+                Input::Answer(Answer::Successor(addr, asked, at, report)) => {
+                    let steward = &mut self.steward;
+                    steward.successor_said(now(), asked, &addr, at, &report);
                 }
                 Input::Answer(Answer::Gone(addr, why)) => {
                     tales::master_gone(&self.entry, &addr, &why);

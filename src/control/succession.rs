@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::{Answer, link};
@@ -43,22 +43,33 @@ impl Successor {
 async fn ask_on(addr: NodeAddr, dial: Dial, answers: mpsc::Sender<Answer>) {
     loop {
         let mut asked = now();
+        let again = Instant::now() + ROLE_EVERY;
         let mut dialled = link::ask(&addr.0, &dial).await;
         loop {
-            let answer = Answer::Successor(addr.clone(), asked, dialled.report.clone());
+            let (at, report) = (dialled.peer(), dialled.report.clone());
+            let every = match report {
+                RoleReport::Master => ROLE_EVERY_PROMOTED,
+                _ => ROLE_EVERY,
+            };
+            let answer = Answer::Successor(addr.clone(), asked, at, report);
             if answers.send(answer).await.is_err() {
                 return;
             }
-            sleep(match dialled.report {
-                RoleReport::Master => ROLE_EVERY_PROMOTED,
-                _ => ROLE_EVERY,
-            })
-            .await;
-            asked = now();
-            match &mut dialled.link {
-                Some(link) if !link.is_closed() => dialled.report = link.role().await,
-                _ => break,
+            let Some(link) = &mut dialled.link else {
+                sleep(every).await;
+                break;
+            };
+            tokio::select! {
+                () = sleep(every) => {}
+                () = link.closed() => {}
             }
+            if link.is_closed() {
+                // Dialled again at once, but no more often than it would be asked: some nodes close every connection.
+                sleep_until(again).await;
+                break;
+            }
+            asked = now();
+            dialled.report = link.role().await;
         }
     }
 }

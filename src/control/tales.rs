@@ -33,6 +33,21 @@ pub(super) fn tell(entry: &Entry, tale: &Tale) {
              proxy.probe.password_file (a user with +role is enough) to have it verified, or failover.verify = \
              \"role\" to refuse such a node"
         ),
+        Tale::Confirmed { epoch, after } => info!(
+            event = "provisional_confirmed",
+            proxy,
+            epoch = epoch.0,
+            after_ms = millis(*after),
+            "the Sentinels name the new master, too"
+        ),
+        Tale::Undone { why, after } => warn!(
+            event = "provisional_undone",
+            proxy,
+            reason = why.label(),
+            after_ms = millis(*after),
+            "the new master is left again ({}); what it was written may be lost: failover.confirm is \"role\"",
+            why.in_words()
+        ),
         Tale::AnnouncementOver { why } => {
             let (reason, words) = match why {
                 Unfulfilled::Aborted => ("aborted", "Sentinel gave the failover up"),
@@ -120,6 +135,7 @@ pub(super) fn switched(entry: &Entry, swap: &Swap, fence: Duration, left: Option
         trigger,
         detect,
         verify,
+        provisional,
         ..
     } = swap;
     let (detect_ms, verify_ms, fence_ms) = (millis(*detect), millis(*verify), millis(fence));
@@ -127,11 +143,13 @@ pub(super) fn switched(entry: &Entry, swap: &Swap, fence: Duration, left: Option
     if let Some(Left { cut, kept }) = left {
         info!(
             event = "switched", proxy, from, to = %to, generation, epoch, trigger, detect_ms, verify_ms, fence_ms, cut, kept,
+            provisional,
             "switched to the new master"
         );
     } else {
         warn!(
             event = "switched_unfenced", proxy, from, to = %to, generation, epoch, trigger, detect_ms, verify_ms, fence_ms,
+            provisional,
             "switched to the new master, but not every worker has confirmed that it let go of the old one"
         );
     }

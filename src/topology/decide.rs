@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::observation::{Asked, Hint, NoView, Observation, RunId, Said};
-pub use super::poll::Why;
-use super::poll::{Poll, Statement};
+pub use super::poll::{Candidate, Why};
+use super::poll::{FEWEST_FOR_MAJORITY, Poll, Statement};
 use super::rules::{Agree, lease};
 use super::{Epoch, MasterAddr};
 use crate::net::addr::{HostPort, NodeAddr, SentinelAddr};
@@ -24,8 +24,6 @@ const RELEASE_AFTER: Duration = Duration::from_secs(10);
 const RELEASE_AFTER_MONITOR: Duration = Duration::from_secs(1);
 /// How long such an announcement counts.
 const MONITOR_MEMORY: Duration = Duration::from_secs(60);
-/// Fewest voters whose agreement can lower the floor or vouch for a node that hides its role.
-const FEWEST_FOR_MAJORITY: usize = 2;
 
 /// Who is one voter: a Sentinel by its run id, or by its address as long as that is not known, so that one Sentinel
 /// known by name and by address counts once.
@@ -76,30 +74,6 @@ pub enum Verdict {
     Keep(Why),
     /// They name this address, which is not the current master's.
     Verify(Candidate),
-}
-
-/// An address the Sentinels name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// Where to verify.
-    pub addr: MasterAddr,
-    /// At which config-epoch.
-    pub epoch: Epoch,
-    /// How many voters name it at that epoch.
-    pub support: usize,
-    /// How many voters there are.
-    pub voters: usize,
-    /// What made us ask the first that named it.
-    pub asked: Asked,
-    /// When that happened.
-    pub since: Moment,
-}
-
-impl Candidate {
-    /// True when a strict majority of the voters, and at least two, name it.
-    pub const fn has_majority(&self) -> bool {
-        self.support >= FEWEST_FOR_MAJORITY && self.support * 2 > self.voters
-    }
 }
 
 /// A summary for people.
@@ -228,7 +202,15 @@ impl Beliefs {
     }
 
     /// Decides; `current` is the master in force. Lowers the floor where its release is due.
-    pub fn decide(&mut self, now: Moment, current: Option<&MasterAddr>) -> Verdict {
+    ///
+    /// With a `provisional` generation `current` is the master that was left for it: who names that at or below the floor
+    /// has not heard of the promotion yet, and only a newer word counts against it.
+    pub fn decide(
+        &mut self,
+        now: Moment,
+        current: Option<&MasterAddr>,
+        provisional: bool,
+    ) -> Verdict {
         self.lift_set_aside(now);
         self.outvote(now, current);
         self.release_floor(now);
@@ -239,6 +221,11 @@ impl Beliefs {
         let poll = Poll::new(&statements, self.voters().len(), current);
         match poll.winner(self.floor, self.agree) {
             Err(why) => Verdict::Keep(why),
+            Ok((epoch, addr, _))
+                if provisional && poll.is_current(addr) && Some(epoch) <= self.floor =>
+            {
+                Verdict::Keep(Why::Provisional)
+            }
             Ok((epoch, addr, _)) if poll.is_current(addr) => {
                 // One voter alone raises no floor: it could never be lowered by the others' word for 10 s.
                 let sure = poll.is_majority(epoch, addr) || self.floor.is_none();
@@ -277,6 +264,25 @@ impl Beliefs {
             asked: Asked::OnDoubt,
             since: now,
         }
+    }
+
+    /// An announced successor that was asked at `asked` and said itself that it was promoted. No Sentinel names it yet, so it
+    /// has no epoch of its own.
+    pub fn successor(
+        &self,
+        asked: Moment,
+        successor: &NodeAddr,
+        epoch: Epoch,
+    ) -> Option<Candidate> {
+        let believed = asked >= self.not_before && !self.is_own(successor);
+        believed.then(|| Candidate {
+            addr: MasterAddr::decided(successor.clone()),
+            epoch,
+            support: 0,
+            voters: self.voters().len(),
+            asked: Asked::OnRole,
+            since: asked,
+        })
     }
 
     /// True when a Sentinel's latest word, be it older than what counts, still names the candidate at its epoch.

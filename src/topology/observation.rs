@@ -142,6 +142,8 @@ pub enum Asked {
     OnHint(Hint),
     /// A session or the master's own answer made us ask.
     OnDoubt,
+    /// No Sentinel was asked: an announced successor says itself that it was promoted.
+    OnRole,
 }
 
 impl Asked {
@@ -152,6 +154,7 @@ impl Asked {
             Self::ByPoll => "poll",
             Self::OnHint(hint) => hint.as_str(),
             Self::OnDoubt => "doubt",
+            Self::OnRole => "role",
         }
     }
 }

@@ -8,6 +8,33 @@ use super::{Epoch, MasterAddr};
 use crate::net::addr::NodeAddr;
 use crate::net::clock::Moment;
 
+/// Fewest voters whose agreement can lower the floor or vouch for a node that hides its role.
+pub(super) const FEWEST_FOR_MAJORITY: usize = 2;
+
+/// An address the Sentinels name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Where to verify.
+    pub addr: MasterAddr,
+    /// At which config-epoch.
+    pub epoch: Epoch,
+    /// How many voters name it at that epoch.
+    pub support: usize,
+    /// How many voters there are.
+    pub voters: usize,
+    /// What made us ask the first that named it.
+    pub asked: Asked,
+    /// When that happened.
+    pub since: Moment,
+}
+
+impl Candidate {
+    /// True when a strict majority of the voters, and at least two, name it.
+    pub const fn has_majority(&self) -> bool {
+        self.support >= FEWEST_FOR_MAJORITY && self.support * 2 > self.voters
+    }
+}
+
 /// Why nothing changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -21,6 +48,8 @@ pub enum Why {
     Ambiguous,
     /// A new address is named, but not yet by a majority (`agree = "majority"`).
     AwaitMajority,
+    /// The master that was left for a provisional generation is named as it was before.
+    Provisional,
 }
 
 /// One Sentinel's latest word.

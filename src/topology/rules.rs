@@ -20,6 +20,16 @@ pub enum Agree {
     Majority,
 }
 
+/// Whose word an announced successor needs before clients are sent to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Confirm {
+    /// A Sentinel's.
+    #[default]
+    Sentinel,
+    /// Its own, for so long as the Sentinels may take to name it; then theirs.
+    Role,
+}
+
 /// What a node has to prove before clients are sent to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verify {
@@ -86,10 +96,20 @@ pub struct Rules {
     pub hold_max: HoldMax,
     /// Longest wait for an announced promotion; zero does not wait for announced ones.
     pub announced_hold_max: Duration,
+    /// See [`Confirm`].
+    pub confirm: Confirm,
     /// See [`SentinelsLost`].
     pub when_sentinels_are_lost: SentinelsLost,
     /// Hold as soon as a Sentinel sees the master objectively down (`+odown`), although it may still answer us.
     pub fence_at_odown: bool,
+}
+
+impl Rules {
+    /// True when an announced successor may be used on its own word. Under [`SentinelsLost::Stop`] nothing is written to a
+    /// master that no majority vouches for, and nobody vouches for this one yet.
+    pub fn trusts_successors(&self) -> bool {
+        self.confirm == Confirm::Role && self.when_sentinels_are_lost == SentinelsLost::Serve
+    }
 }
 
 impl Default for Rules {
@@ -99,6 +119,7 @@ impl Default for Rules {
             verify: Verify::default(),
             hold_max: HoldMax::default(),
             announced_hold_max: ANNOUNCED_HOLD_MAX,
+            confirm: Confirm::default(),
             when_sentinels_are_lost: SentinelsLost::default(),
             fence_at_odown: false,
         }

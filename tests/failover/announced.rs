@@ -27,13 +27,18 @@ struct Stage {
 
 impl Stage {
     fn set() -> Self {
+        Self::set_with("sentinel")
+    }
+
+    fn set_with(confirm: &str) -> Self {
         let (old, next) = (
             FakeMaster::start(Bytes::Echo),
             FakeMaster::start(Bytes::Echo),
         );
         next.set_role(Role::Replica);
         let sentinel = FakeSentinel::start(Protocol::Resp3, View::of(old.addr()));
-        let proxy = Proxy::ready(Plan::following(&[sentinel.addr()]));
+        let plan = Plan::following(&[sentinel.addr()]);
+        let proxy = Proxy::ready(plan.env("SWITCHMASTER_FAILOVER_CONFIRM", confirm));
         wait_until("a subscription", FOLLOW, || sentinel.subscribers() == 1);
         let mut client = connect(proxy.addr());
         assert_eq!(echoed(&mut client, b"one"), b"one");
@@ -138,4 +143,74 @@ fn row_21_five_failovers_given_up_hold_clients_once() {
     stage.sentinel.switch_master(stage.next.addr());
     stage.proxy.event_after(mark, "switched", FOLLOW);
     assert_eq!(read_to_end(&mut stage.client), b"", "cut");
+}
+
+#[test]
+fn a_successors_own_word_is_enough_for_3_s() {
+    let mut stage = Stage::set_with("role");
+    stage.announce();
+    stage.next.set_role(Role::Master);
+    let used = stage.proxy.event_after(stage.mark, "switched", FOLLOW);
+    assert_eq!(used.text("to"), stage.next.addr().to_string());
+    assert_eq!(used.fields["provisional"], true, "{}", used.fields);
+    let mut client = connect(stage.proxy.addr());
+    assert_eq!(echoed(&mut client, b"new"), b"new");
+    assert_eq!((stage.old.bytes(), stage.next.bytes()), (3, 3));
+
+    // Nobody confirms it.
+    let mark = used.index + 1;
+    let limit = ANNOUNCED_HOLD_MAX + FOLLOW;
+    let back = stage.proxy.event_after(mark, "switched", limit);
+    assert_eq!(back.text("to"), stage.old.addr().to_string());
+    assert_eq!(back.text("trigger"), "not_confirmed", "{}", back.fields);
+    assert_eq!(back.fields["provisional"], false, "{}", back.fields);
+    assert_eq!(read_to_end(&mut client), b"", "cut");
+    let mut client = connect(stage.proxy.addr());
+    assert_eq!(echoed(&mut client, b"back"), b"back");
+    holds_for("the old master", Duration::from_secs(1), || {
+        stage.next.bytes() == 3 && echoed(&mut client, b"x") == b"x"
+    });
+
+    // It is named after all, by a newer epoch.
+    stage.sentinel.switch_master(stage.next.addr());
+    let again = stage.proxy.event_after(back.index + 1, "switched", FOLLOW);
+    assert_eq!(again.text("to"), stage.next.addr().to_string());
+    assert_eq!(again.fields["provisional"], false, "{}", again.fields);
+}
+
+#[test]
+fn a_successor_that_is_named_in_time_stays() {
+    let mut stage = Stage::set_with("role");
+    stage.announce();
+    stage.next.set_role(Role::Master);
+    stage.proxy.event_after(stage.mark, "switched", FOLLOW);
+    let mut client = connect(stage.proxy.addr());
+    assert_eq!(echoed(&mut client, b"new"), b"new");
+    stage.sentinel.switch_master(stage.next.addr());
+    let proxy = &stage.proxy;
+    proxy.event_after(stage.mark, "provisional_confirmed", FOLLOW);
+    holds_for(
+        "the same session",
+        ANNOUNCED_HOLD_MAX + Duration::from_secs(1),
+        || echoed(&mut client, b"x") == b"x",
+    );
+    assert_eq!(proxy.events(stage.mark, "switched").len(), 1);
+    assert_eq!(stage.old.bytes(), 3);
+}
+
+#[test]
+fn a_failover_that_is_given_up_after_the_promotion_is_undone_at_once() {
+    let mut stage = Stage::set_with("role");
+    stage.announce();
+    stage.next.set_role(Role::Master);
+    let used = stage.proxy.event_after(stage.mark, "switched", FOLLOW);
+    let mut client = connect(stage.proxy.addr());
+    assert_eq!(echoed(&mut client, b"new"), b"new");
+    stage.sentinel.abort();
+    let back = stage.proxy.event_after(used.index + 1, "switched", FOLLOW);
+    assert_eq!(back.text("trigger"), "aborted", "{}", back.fields);
+    assert_eq!(read_to_end(&mut client), b"", "cut");
+    let mut client = connect(stage.proxy.addr());
+    assert_eq!(echoed(&mut client, b"back"), b"back");
+    assert_eq!(stage.next.bytes(), 3);
 }

@@ -28,6 +28,7 @@ mod partition;
 mod planned;
 mod redis_rs;
 mod repeated;
+mod role;
 mod sentinels;
 mod startup;
 mod strict;

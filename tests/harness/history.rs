@@ -55,7 +55,7 @@ pub(crate) struct Writers {
 }
 
 /// What the writers did.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct History {
     /// Every write.
     pub(crate) writes: Vec<Write>,
@@ -118,6 +118,11 @@ impl Writers {
                 .collect();
             done.len() == count
         });
+    }
+
+    /// What they did until now.
+    pub(crate) fn so_far(&self) -> History {
+        locked(&self.shared.history).clone()
     }
 
     /// Ends them and gives what they did.

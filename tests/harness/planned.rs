@@ -48,6 +48,12 @@ pub(crate) fn without_hold(servers: &Topology) -> Proxy {
     Proxy::ready(plan.env("SWITCHMASTER_FAILOVER_HOLD_MAX", "0s"))
 }
 
+/// A proxy that goes to an announced successor on its own word.
+pub(crate) fn believing(servers: &Topology) -> Proxy {
+    let plan = Plan::following(&servers.sentinels());
+    Proxy::ready(plan.env("SWITCHMASTER_FAILOVER_CONFIRM", "role"))
+}
+
 /// Empties the servers, lets the writers write through this proxy, and fails over by this Sentinel.
 pub(crate) fn planned_failover(servers: &Topology, proxy: &Proxy, sentinel: usize) -> Planned {
     let emptied = servers.direct(servers.master().addr()).call(&["FLUSHALL"]);

@@ -1,14 +1,17 @@
 //! What must hold of a proxy after every step, whatever happened: judged from what the proxy has received and published
 //! alone, by bookkeeping of its own.
 
+mod announced;
+
 use std::collections::BTreeMap;
 
 use switchmaster::control::action::{Swap, Tale};
 use switchmaster::control::steward::VALIDITY;
 use switchmaster::topology::observation::{Hint, RoleReport};
-use switchmaster::topology::rules::{Agree, Verify};
+use switchmaster::topology::rules::{Agree, Confirm, Rules, Verify};
 use switchmaster::topology::{HoldCause, Phase, State};
 
+use self::announced::{Provisional, Succession};
 use crate::heard::{Heard, Seen, statements, voters};
 use crate::names::node_of;
 
@@ -16,9 +19,6 @@ use crate::names::node_of;
 const RELEASE: u64 = 10_000;
 const RELEASE_MONITORED: u64 = 1000;
 const MONITOR_MEMORY: u64 = 60_000;
-/// Longest wait for an announced promotion, and how late the end of it may be noticed.
-const ANNOUNCED_HOLD: u64 = 3000;
-const LATE: u64 = 600;
 /// Longest wait for a first answer after a standstill.
 const SETTLE_SILENT: u64 = 3000;
 
@@ -44,6 +44,9 @@ pub(crate) enum Property {
     Converges,
     /// After a standstill nothing is open before fresh answers and a role.
     Standstill,
+    /// A successor is used on its own word only where that was asked for and its promotion was seen, and no longer than
+    /// 3 s unless a Sentinel names it; then the master before is gone back to.
+    Provisional,
     /// An announced failover is waited for so long and no longer, and a reply is withheld only after the promotion.
     Announced,
 }
@@ -59,6 +62,7 @@ struct Below {
 pub(crate) struct Checker {
     agree: Agree,
     verify: Verify,
+    confirm: Confirm,
     links: Vec<Heard>,
     floor: Option<u64>,
     /// Both as they were when the steward last looked at the clock, before what it was told next.
@@ -80,10 +84,12 @@ pub(crate) struct Checker {
     /// The probe under way.
     probing: Option<(usize, u64)>,
     all_down_when_probed: bool,
-    /// An announced hold: since when.
-    announced: Option<u64>,
-    /// The announced successor said that it is a master.
-    promoted: bool,
+    succession: Succession,
+    provisional: Option<Provisional>,
+    /// The last generation that was the way back from a provisional one, and its node.
+    over: Option<(u64, usize)>,
+    /// A new generation was published open, of this node.
+    opening: Option<usize>,
     /// The master in force was fenced for another, and nobody has named it again since.
     left: bool,
     was: State,
@@ -91,10 +97,11 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    pub(crate) fn new(agree: Agree, verify: Verify, links: usize, initial: State) -> Self {
+    pub(crate) fn new(rules: &Rules, links: usize, initial: State) -> Self {
         Self {
-            agree,
-            verify,
+            agree: rules.agree,
+            verify: rules.verify,
+            confirm: rules.confirm,
             links: vec![Heard::default(); links],
             floor: None,
             before: (Vec::new(), None),
@@ -108,8 +115,10 @@ impl Checker {
             probed: None,
             probing: None,
             all_down_when_probed: false,
-            announced: None,
-            promoted: false,
+            succession: Succession::default(),
+            provisional: None,
+            over: None,
+            opening: None,
             left: false,
             was: initial,
             found: None,
@@ -189,19 +198,13 @@ impl Checker {
         self.said.insert(node, report.clone());
     }
 
-    /// An announced successor is asked from now on.
-    pub(crate) fn follows(&mut self) {
-        self.announced = None;
-        self.promoted = false;
-    }
-
-    pub(crate) fn successor_said(&mut self, report: &RoleReport) {
-        self.promoted |= *report == RoleReport::Master;
-    }
-
     pub(crate) fn told(&mut self, now: u64, tale: &Tale) {
         match tale {
+            Tale::Switched(swap) if swap.provisional => self.provided(now, swap),
+            Tale::Switched(swap) if self.went_back(now, swap) => {}
             Tale::Ready(swap) | Tale::Switched(swap) => self.swapped(now, swap),
+            Tale::Confirmed { epoch, .. } => self.confirmed(now, epoch.0),
+            Tale::Undone { .. } => self.undone(now),
             Tale::SetAside(addr) => {
                 let node = node_of(addr);
                 let (links, floor) = &self.before;
@@ -237,6 +240,10 @@ impl Checker {
 
     fn swapped(&mut self, now: u64, swap: &Swap) {
         let (node, epoch) = (node_of(&swap.to), swap.epoch.0);
+        if self.provisional.is_some() {
+            let what = format!("{} follows, and nobody has undone it", swap.to);
+            self.fail(Property::Provisional, now, what);
+        }
         if self.floor.is_some_and(|floor| epoch < floor) {
             self.fail(
                 Property::Floor,
@@ -268,8 +275,10 @@ impl Checker {
             let node = node_of(master);
             if new == old + 1 {
                 self.generations.push(node);
-                self.left = false;
-                self.opened(now, node);
+                // One that begins closed is the way back from a provisional one.
+                let open = state.phase == Phase::Serving;
+                self.left = !open;
+                self.opening = open.then_some(node);
             } else if self.generations.last() != Some(&node) {
                 self.fail(
                     Property::OneGeneration,
@@ -332,6 +341,9 @@ impl Checker {
 
     /// After everything of a step was done. `open` when the fence lets bytes pass.
     pub(crate) fn end(&mut self, now: u64, state: &State, floor: Option<u64>) {
+        if let Some(node) = self.opening.take() {
+            self.opened(now, node);
+        }
         // What was adopted in this step is what is counted from.
         if floor > self.floor {
             self.check_floor(now, floor);
@@ -341,6 +353,7 @@ impl Checker {
         self.track_below(now);
         self.check_floor(now, floor);
         self.check_announced(now, state);
+        self.check_provisional(now, state, floor);
         let (Phase::Serving, Some(master)) = (&state.phase, &state.master) else {
             return;
         };
@@ -365,34 +378,6 @@ impl Checker {
         self.check_named(now, node);
     }
 
-    fn check_announced(&mut self, now: u64, state: &State) {
-        let Phase::Held {
-            cause: HoldCause::Announced,
-            sealed,
-            ..
-        } = state.phase
-        else {
-            self.announced = None;
-            return;
-        };
-        let since = *self.announced.get_or_insert(now);
-        if sealed && !self.promoted {
-            self.fail(
-                Property::Announced,
-                now,
-                "sealed though no successor was promoted".to_owned(),
-            );
-        }
-        let waited = now - since;
-        if !self.promoted && waited > ANNOUNCED_HOLD + LATE {
-            self.fail(
-                Property::Announced,
-                now,
-                format!("waits for a promotion since {since}"),
-            );
-        }
-    }
-
     fn check_named(&mut self, now: u64, node: usize) {
         let voters = self.voters();
         let floor = self.floor.unwrap_or(0);
@@ -400,6 +385,8 @@ impl Checker {
             .statements(now, true)
             .into_iter()
             .filter(|s| s.epoch >= floor)
+            // Who names the master that a provisional one was promoted from has not heard of it.
+            .filter(|s| s.epoch > floor || self.provisional.is_none_or(|p| p.left != s.node))
             .collect();
         let named = |n: usize, e: u64| {
             statements
@@ -452,7 +439,7 @@ impl Checker {
                 heard.set_aside = None;
             }
         }
-        let (Some(floor), Some(node)) = (self.floor, self.generations.last().copied()) else {
+        let (Some(floor), Some(node)) = (self.floor, self.named()) else {
             return;
         };
         let newer: Vec<Seen> = self

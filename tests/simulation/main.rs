@@ -25,6 +25,8 @@ mod world;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use switchmaster::topology::rules::Confirm;
+
 use self::checker::{Property, Violation};
 use self::plant::Plant;
 use self::schedule::Schedule;
@@ -86,6 +88,10 @@ fn every_schedule_holds() {
 #[test]
 fn schedules_that_failed_once_hold() {
     play_all(FAILED_ONCE.into_iter()).assert_none_failed();
+    for seed in FAILED_ONCE {
+        let outcome = World::run(&Schedule::plain(seed), Plant::Nothing, false);
+        assert_eq!(outcome.violation, None, "SIM_SEED={seed}, plain");
+    }
 }
 
 #[test]
@@ -103,6 +109,8 @@ fn planted_defects_are_seen() {
         (Plant::HearsNoWithdrawal, Property::Floor, "nobody names it"),
         (Plant::BelievesReplicas, Property::Verified, "a replica"),
         (Plant::TakesRefusals, Property::Verified, "Refused"),
+        (Plant::LyingSuccessor, Property::Provisional, "promoted"),
+        (Plant::NeverGoesBack, Property::Provisional, "not gone back"),
     ];
     for (plant, property, what) in planted {
         let seen = (0..RUNS_TO_SEE).find(|seed| {
@@ -202,7 +210,8 @@ fn shrink(mut schedule: Schedule, property: Property) -> Schedule {
             .violation
             .is_some_and(|v| v.property == property)
     };
-    let plainer: [fn(&mut Schedule); 6] = [
+    let plainer: [fn(&mut Schedule); 7] = [
+        |s| s.setup.confirm = Confirm::Sentinel,
         |s| s.setup.proxies = 1,
         |s| s.setup.alias = false,
         |s| s.setup.lost = 0,

@@ -26,6 +26,10 @@ pub(crate) enum Plant {
     TakesOldAnswers,
     /// A Sentinel that withdraws what it said is not heard.
     HearsNoWithdrawal,
+    /// A successor seems to be promoted now and then, when it is not.
+    LyingSuccessor,
+    /// The way back from a provisional generation is not published.
+    NeverGoesBack,
     /// All Sentinels but the first seem to name the first node.
     HearsOneVoice,
 }
@@ -44,6 +48,15 @@ impl Plant {
             RoleReport::Master
         } else {
             report
+        }
+    }
+
+    pub(crate) fn successor(self, report: &RoleReport, step: u64) -> RoleReport {
+        let lies = self == Self::LyingSuccessor && step % 2 == 0;
+        if lies && *report == RoleReport::Replica {
+            RoleReport::Master
+        } else {
+            report.clone()
         }
     }
 

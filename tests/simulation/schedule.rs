@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use switchmaster::topology::rules::{Agree, HoldMax, Rules, Verify};
+use switchmaster::topology::rules::{Agree, Confirm, HoldMax, Rules, Verify};
 
 /// Most faults in one run.
 const MOST_FAULTS: usize = 10;
@@ -20,6 +20,7 @@ pub(crate) struct Setup {
     pub(crate) alias: bool,
     pub(crate) agree: Agree,
     pub(crate) verify: Verify,
+    pub(crate) confirm: Confirm,
     /// Data nodes do not tell their role.
     pub(crate) hidden: bool,
     /// Longest way of a message, milliseconds.
@@ -37,6 +38,7 @@ impl Setup {
         Rules {
             agree: self.agree,
             verify: self.verify,
+            confirm: self.confirm,
             hold_max: HoldMax::Auto,
             ..Rules::default()
         }
@@ -112,7 +114,22 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
+    /// The same as [`Self::plain`] half of the time, else with `confirm = "role"` and more of what that has to stand.
     pub(crate) fn draw(seed: u64) -> Self {
+        let mut schedule = Self::plain(seed);
+        // Drawn apart, so that a seed plays what it played before there was a choice.
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x726f_6c65);
+        schedule.setup.confirm = *pick(&mut rng, &[Confirm::Sentinel, Confirm::Role]);
+        if schedule.setup.confirm == Confirm::Role && rng.bool() {
+            let more = draw_lost_leader(&mut rng, schedule.calm);
+            schedule.faults.extend(more);
+            schedule.faults.sort_by_key(|(at, _)| *at);
+        }
+        schedule
+    }
+
+    /// With `confirm = "sentinel"`.
+    pub(crate) fn plain(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let setup = Setup {
             sentinels: if rng.u8(..4) == 0 { 5 } else { 3 },
@@ -121,6 +138,7 @@ impl Schedule {
             alias: rng.u8(..8) == 0,
             agree: *pick(&mut rng, &[Agree::Any, Agree::Any, Agree::Majority]),
             verify: *pick(&mut rng, &[Verify::Auto, Verify::Auto, Verify::Role]),
+            confirm: Confirm::Sentinel,
             hidden: false,
             delay: *pick(&mut rng, &[2, 20, 100, 450]),
             gossip: *pick(&mut rng, &[2, 100, 1500]),
@@ -147,6 +165,34 @@ impl Schedule {
             calm: 500 + length,
         }
     }
+}
+
+/// The leader of a planned failover is lost about when it promotes (170 ms after the command), and the successor
+/// perhaps with it.
+fn draw_lost_leader(rng: &mut fastrand::Rng, until: u64) -> Vec<(u64, Fault)> {
+    let leader = rng.usize(..60);
+    let at = rng.u64(500..until);
+    let lost = at + rng.u64(120..600);
+    let lasts = *pick(rng, &[700, 2500, 6000, 15000]);
+    let sentinel = leader;
+    let fault = match rng.u8(..3) {
+        0 => Fault::SentinelDies { sentinel, lasts },
+        1 => Fault::SentinelPauses { sentinel, lasts },
+        _ => Fault::Reset { sentinel },
+    };
+    let mut faults = vec![(at, Fault::Planned { leader }), (lost, fault)];
+    if rng.u8(..3) == 0 {
+        let node = rng.usize(..60);
+        faults.push((
+            lost + rng.u64(..2000),
+            match rng.u8(..3) {
+                0 => Fault::NodeCrashes { node, lasts },
+                1 => Fault::NodeHangs { node, lasts },
+                _ => Fault::RolesSwapped { node },
+            },
+        ));
+    }
+    faults
 }
 
 fn draw_fault(rng: &mut fastrand::Rng) -> Fault {

@@ -4,6 +4,7 @@
 //! writes for ten seconds more. What it acknowledges after the promotion is lost, so clients are held from
 //! the announcement on.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Steward;
@@ -14,7 +15,7 @@ use crate::topology::observation::{RoleReport, Succession};
 
 /// After an announced failover that came to nothing, the next announcement is not waited for before this has passed: a
 /// failover that fails again and again must not stall clients each time.
-const HOLD_MIN_INTERVAL: Duration = Duration::from_secs(30);
+pub(super) const HOLD_MIN_INTERVAL: Duration = Duration::from_secs(30);
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -23,6 +24,9 @@ pub(super) struct Announcement {
     since: Moment,
     /// The successor's own last word.
     promoted: bool,
+    /// It has said since the announcement that it was a replica. One that was a master all along was not promoted by this
+    /// failover, and need not have the data of the master that it is to succeed.
+    was_replica: bool,
 }
 
 impl Announcement {
@@ -32,6 +36,7 @@ impl Announcement {
             successor,
             since: now,
             promoted: false,
+            was_replica: false,
         }
     }
 
@@ -44,10 +49,18 @@ impl Announcement {
     pub(super) const fn successor_said(&mut self, report: &RoleReport) {
         match report {
             RoleReport::Master => self.promoted = true,
-            RoleReport::Replica => self.promoted = false,
+            RoleReport::Replica => {
+                self.promoted = false;
+                self.was_replica = true;
+            }
             // Sentinel closes every connection to it while it promotes: that says nothing.
             _ => {}
         }
+    }
+
+    /// What happened meanwhile is not known, nor whether this failover is still under way.
+    pub(super) const fn stood_still(&mut self) {
+        self.was_replica = false;
     }
 
     /// Why it is not waited for any longer, if so.
@@ -67,20 +80,27 @@ impl Announcement {
 }
 
 impl Steward {
-    /// The announced successor was asked for its role at `asked`, and this is its answer.
+    /// The announced successor was asked for its role at `asked`, and this is its answer; `at` is where it was reached.
     pub fn successor_said(
         &mut self,
         now: Moment,
         asked: Moment,
         addr: &NodeAddr,
+        at: Option<SocketAddr>,
         report: &RoleReport,
     ) {
         let Some(announced) = self.announced.as_mut().filter(|a| a.successor == *addr) else {
             return;
         };
         announced.successor_said(report);
+        let witnessed = announced.was_replica && announced.promoted;
         if *report == RoleReport::Replica {
             self.actions.push_back(Action::Prove(asked));
+        }
+        if let Some(at) = at.filter(|_| *report == RoleReport::Master && witnessed)
+            && self.rules.trusts_successors()
+        {
+            self.succeed(now, asked, addr, at);
         }
         self.settle_publication(now);
     }

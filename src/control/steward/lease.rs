@@ -8,6 +8,7 @@
 //! the two, the master or this process, they lose first. That needs a quorum that is a majority: with a smaller
 //! one those who call the master down need not be among those who vouch for it.
 
+use super::provisional::Provisional;
 use super::{Steward, VALIDITY};
 use crate::net::clock::Moment;
 use crate::topology::rules::SentinelsLost;
@@ -16,7 +17,9 @@ impl Steward {
     /// How long what is published counts, after a turn at `turned`.
     pub fn valid_until(&self, turned: Moment) -> Moment {
         let validity = turned + VALIDITY;
-        self.lease.map_or(validity, |end| end.min(validity))
+        let provisional = self.provisional.as_ref().map(Provisional::until);
+        let ends = [self.lease, provisional].into_iter().flatten();
+        ends.fold(validity, Moment::min)
     }
 
     /// Looks at what the Sentinels vouch for.

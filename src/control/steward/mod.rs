@@ -8,6 +8,8 @@ mod announced;
 mod health;
 mod holds;
 mod lease;
+mod provisional;
+mod standstill;
 mod trial;
 
 use std::collections::VecDeque;
@@ -16,8 +18,9 @@ use std::time::Duration;
 
 use self::announced::Announcement;
 use self::holds::Holds;
+use self::provisional::Provisional;
 use self::trial::Trial;
-use super::action::{Action, Swap, Tale, Unfulfilled};
+use super::action::{Action, Swap, Tale, Undone, Unfulfilled};
 use crate::net::addr::HostPort;
 use crate::net::clock::Moment;
 use crate::topology::decide::{Beliefs, Candidate, Verdict, Why};
@@ -30,11 +33,6 @@ pub const TURN: Duration = Duration::from_millis(100);
 /// The published word counts this long after a turn. A longer gap between turns means that this process stood still
 /// (SIGSTOP, a suspended machine), and what it believes must be confirmed before another byte is written.
 pub const VALIDITY: Duration = Duration::from_millis(500);
-/// Longest wait for the other Sentinels after the first has answered, at start and after standing still: the first to
-/// answer may be the one that was cut off from the others.
-const SETTLE: Duration = Duration::from_secs(1);
-/// The same while none has answered after standing still: by then a dead link is known to be dead and was redialled.
-const SETTLE_SILENT: Duration = Duration::from_secs(3);
 /// Doubts of sessions ask the Sentinels at most so often; in between they only ask the master. Clients that end with
 /// QUIT each leave a doubt behind.
 const DOUBT_EVERY: Duration = Duration::from_secs(1);
@@ -59,6 +57,8 @@ pub struct Steward {
     rules: Rules,
     beliefs: Beliefs,
     master: Option<Adopted>,
+    /// The master in force is not named by any Sentinel yet.
+    provisional: Option<Provisional>,
     generation: Generation,
     holds: Holds,
     held: Option<(HoldCause, Moment)>,
@@ -90,6 +90,7 @@ impl Steward {
             rules,
             beliefs: Beliefs::new(rules.agree, own),
             master: None,
+            provisional: None,
             generation: Generation(0),
             holds: Holds::default(),
             held: None,
@@ -134,7 +135,9 @@ impl Steward {
         let tick = self.last_turn + TURN;
         let again = self.trial.as_ref().and_then(Trial::next);
         let lease = self.lease.filter(|end| *end > self.last_turn);
-        [again, lease].into_iter().flatten().fold(tick, Moment::min)
+        let undo = self.provisional.as_ref().map(Provisional::until);
+        let due = [again, lease, undo].into_iter().flatten();
+        due.fold(tick, Moment::min)
     }
 
     /// A Sentinel was heard, or heard of.
@@ -159,7 +162,10 @@ impl Steward {
         }
         match &observation.said {
             Said::Announced(succession) => self.announce(now, succession.clone()),
-            Said::Hint(Hint::Aborted) => self.give_up_announcement(now, Unfulfilled::Aborted),
+            Said::Hint(Hint::Aborted) => {
+                self.give_up_announcement(now, Unfulfilled::Aborted);
+                self.undo(now, Undone::Aborted);
+            }
             _ => {}
         }
         // An answer to a question of before the standstill is none.
@@ -223,6 +229,9 @@ impl Steward {
             return;
         }
         match report {
+            RoleReport::Replica | RoleReport::NotADataNode if self.provisional.is_some() => {
+                self.undo(now, Undone::Demoted);
+            }
             RoleReport::Master if self.has_moved(at) => self.follow_name(now, at),
             RoleReport::Master => {
                 self.holds.says_replica = false;
@@ -301,6 +310,7 @@ impl Steward {
             self.actions.push_back(Action::CheckMaster);
         }
         self.expire_announcement(now);
+        self.expire_provisional(now);
         self.set_aside_for_current(now);
         self.reconsider(now);
         self.try_again(now);
@@ -326,18 +336,6 @@ impl Steward {
         }
     }
 
-    fn stood_still(&mut self, now: Moment, gap: Duration) {
-        self.beliefs.distrust_until(now);
-        self.settling = Some((now, None));
-        self.holds.resumed = self.master.is_some();
-        if self.trial.take().is_some() {
-            self.actions.push_back(Action::StopProbe);
-        }
-        self.next_waiting = now + WAITING_FIRST;
-        self.tell(Tale::StoodStill(gap));
-        self.actions.push_back(Action::AskAll);
-    }
-
     fn hold_max(&self) -> Duration {
         self.rules.hold_max.resolve(self.beliefs.down_after())
     }
@@ -348,10 +346,11 @@ impl Steward {
             self.settle_publication(now);
             return;
         }
-        let current = self.master.as_ref().map(|m| m.addr.clone());
-        let verdict = self.beliefs.decide(now, current.as_ref());
+        let current = self.named().cloned();
+        let provisional = self.provisional.is_some();
+        let verdict = self.beliefs.decide(now, current.as_ref(), provisional);
         self.note_health(now, &verdict);
-        match verdict {
+        match self.weigh(now, verdict) {
             Verdict::Verify(candidate) => {
                 self.holds.switching = self.master.is_some();
                 self.begin_trial(now, candidate);
@@ -442,40 +441,39 @@ impl Steward {
         else {
             return;
         };
-        let from = self.master.as_ref().map(|m| m.addr.clone());
-        self.beliefs.adopt(candidate.epoch);
-        self.next_role = None;
         // A name that leads to another address is another master.
         let same = self
             .master
             .as_ref()
             .is_some_and(|m| m.addr == candidate.addr && m.at == at);
-        self.master = Some(Adopted {
+        if !same && self.provisional.is_some() {
+            // The node that was announced is elsewhere, and who is here was not seen being promoted.
+            self.undo(now, Undone::Moved);
+            self.reconsider(now);
+            return;
+        }
+        self.beliefs.adopt(candidate.epoch);
+        let master = Adopted {
             addr: candidate.addr.clone(),
             at,
             epoch: candidate.epoch,
-        });
-        // The same master again ends no announced hold: it is about to be left. Nor does it overrule a quorum that calls
-        // it down: that is no matter of what it says itself.
-        let announced = same && self.holds.announced;
-        let objectively_down = same && self.holds.objectively_down;
-        if !same {
-            self.generation = Generation(self.generation.0 + 1);
-            self.end_announcement();
-            // Failovers do succeed here: the next one is waited for.
-            self.announced_again = now;
-        }
-        self.holds = Holds {
-            announced,
-            objectively_down,
-            ..Holds::default()
         };
-        self.settle_publication(now);
         if same {
+            self.master = Some(master);
+            self.next_role = None;
+            // The same master again ends no announced hold: it is about to be left. Nor does it overrule a quorum that
+            // calls it down: that is no matter of what it says itself.
+            self.holds = Holds {
+                announced: self.holds.announced,
+                objectively_down: self.holds.objectively_down,
+                ..Holds::default()
+            };
+            self.settle_publication(now);
             return;
         }
-        self.actions
-            .push_back(Action::Watch(candidate.addr.clone()));
+        let left = self.install(now, master, Holds::default());
+        // Failovers do succeed here: the next one is waited for.
+        self.announced_again = now;
         let swap = Swap {
             to: candidate.addr,
             generation: self.generation,
@@ -483,7 +481,8 @@ impl Steward {
             trigger: candidate.asked.label(),
             detect: decided_at.since(candidate.since),
             verify: now.since(decided_at),
-            from,
+            provisional: false,
+            from: left.map(|m| m.addr),
         };
         let tale = if swap.from.is_some() {
             Tale::Switched(swap)
@@ -491,6 +490,19 @@ impl Steward {
             Tale::Ready(swap)
         };
         self.tell(tale);
+    }
+
+    /// Another master is in force, in a generation of its own. Gives the one before.
+    fn install(&mut self, now: Moment, master: Adopted, holds: Holds) -> Option<Adopted> {
+        let watch = Action::Watch(master.addr.clone());
+        let left = self.master.replace(master);
+        self.generation = Generation(self.generation.0 + 1);
+        self.next_role = None;
+        self.end_announcement();
+        self.holds = holds;
+        self.settle_publication(now);
+        self.actions.push_back(watch);
+        left
     }
 
     /// Publishes what follows from the holds, if it differs from what is published.
@@ -545,21 +557,6 @@ impl Steward {
             self.published = state;
             self.unpublished = true;
         }
-    }
-
-    fn is_settled(&mut self, now: Moment) -> bool {
-        let Some((since, first)) = self.settling else {
-            return true;
-        };
-        let standstill = self.master.is_some();
-        let waited = match first {
-            Some(first) => now.since(first) >= SETTLE || self.beliefs.is_settled(now, !standstill),
-            None => standstill && now.since(since) >= SETTLE_SILENT,
-        };
-        if waited {
-            self.settling = None;
-        }
-        waited
     }
 
     fn is_master(&self, addr: &MasterAddr) -> bool {

@@ -42,8 +42,9 @@ pub(crate) enum Wait {
     Said(u64, MasterAddr, Option<RoleReport>),
     MasterClosed(u64),
     Succeeds(u64, usize),
-    AtSuccessor(u64, usize),
-    SuccessorSaid(u64, usize, RoleReport),
+    /// With the moment of asking.
+    AtSuccessor(u64, usize, u64),
+    SuccessorSaid(u64, usize, u64, RoleReport),
     Doubt,
 }
 
@@ -131,7 +132,7 @@ impl Proxy {
         };
         Self {
             number,
-            checker: Checker::new(setup.agree, setup.verify, count, state.clone()),
+            checker: Checker::new(&setup.rules(), count, state.clone()),
             state,
             trace,
             stands_until: 0,
@@ -266,14 +267,16 @@ impl Proxy {
             Wait::Succeeds(serial, n) => {
                 if self.successor == Some(serial) {
                     let way = net.way();
-                    self.wait(net, way, Wait::AtSuccessor(serial, n));
+                    self.wait(net, way, Wait::AtSuccessor(serial, n, net.now));
                 }
             }
-            Wait::AtSuccessor(serial, n) => {
+            Wait::AtSuccessor(serial, n, asked) => {
                 let (after, report) = self.ask_node(net, cluster, n);
-                self.wait(net, after, Wait::SuccessorSaid(serial, n, report));
+                self.wait(net, after, Wait::SuccessorSaid(serial, n, asked, report));
             }
-            Wait::SuccessorSaid(serial, n, report) => self.successor_said(net, serial, n, &report),
+            Wait::SuccessorSaid(serial, n, asked, report) => {
+                self.successor_said(net, serial, (n, asked), &report);
+            }
             Wait::Doubt => {
                 self.trace.line(net.now, "doubt");
                 self.input(net, |steward, now| steward.doubt(now));
@@ -360,7 +363,10 @@ impl Proxy {
             match action {
                 Action::Publish(state) => {
                     let fenced = matches!(state.phase, Phase::Held { .. });
-                    if !(fenced && self.plant == Plant::NoFence) {
+                    let back = fenced && state.generation > self.state.generation;
+                    let unheard = (fenced && self.plant == Plant::NoFence)
+                        || (back && self.plant == Plant::NeverGoesBack);
+                    if !unheard {
                         self.trace
                             .note(net.now, &format!("-> {}", describe(&state)));
                         self.checker.published(net.now, &state);
@@ -400,7 +406,7 @@ impl Proxy {
                 Action::Follow(addr) => {
                     self.serial += 1;
                     self.successor = Some(self.serial);
-                    self.checker.follows();
+                    self.checker.follows(node_at(&addr));
                     self.wait(net, 0, Wait::Succeeds(self.serial, node_at(&addr)));
                 }
                 Action::Unfollow => self.successor = None,

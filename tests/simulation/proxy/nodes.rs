@@ -7,7 +7,7 @@ use switchmaster::topology::observation::RoleReport;
 
 use super::{COALESCE, MasterLink, Proxy, REPLY_WITHIN, Wait};
 use crate::cluster::{Cluster, Health};
-use crate::names::{letter, node, node_of};
+use crate::names::{letter, moment, node, node_of};
 use crate::plant::Plant;
 use crate::trace::Trace;
 use crate::world::Net;
@@ -163,7 +163,7 @@ impl Proxy {
         &mut self,
         net: &mut Net,
         serial: u64,
-        n: usize,
+        (n, asked): (usize, u64),
         report: &RoleReport,
     ) {
         if self.successor != Some(serial) {
@@ -171,10 +171,12 @@ impl Proxy {
         }
         let text = format!("successor {} {}", letter(n), Trace::word(report));
         self.trace.line(net.now, &text);
+        let at = answered_at(n, report);
+        let told = self.plant.successor(report, net.steps);
         self.checked_input(
             net,
             |checker| checker.successor_said(report),
-            |steward, now| steward.successor_said(now, now, &node(n), report),
+            |steward, now| steward.successor_said(now, moment(asked), &node(n), at, &told),
         );
         self.wait(net, COALESCE, Wait::Succeeds(serial, n));
     }
