@@ -65,6 +65,12 @@ impl Steward {
         let Some(candidate) = self.beliefs.successor(asked, successor, epoch) else {
             return;
         };
+        // Nor is what would be undone at once.
+        let named = self.named().cloned();
+        let verdict = self.beliefs.decide(now, named.as_ref(), true);
+        if matches!(verdict, Verdict::Verify(_) | Verdict::Keep(Why::Confirmed(_))) {
+            return;
+        }
         let master = Adopted {
             addr: candidate.addr.clone(),
             at,

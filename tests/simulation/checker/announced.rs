@@ -51,6 +51,9 @@ impl Checker {
         said.is_master = *report == RoleReport::Master;
         said.promoted |= said.is_master;
         said.was_replica |= *report == RoleReport::Replica;
+        if let Some(node) = said.node {
+            self.said(node, report);
+        }
     }
 
     /// The master whose names count as the current one's: a provisional one is named by nobody yet.
@@ -92,6 +95,11 @@ impl Checker {
     pub(super) fn confirmed(&mut self, now: u64, epoch: u64) {
         // As it was decided: by those who count against the master that was left.
         self.count(now);
+        if Some(epoch) < self.floor {
+            // Released, and raised to that at once.
+            let released = self.below.map(|b| b.epoch).or(Some(epoch));
+            self.check_floor(now, released);
+        }
         let node = self.generations.last().copied();
         let named = self.links.iter().filter_map(|l| l.seen.as_ref());
         let known = self.provisional.take().is_some();
