@@ -344,7 +344,8 @@ impl Beliefs {
         true
     }
 
-    /// A set-aside word counts again once those who outvoted it no longer speak, or one of them says the same.
+    /// A set-aside word counts again once those who outvoted it no longer speak, or one of them says the same (at the floor:
+    /// at the very same epoch, or it speaks of another failover).
     fn lift_set_aside(&mut self, now: Moment) {
         if self.links.values().all(|l| l.set_aside.is_none()) {
             return;
@@ -353,8 +354,10 @@ impl Beliefs {
         let outvoted = statements.len() * 2 > self.voters().len();
         let floor = self.floor;
         for link in self.links.values_mut() {
+            let said = link.said.as_ref().map(|s| s.view.epoch);
             let seconds = |s: &Statement, aside: &NodeAddr| {
-                s.view.master == *aside && Some(s.view.epoch) > floor
+                let epoch = Some(s.view.epoch);
+                s.view.master == *aside && (epoch > floor || (epoch == floor && epoch == said))
             };
             let seconded = |aside: &NodeAddr| statements.iter().any(|s| seconds(s, aside));
             if !outvoted || link.set_aside.as_ref().is_some_and(seconded) {

@@ -429,13 +429,13 @@ impl Checker {
         let voters = self.voters();
         let counted = self.statements(now, true);
         let floor = self.floor;
-        let seconded = |node| {
-            counted
-                .iter()
-                .any(|s| s.node == node && Some(s.epoch) > floor)
+        let seconded = |node, said: Option<u64>| {
+            let counts = |e| Some(e) > floor || (Some(e) == floor && Some(e) == said);
+            counted.iter().any(|s| s.node == node && counts(s.epoch))
         };
         for heard in self.links.iter_mut().filter(|_| !settling) {
-            if counted.len() * 2 <= voters || heard.set_aside.is_some_and(seconded) {
+            let said = heard.seen.as_ref().map(|s| s.epoch);
+            if counted.len() * 2 <= voters || heard.set_aside.is_some_and(|n| seconded(n, said)) {
                 heard.set_aside = None;
             }
         }

@@ -35,7 +35,7 @@ use self::world::{Outcome, World};
 /// First seeds are drawn below this: few digits to type again.
 const SEEDS: u64 = 1_000_000_000;
 /// Schedules that failed once, for a fault of the steward or of the checker.
-const FAILED_ONCE: [u64; 10] = [
+const FAILED_ONCE: [u64; 14] = [
     1411,
     3724,
     100_164,
@@ -46,6 +46,10 @@ const FAILED_ONCE: [u64; 10] = [
     70_008_111,
     415_929_138,
     716_073_846,
+    567_560_095,
+    567_571_977,
+    915_067_768,
+    915_079_438,
 ];
 /// Schedules played by default: a few seconds in the dev profile.
 const RUNS: u64 = 3000;

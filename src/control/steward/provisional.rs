@@ -68,7 +68,10 @@ impl Steward {
         // Nor is what would be undone at once.
         let named = self.named().cloned();
         let verdict = self.beliefs.decide(now, named.as_ref(), true);
-        if matches!(verdict, Verdict::Verify(_) | Verdict::Keep(Why::Confirmed(_))) {
+        if matches!(
+            verdict,
+            Verdict::Verify(_) | Verdict::Keep(Why::Confirmed(_))
+        ) {
             return;
         }
         let master = Adopted {

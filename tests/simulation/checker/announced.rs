@@ -32,6 +32,7 @@ pub(super) struct Succession {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Provisional {
     pub(super) left: usize,
+    node: usize,
     generation: u64,
     since: u64,
     floor: Option<u64>,
@@ -85,6 +86,7 @@ impl Checker {
         self.opening = None;
         self.provisional = swap.from.as_ref().map(|from| Provisional {
             left: node_of(from),
+            node,
             generation: swap.generation.0,
             since: now,
             floor: self.floor,
@@ -100,14 +102,10 @@ impl Checker {
             let released = self.below.map(|b| b.epoch).or(Some(epoch));
             self.check_floor(now, released);
         }
-        let node = self.generations.last().copied();
-        let named = self.links.iter().filter_map(|l| l.seen.as_ref());
-        let known = self.provisional.take().is_some();
-        if !known
-            || !named
-                .clone()
-                .any(|s| Some(s.node) == node && s.epoch >= epoch)
-        {
+        // By what is published now it may be left already, for the next one.
+        let node = self.provisional.take().map(|p| p.node);
+        let mut named = self.links.iter().filter_map(|l| l.seen.as_ref());
+        if !named.any(|s| Some(s.node) == node && s.epoch >= epoch) {
             let what = format!("{node:?} is final at {epoch}, where nobody names it");
             self.fail(Property::Provisional, now, what);
         }
