@@ -1,5 +1,5 @@
 //! The control plane without real time: the real steward against a model of Sentinels and nodes, under a clock that
-//! steps from event to event and faults drawn from a seed. What has to hold at every step is in `checker.rs`, what can
+//! steps from event to event and faults drawn from a seed. What has to hold at every step is in `checker`, what can
 //! happen in `schedule.rs`.
 //!
 //! Each run plays other schedules, from a first seed that it prints, and some that failed once.

@@ -52,7 +52,7 @@ impl Plant {
     }
 
     pub(crate) fn successor(self, report: &RoleReport, step: u64) -> RoleReport {
-        let lies = self == Self::LyingSuccessor && step % 2 == 0;
+        let lies = self == Self::LyingSuccessor && step.is_multiple_of(2);
         if lies && *report == RoleReport::Replica {
             RoleReport::Master
         } else {

@@ -60,7 +60,7 @@ impl Checker {
     /// The master whose names count as the current one's: a provisional one is named by nobody yet.
     pub(super) fn named(&self) -> Option<usize> {
         let left = self.provisional.map(|p| p.left);
-        left.or(self.generations.last().copied())
+        left.or_else(|| self.generations.last().copied())
     }
 
     /// A generation on the successor's own word.
