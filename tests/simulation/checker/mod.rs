@@ -485,10 +485,13 @@ impl Checker {
             return;
         }
         let below = self.below;
+        // It may have been released, and raised again at once by what made a provisional generation final.
+        let raised = self.provisional.and(below).filter(|b| b.epoch <= new);
+        let to = raised.map_or(new, |b| b.epoch);
         let monitored = self.links.iter().all(|l| {
             !l.seen
                 .as_ref()
-                .is_some_and(|s| s.epoch == new && below.is_some_and(|b| b.node == s.node))
+                .is_some_and(|s| s.epoch == to && below.is_some_and(|b| b.node == s.node))
                 || l.monitored.is_some_and(|at| now - at <= MONITOR_MEMORY)
         });
         let wait = if monitored {
@@ -498,7 +501,7 @@ impl Checker {
         };
         let due = self
             .below
-            .is_some_and(|b| b.epoch == new && now >= b.since + wait);
+            .is_some_and(|b| b.epoch == to && now >= b.since + wait);
         if !due {
             let what = format!(
                 "the floor fell from {old} to {new}; the majority below: {:?}",
