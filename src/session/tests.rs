@@ -338,7 +338,7 @@ async fn an_upstream_that_ends_before_it_says_anything_is_a_dial_that_failed() {
     const REQUEST: &[u8] = b"*1\r\n$4\r\nPING\r\n";
     let (mut publisher, house) = house_of();
     publisher.publish(serving(G1));
-    publisher.extend(crate::net::clock::now() + HOLD);
+    publisher.extend(now() + HOLD);
     let (client, _application) = UnixStream::pair().expect("pair");
     let rules = tracker::Rules {
         login: false,

@@ -367,13 +367,6 @@ impl Proxy {
         self.signal(Signal::CONT);
     }
 
-    /// SIGUSR1, and what it says to that of its first entry.
-    pub(crate) fn status(&self) -> Event {
-        let mark = self.mark();
-        self.signal(Signal::USR1);
-        self.event_after(mark, "status", START)
-    }
-
     /// From now on it may have this many descriptors, whatever it was started with.
     pub(crate) fn limit_open_files(&self, limit: u64) {
         let limits = Rlimit {

@@ -40,6 +40,7 @@ fn swap(from: Option<u16>, to: u16, generation: u64) -> Swap {
         trigger: "+switch-master",
         detect: Duration::ZERO,
         verify: Duration::ZERO,
+        provisional: false,
     }
 }
 
