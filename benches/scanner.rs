@@ -120,6 +120,8 @@ fn tracking(c: &mut Criterion) {
             let rules = Rules {
                 login: false,
                 replay_auth: true,
+                pubsub: false,
+                resend_reads: false,
             };
             let mut tracker = Tracker::new(rules);
             group.throughput(Throughput::Elements(depth as u64));

@@ -196,9 +196,10 @@ fn every_key_has_a_working_twin() {
                 }
                 Key::Discover | Key::ReplayAuth | Key::SpareUpstreams => "false",
                 Key::AddressMap => "172.19.0.2:6379=redis-a:6379,172.19.0.3=10.0.0.3",
-                Key::FenceAtOdown => "true",
+                Key::FenceAtOdown | Key::ResendReads => "true",
                 Key::WhenSentinelsAreLost => "stop",
                 Key::OnSwitch => "close",
+                Key::Pubsub => "move",
                 Key::Agree => "majority",
                 Key::Verify | Key::Confirm => "role",
                 Key::MaxHeld | Key::MaxConnections | Key::Workers => "7",

@@ -58,6 +58,7 @@ const PURE: &[&str] = &[
     "src/control/ledger/",
     "src/session/journal.rs",
     "src/session/replay.rs",
+    "src/session/subscriptions.rs",
     "src/session/tracker/",
     "src/topology/",
     "src/sentinel/event.rs",

@@ -278,16 +278,17 @@ fn log(values: &mut Values<'_>) -> telemetry::Config {
     }
 }
 
+/// What can become of a session.
+const ON_SWITCH: [(&str, OnSwitch); 2] = [("move", OnSwitch::Move), ("close", OnSwitch::Close)];
+
 /// What `[failover]` says of every entry's sessions.
 fn session(values: &mut Values<'_>) -> session::Config {
     let default = session::Config::default();
     session::Config {
-        on_switch: values.choice(
-            Key::OnSwitch,
-            &[("move", OnSwitch::Move), ("close", OnSwitch::Close)],
-            default.on_switch,
-        ),
+        on_switch: values.choice(Key::OnSwitch, &ON_SWITCH, default.on_switch),
         replay_auth: values.boolean(Key::ReplayAuth, default.replay_auth),
+        pubsub: values.choice(Key::Pubsub, &ON_SWITCH, default.pubsub),
+        resend_reads: values.boolean(Key::ResendReads, default.resend_reads),
         max_held: values.count(Key::MaxHeld, MAX_HELD, default.max_held),
         ..default
     }

@@ -112,6 +112,10 @@ keys! {
     OnSwitch = Failover, "on_switch";
     /// Keep clients' credentials for a move.
     ReplayAuth = Failover, "replay_auth";
+    /// What happens to subscribed sessions at a switch.
+    Pubsub = Failover, "pubsub";
+    /// Send a read again whose master was lost.
+    ResendReads = Failover, "resend_reads";
     /// How long clients wait for a master.
     HoldMax = Failover, "hold_max";
     /// How long clients wait for an announced promotion.

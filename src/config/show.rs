@@ -103,11 +103,10 @@ fn value(key: Key, config: &Config, proxy: &Proxy, items: &Items) -> Option<Stri
         Key::Discover => config.sentinel.discover.to_string(),
         Key::SentinelConnectTimeout => duration(config.sentinel.connect_timeout),
         Key::PollInterval => duration(config.sentinel.poll_interval),
-        Key::OnSwitch => text(match proxy.session.on_switch {
-            OnSwitch::Move => "move",
-            OnSwitch::Close => "close",
-        }),
+        Key::OnSwitch => text(on_switch(proxy.session.on_switch)),
         Key::ReplayAuth => proxy.session.replay_auth.to_string(),
+        Key::Pubsub => text(on_switch(proxy.session.pubsub)),
+        Key::ResendReads => proxy.session.resend_reads.to_string(),
         Key::HoldMax => match config.rules.hold_max {
             HoldMax::Auto => text("auto"),
             HoldMax::Fixed(limit) => duration(limit),
@@ -167,4 +166,11 @@ fn duration(duration: Duration) -> String {
 fn list<T: Display>(values: &[T]) -> String {
     let values: Vec<_> = values.iter().map(|value| text(value.to_string())).collect();
     format!("[{}]", values.join(", "))
+}
+
+const fn on_switch(choice: OnSwitch) -> &'static str {
+    match choice {
+        OnSwitch::Move => "move",
+        OnSwitch::Close => "close",
+    }
 }

@@ -2,6 +2,8 @@
 //!
 //! Every other command is one request with exactly one reply, errors included, and leaves the session as it was.
 
+use super::feed::Feed;
+
 /// Longest name in [`Command::named`]; a longer first word is an ordinary command.
 pub const NAME_MAX: usize = 12;
 /// Most arguments of one command that are looked at.
@@ -44,8 +46,10 @@ pub enum Command {
     Select,
     /// SHUTDOWN
     Shutdown,
-    /// SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE and their opposites
-    Subscribe,
+    /// SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE
+    Subscribe(Feed),
+    /// UNSUBSCRIBE, PUNSUBSCRIBE, SUNSUBSCRIBE
+    Unsubscribe(Feed),
     /// UNWATCH
     Unwatch,
     /// WAIT, WAITAOF
@@ -81,8 +85,12 @@ impl Command {
             b"SCRIPT" => Self::Script,
             b"SELECT" => Self::Select,
             b"SHUTDOWN" => Self::Shutdown,
-            b"SUBSCRIBE" | b"PSUBSCRIBE" | b"SSUBSCRIBE" | b"UNSUBSCRIBE" | b"PUNSUBSCRIBE"
-            | b"SUNSUBSCRIBE" => Self::Subscribe,
+            b"SUBSCRIBE" => Self::Subscribe(Feed::Channel),
+            b"PSUBSCRIBE" => Self::Subscribe(Feed::Pattern),
+            b"SSUBSCRIBE" => Self::Subscribe(Feed::Shard),
+            b"UNSUBSCRIBE" => Self::Unsubscribe(Feed::Channel),
+            b"PUNSUBSCRIBE" => Self::Unsubscribe(Feed::Pattern),
+            b"SUNSUBSCRIBE" => Self::Unsubscribe(Feed::Shard),
             b"UNWATCH" => Self::Unwatch,
             b"WAIT" | b"WAITAOF" => Self::Wait,
             b"WATCH" => Self::Watch,
@@ -103,6 +111,11 @@ impl Command {
         }
     }
 
+    /// True when its arguments have to be read, or at least counted.
+    pub const fn takes_arguments(self) -> bool {
+        self.arguments_read() > 0 || matches!(self, Self::Subscribe(_) | Self::Unsubscribe(_))
+    }
+
     /// What it means to the session with these arguments, which are at most
     /// [`arguments_read`](Self::arguments_read); `more` says that there were others.
     pub fn meaning<'a>(self, arguments: &'a [&'a [u8]], more: bool) -> Meaning<'a> {
@@ -111,7 +124,8 @@ impl Command {
             Self::Asking => Meaning::Asks,
             Self::Monitor => Meaning::Monitors,
             Self::Replicate => Meaning::Replicates,
-            Self::Subscribe => Meaning::Subscribes,
+            Self::Subscribe(feed) => Meaning::Subscribes(feed),
+            Self::Unsubscribe(feed) => Meaning::Unsubscribes(feed),
             Self::Multi => Meaning::Multi,
             Self::Exec => Meaning::Exec,
             Self::Discard => Meaning::Discard,
@@ -196,8 +210,10 @@ pub enum Meaning<'a> {
     ShowsId,
     /// Another subcommand of CLIENT.
     ClientUnknown,
-    /// Replies no longer pair with requests.
-    Subscribes,
+    /// One reply for each argument.
+    Subscribes(Feed),
+    /// The same; with no argument at all, one for each subscription, and at least one.
+    Unsubscribes(Feed),
     /// The connection becomes a feed of commands.
     Monitors,
     /// The connection becomes a replica's.

@@ -12,6 +12,7 @@
 //! who sends such bytes is relayed all the same, but not understood.
 
 pub mod command;
+pub mod feed;
 
 mod inline;
 mod number;

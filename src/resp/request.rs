@@ -329,7 +329,7 @@ impl Requests {
         };
         self.command = command;
         self.role = match command {
-            Some(command) if command.arguments_read() > 0 => {
+            Some(command) if command.takes_arguments() => {
                 arguments.begin(command);
                 Role::Argument
             }

@@ -1,4 +1,5 @@
-//! Sessions without an upstream (`on_switch = "move"`): idle ones that wait for their clients to speak, and those that had no
+//! Sessions without an upstream (`on_switch = "move"`): idle ones that wait for their clients to speak, subscribers that
+//! do not wait for that, and those that had no
 //! master for too long and are answered by the proxy itself.
 
 use std::future::poll_fn;
@@ -7,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::close::CloseReason;
 use super::house::{House, Seat};
@@ -22,26 +23,48 @@ use crate::resp::Request;
 const REQUEST_MAX: usize = 16 * 1024;
 /// Bytes of answers that the client has not taken; then it gets no more, and is not read.
 const ANSWERS_MAX: usize = 16 * 1024;
+/// A subscriber whose upstream lived shorter than this is without one for as long: a master that closes each connection at
+/// once is not asked for the next in a loop.
+const SUBSCRIBER_REST: Duration = Duration::from_millis(500);
+/// A read that is sent again is so after this: it has one chance, which is not to be spent on a master that is just ending.
+const REPEAT_REST: Duration = Duration::from_millis(250);
 /// How often a master that is published and cannot be dialled is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Until the client speaks or leaves. What it is owed from before is paid meanwhile.
+/// Until the client speaks or leaves, or at once when it listens. What it is owed from before is paid meanwhile.
 pub(super) async fn linger<W: Watch>(seat: &mut Seat, life: &mut Life, carried: &mut Carried<W>) {
     let spoke = if std::mem::take(&mut carried.kept_waiting) {
         Event::SpokeBefore
     } else {
         Event::Spoke
     };
+    let repeats = carried.watch.is_repeating();
+    let pause = if repeats {
+        REPEAT_REST
+    } else {
+        SUBSCRIBER_REST.saturating_sub(now().since(life.since))
+    };
+    let rest = sleep(pause);
+    tokio::pin!(rest);
     while life.stage == Stage::Detached {
         let event = poll_fn(|cx| {
             if seat.has_turned() {
                 return Poll::Ready(Event::Looked);
             }
-            if !carried.unsent.is_empty() {
+            if !carried.unsent.is_empty() && !repeats {
                 return Poll::Ready(spoke);
             }
             if let Break(reason) = pay(carried, cx, &seat.house) {
                 return Poll::Ready(Event::Ended(reason));
+            }
+            if (repeats || carried.watch.listens())
+                && (pause.is_zero() || rest.as_mut().poll(cx).is_ready())
+            {
+                return Poll::Ready(spoke);
+            }
+            if repeats {
+                // What its client says meanwhile, or that it has left, is looked at behind the pause.
+                return Poll::Pending;
             }
             match listen(carried, cx, &seat.house) {
                 Poll::Ready(Heard::Something) => Poll::Ready(spoke),
@@ -118,6 +141,10 @@ fn answer<W: Watch>(
     let Some(tracker) = carried.watch.tracker() else {
         return Break(CloseReason::HeldTooLong);
     };
+    // Its last master may have executed it: that it was not could be a lie.
+    if tracker.is_repeating() {
+        return Break(CloseReason::HeldTooLong);
+    }
     let mut done = 0;
     let mut verdict = Continue(true);
     for request in tracker.ahead(&carried.unsent) {

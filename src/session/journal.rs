@@ -1,12 +1,16 @@
 //! What a connection to the master has been told that a new one would not know: the last value of each setting.
 //!
-//! Values, not a log: it does not grow with a session's life. All text is wiped when dropped and no Debug shows it.
+//! Values, not a log: it does not grow with a session's life; of subscriptions there may be many, and no more than
+//! `subscriptions` allows. All text is wiped when dropped and no Debug shows it.
 
+use std::borrow::Borrow;
 use std::fmt;
 
 use zeroize::Zeroize;
 
+use super::subscriptions::Subscriptions;
 use crate::resp::command::{Hello, Login};
+use crate::resp::feed::Feed;
 
 /// Most bytes of text of one session; what would need more is not kept, and the session not moved.
 pub const JOURNAL_MAX: usize = 1024;
@@ -15,7 +19,7 @@ pub const JOURNAL_MAX: usize = 1024;
 const DEFAULT_USER: &[u8] = b"default";
 
 /// Text of the client, wiped when dropped.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Kept(Box<[u8]>);
 
 impl Kept {
@@ -30,6 +34,12 @@ impl Kept {
     /// A name that is set to nothing is unset.
     pub(super) fn unless_empty(text: &[u8]) -> Option<Self> {
         (!text.is_empty()).then(|| Self::new(text))
+    }
+}
+
+impl Borrow<[u8]> for Kept {
+    fn borrow(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -91,7 +101,7 @@ pub(super) struct Greeting {
 #[must_use]
 pub(super) enum Noted {
     Yes,
-    /// It does not fit in [`JOURNAL_MAX`].
+    /// It does not fit in [`JOURNAL_MAX`], or in what is kept of subscriptions.
     Full,
 }
 
@@ -106,6 +116,8 @@ pub struct Journal {
     pub(super) readonly: bool,
     /// Most sessions have none of these.
     texts: Option<Box<Texts>>,
+    /// Where there is one at least.
+    subscriptions: Option<Box<Subscriptions>>,
 }
 
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -120,7 +132,7 @@ pub(super) struct Texts {
 impl Journal {
     /// True when a new connection is like this one already.
     pub fn is_empty(&self) -> bool {
-        self.like_new() && self.texts_unset()
+        self.like_new() && self.texts_unset() && !self.is_subscribed()
     }
 
     /// True when the client logged in, and its credentials are not here.
@@ -136,6 +148,28 @@ impl Journal {
 
     pub(super) fn texts(&self) -> Option<&Texts> {
         self.texts.as_deref()
+    }
+
+    /// True when the server may speak without being asked.
+    pub(super) fn is_subscribed(&self) -> bool {
+        self.subscriptions.is_some()
+    }
+
+    pub(super) fn subscriptions(&self) -> Option<&Subscriptions> {
+        self.subscriptions.as_deref()
+    }
+
+    pub(super) fn subscribed(&mut self, feed: Feed, name: &[u8]) -> Noted {
+        self.subscriptions.get_or_insert_default().add(feed, name)
+    }
+
+    pub(super) fn unsubscribed(&mut self, feed: Feed, name: &[u8]) {
+        if let Some(subscriptions) = &mut self.subscriptions {
+            subscriptions.remove(feed, name);
+            if subscriptions.len() == 0 {
+                self.subscriptions = None;
+            }
+        }
     }
 
     /// RESET was accepted: as a new connection, except for the library's name and version, which stay.
@@ -243,6 +277,10 @@ impl fmt::Debug for Journal {
             .field("no_touch", &self.no_touch)
             .field("readonly", &self.readonly)
             .field("texts", &self.texts.is_some())
+            .field(
+                "subscriptions",
+                &self.subscriptions.as_ref().map(|s| s.len()),
+            )
             .finish()
     }
 }

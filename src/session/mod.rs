@@ -22,7 +22,7 @@
 //! Every transition is in `Life::on`, which is pure; `run` does what the stage says, `relay` moves the bytes,
 //! `farewell` closes in order. Generation and hold are *levels*: whoever looks late sees the same.
 //!
-//! Never looks into a byte, never chooses a master, never resends, never invents a reply. Bytes reach an
+//! Never looks into a byte, never chooses a master, never resends but a read (`resend_reads`), never invents a reply. Bytes reach an
 //! upstream only past the fence ([`crate::topology::publish::Gate`]), and a client only if the upstream sent them.
 
 pub mod close;
@@ -37,6 +37,7 @@ mod house;
 mod relay;
 mod run;
 mod spare;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -69,6 +70,10 @@ pub struct Config {
     pub on_switch: OnSwitch,
     /// A client's own credentials are kept in memory, to be replayed when it is moved.
     pub replay_auth: bool,
+    /// What becomes of a session that is subscribed to something (`on_switch = "move"`).
+    pub pubsub: OnSwitch,
+    /// A read whose reply was lost with its master is sent to the next one (`on_switch = "move"`).
+    pub resend_reads: bool,
     /// An upstream that a client left as it found it serves the next client (`on_switch = "move"`).
     pub spare_upstreams: bool,
     /// Longest wait for a TCP connection to the master.
@@ -84,6 +89,8 @@ impl Default for Config {
         Self {
             on_switch: OnSwitch::default(),
             replay_auth: true,
+            pubsub: OnSwitch::Close,
+            resend_reads: false,
             spare_upstreams: true,
             connect_timeout: Duration::from_millis(500),
             upstream_user_timeout: Duration::from_secs(30),
@@ -171,7 +178,7 @@ struct Life {
     stage: Stage,
     /// It can outlive its upstream (`on_switch = "move"`).
     moves: bool,
-    /// Since when it is without a master that it needs.
+    /// Since when it is without a master that it needs; of a live one, since when it has its upstream.
     since: Moment,
     first_failure: Option<Moment>,
     /// It was not served at once, so its client may have given up since.
@@ -206,6 +213,9 @@ impl Life {
             (Stage::Dialing(g), Event::Dialled) => {
                 // What failed before counts until it is heard of: an upstream may end as soon as it is there.
                 self.served = true;
+                if self.first_failure.is_none() {
+                    self.since = now;
+                }
                 Stage::Live(g)
             }
             (Stage::Dialing(g) | Stage::Live(g), Event::DialFailed) if !passed(g) => {

@@ -51,7 +51,7 @@ enum Flow {
 pub(super) struct Carried<W> {
     pub(super) client: Stream,
     pub(super) watch: W,
-    /// Read from the client and written to no master; begins at a request.
+    /// Read from the client and written to no master, or to be written again; begins at a request.
     pub(super) unsent: BytesMut,
     /// The client said something that its last master was not to hear, and has waited since.
     pub(super) kept_waiting: bool,
@@ -131,12 +131,16 @@ impl<'a, W: Watch> Relay<'a, W> {
 
     /// True when the client would not miss this upstream: nothing is under way between them, and both ways are open.
     pub(super) fn can_part(&self) -> bool {
+        self.is_whole() && self.carried.watch.is_movable()
+    }
+
+    /// Both ways are open, and nothing that was read is in doubt.
+    fn is_whole(&self) -> bool {
         W::MOVES
             && self.up == Flow::Open
             && self.down == Flow::Open
             && self.reason.is_none()
             && self.unproven.is_none()
-            && self.carried.watch.is_movable()
     }
 
     /// True when this upstream has never said anything, and has not taken what its client waits to hear of: if it ends, it was no
@@ -145,8 +149,18 @@ impl<'a, W: Watch> Relay<'a, W> {
         !self.heard && !self.carried.unsent.is_empty()
     }
 
-    /// True when nothing unread is left of the upstream. What is read here is heard by nobody: only for one that is left.
+    /// The same, or its only request can be sent to the next one.
+    pub(super) fn can_go_on(&self) -> bool {
+        self.can_part() || (self.is_whole() && self.carried.watch.is_repeatable())
+    }
+
+    /// True when nothing unread is left of the upstream that a client would miss. What is read here is heard by nobody: only for
+    /// one that is left. With nothing in flight a subscriber can only have messages there, which nobody was promised; and a request
+    /// that is sent again will have another reply.
     pub(super) fn is_read_out(&mut self, cx: &mut Context<'_>, house: &House) -> bool {
+        if self.carried.watch.listens() || self.carried.watch.is_repeatable() {
+            return true;
+        }
         let mut buffer = house.buffer.borrow_mut();
         match self.upstream.poll_read(cx, &mut buffer) {
             Poll::Pending | Poll::Ready(Ok(0) | Err(_)) => true,
@@ -157,6 +171,10 @@ impl<'a, W: Watch> Relay<'a, W> {
     /// To be called when the upstream is lost and the session goes on. `Break`: its client has closed since it was kept
     /// waiting, and what it said must not run any more.
     pub(super) fn part(&mut self) -> ControlFlow<CloseReason> {
+        if let Some(mut unsent) = self.carried.watch.take_back() {
+            unsent.extend_from_slice(&self.carried.unsent);
+            self.carried.unsent = BytesMut::from(&unsent[..]);
+        }
         let client = &self.carried.client;
         // What was withheld is for the most part not even read.
         self.carried.kept_waiting =
@@ -406,7 +424,7 @@ impl<'a, W: Watch> Relay<'a, W> {
                 house.doubt();
                 return Break(self.reason.unwrap_or(CloseReason::UpstreamReset));
             }
-            Poll::Ready(Ok(0)) if self.can_part() => {
+            Poll::Ready(Ok(0)) if self.can_go_on() => {
                 house.doubt();
                 return Break(CloseReason::UpstreamClosed);
             }
@@ -565,6 +583,8 @@ mod tests {
         let rules = Rules {
             login: false,
             replay_auth: true,
+            pubsub: false,
+            resend_reads: false,
         };
         let mut carried = Carried::new(Stream::Unix(client), Tracker::new(rules));
         let pass = Reader::pass(&serving(G1));

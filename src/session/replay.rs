@@ -1,6 +1,7 @@
 //! Telling a new connection what the old one knew: one write, whose replies are swallowed and judged.
 //!
-//! ROLE comes last, so that a session never goes on with a node that has stopped being a master since it was verified.
+//! ROLE comes last, so that a session never goes on with a node that has stopped being a master since it was verified; but for
+//! subscriptions, behind which RESP2 servers execute nothing else. What comes between and behind their confirmations is the client's.
 
 use std::fmt;
 
@@ -8,10 +9,13 @@ use zeroize::Zeroizing;
 
 use super::journal::{Identity, Journal, Kept};
 use crate::resp::command::Login;
+use crate::resp::feed::{Feed, Word, announcement};
 use crate::resp::{Doubt, Heard, Kind, Replies};
 
 /// As much of a reply as is looked at: an error's first words, the first element of ROLE's answer.
 const HEAD_MAX: usize = 64;
+/// Most bytes of messages that come before the last subscription is confirmed. All is sent in one write, so there are few.
+const HEARD_MAX: usize = 256 * 1024;
 
 /// What makes a new connection like the old one.
 pub struct Replay {
@@ -44,6 +48,8 @@ pub enum Step {
     Readonly,
     /// ROLE
     Role,
+    /// A name in SUBSCRIBE, PSUBSCRIBE or SSUBSCRIBE
+    Subscribe(Feed),
 }
 
 /// What came of a replay so far.
@@ -75,6 +81,8 @@ pub enum Failure {
     Unclear(Doubt),
     /// There were more replies than requests.
     Unasked,
+    /// More messages than are kept came before all subscriptions were confirmed.
+    TooMuch,
 }
 
 impl Failure {
@@ -82,7 +90,7 @@ impl Failure {
     pub const fn is_transient(self) -> bool {
         matches!(
             self,
-            Self::NotReady(_) | Self::TooManyClients | Self::NotMaster
+            Self::NotReady(_) | Self::TooManyClients | Self::NotMaster | Self::TooMuch
         )
     }
 
@@ -96,6 +104,7 @@ impl Failure {
             Self::NotMaster => "not_master",
             Self::Unclear(_) => "unclear",
             Self::Unasked => "unasked",
+            Self::TooMuch => "too_much",
         }
     }
 }
@@ -142,9 +151,16 @@ impl Replay {
             script.add(Step::Readonly, &[b"READONLY"], []);
         }
         script.add(Step::Role, &[b"ROLE"], []);
+        for feed in Feed::ALL {
+            let names = journal.subscriptions().map(|known| known.of(feed));
+            if let Some(names) = names.filter(|names| !names.is_empty()) {
+                let words = names.iter().map(Kept::text);
+                script.add(Step::Subscribe(feed), &[feed.command()], words);
+            }
+        }
         Some(Self {
             request: script.written(),
-            steps: script.0.into_iter().map(|(step, _)| step).collect(),
+            steps: script.steps(),
         })
     }
 
@@ -161,6 +177,8 @@ impl Replay {
             answered: 0,
             head: [0; HEAD_MAX],
             head_len: 0,
+            value: Vec::new(),
+            heard: Vec::new(),
             failed: None,
         }
     }
@@ -216,6 +234,15 @@ impl<'a> Script<'a> {
         }
     }
 
+    /// What each reply is to. A subscription is confirmed name by name.
+    fn steps(&self) -> Vec<Step> {
+        let each = self.0.iter().map(|(step, words)| match step {
+            Step::Subscribe(_) => std::iter::repeat_n(*step, words.len() - 1),
+            _ => std::iter::repeat_n(*step, 1),
+        });
+        each.flatten().collect()
+    }
+
     /// Written into room of exactly the right size: a buffer that grows leaves credentials in freed memory.
     fn written(&self) -> Zeroizing<Vec<u8>> {
         let header = |kind: char, n: usize| format!("{kind}{n}\r\n");
@@ -242,7 +269,7 @@ impl<'a> Script<'a> {
 }
 
 /// Swallows and judges the replies to a replay.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Check {
     replies: Replies,
     steps: Vec<Step>,
@@ -250,13 +277,21 @@ pub struct Check {
     /// The first bytes of the current reply.
     head: [u8; HEAD_MAX],
     head_len: usize,
+    /// All of the current value, once subscriptions are being confirmed.
+    value: Vec<u8>,
+    /// What is the client's.
+    heard: Vec<u8>,
     failed: Option<Failure>,
 }
 
 impl Check {
-    /// Takes what the new master sent; none of it is the client's.
+    /// Takes what the new master sent.
     pub fn take(&mut self, mut bytes: &[u8]) -> Answer {
         while self.failed.is_none() {
+            if self.is_subscribed() {
+                self.heard.extend_from_slice(bytes);
+                return Answer::Done;
+            }
             match self.replies.next(bytes) {
                 Ok(Heard::More) => {
                     self.keep(bytes);
@@ -266,7 +301,9 @@ impl Check {
                     let (reply, rest) = bytes.split_at(used);
                     bytes = rest;
                     self.keep(reply);
-                    if kind != Kind::Push {
+                    if let Some(&Step::Subscribe(feed)) = self.steps.get(self.answered) {
+                        self.confirm(feed, kind);
+                    } else if kind != Kind::Push {
                         self.failed = self.judge(kind);
                         self.answered += 1;
                     }
@@ -284,7 +321,38 @@ impl Check {
         }
     }
 
+    /// The messages that came meanwhile, and what came behind the last confirmation: the client's, in this order.
+    pub fn into_heard(self) -> Vec<u8> {
+        self.heard
+    }
+
+    /// True behind the last confirmation of a replay that subscribes.
+    fn is_subscribed(&self) -> bool {
+        self.answered == self.steps.len() && matches!(self.steps.last(), Some(Step::Subscribe(_)))
+    }
+
+    /// A value has come where a name is to be confirmed.
+    fn confirm(&mut self, feed: Feed, kind: Kind) {
+        let said = announcement(&self.value).map(|(word, _)| word);
+        match (kind, said) {
+            (Kind::Error, _) => self.failed = self.failed.or_else(|| self.judge(kind)),
+            (_, Some(Word::Subscribed(confirmed))) if confirmed == feed => self.answered += 1,
+            (Kind::Push, _) | (Kind::Value, Some(Word::Message)) => {
+                self.heard.append(&mut self.value);
+            }
+            (Kind::Value, _) => self.failed = Some(Failure::Unasked),
+        }
+        self.value.clear();
+    }
+
     fn keep(&mut self, part: &[u8]) {
+        if let Some(Step::Subscribe(_)) = self.steps.get(self.answered) {
+            if self.value.len() + self.heard.len() + part.len() > HEARD_MAX {
+                self.failed = Some(Failure::TooMuch);
+                return;
+            }
+            self.value.extend_from_slice(part);
+        }
         for (to, from) in self.head.iter_mut().skip(self.head_len).zip(part) {
             *to = *from;
             self.head_len += 1;
@@ -315,6 +383,16 @@ impl Check {
         // What a server of another version does not know was a hint to the old one, too.
         let optional = matches!(step, Step::LibInfo | Step::NoTouch | Step::Capa);
         (!(optional && says(b"ERR unknown "))).then_some(Failure::Refused(step))
+    }
+}
+
+impl fmt::Debug for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Check")
+            .field("steps", &self.steps)
+            .field("answered", &self.answered)
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
     }
 }
 

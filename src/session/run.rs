@@ -48,6 +48,8 @@ pub(crate) fn run(seat: Seat, client: Stream) -> impl Future<Output = ()> {
             let rules = Rules {
                 login: false,
                 replay_auth: seat.house.config.replay_auth,
+                pubsub: seat.house.config.pubsub == OnSwitch::Move,
+                resend_reads: seat.house.config.resend_reads,
             };
             Either::Right(serve(seat, Carried::new(client, Tracker::new(rules))))
         }
@@ -181,15 +183,17 @@ async fn try_dial<W: Watch>(
         claim,
     };
     let moves = life.served;
+    let mut heard = Vec::new();
     if moves && let Some(tracker) = carried.watch.tracker() {
         // In a box, so that a first dial does not pay for it.
         let introduced = Box::pin(introduce(seat, life, tracker, &mut connected)).await;
-        if introduced.is_none() {
+        let Some(introduced) = introduced else {
             // What is left of a replay must not reach a master that was passed meanwhile. Fails only on a descriptor that
             // is no socket.
             let _ = reset_on_close(&connected.upstream);
             return None;
-        }
+        };
+        heard = introduced;
     }
     // On a first dial an end behind a request is in order (`printf | nc -N`); a client that was kept waiting and has
     // ended gave up, and what it sent must not run any more.
@@ -205,6 +209,11 @@ async fn try_dial<W: Watch>(
     }
     if moves {
         seat.house.tally.moved.add(1);
+    }
+    if !heard.is_empty() {
+        // Messages: they say nothing of who is master.
+        let _ = carried.watch.received(&heard);
+        carried.owed.extend_from_slice(&heard);
     }
     Some(connected)
 }
@@ -273,13 +282,15 @@ async fn while_dialing<T>(
     }
 }
 
-/// Makes a new upstream like the one before. `None`: the stage says what now.
+/// Makes a new upstream like the one before, and gives what it said already that is the client's. `None`: the stage says
+/// what now.
 async fn introduce(
     seat: &mut Seat,
     life: &mut Life,
     tracker: &mut Tracker,
     connected: &mut Connected,
-) -> Option<()> {
+) -> Option<Vec<u8>> {
+    let mut heard = Vec::new();
     let generation = connected.pass.generation();
     if let Some(replay) = Replay::new(tracker.journal(), None) {
         // The replay is a write like any other.
@@ -290,9 +301,12 @@ async fn introduce(
         let house = Rc::clone(&seat.house);
         let telling = timeout(REPLAY_LIMIT, tell(&replay, &mut connected.upstream, &house));
         let failed = match while_dialing(seat, life, generation, telling).await? {
-            Ok(Ok(Answer::Done)) => None,
-            Ok(Ok(Answer::Failed(why))) => Some((why.label(), why.is_transient())),
-            Ok(Ok(Answer::NotYet) | Err(_)) => Some(("closed", true)),
+            Ok(Ok((Answer::Done, messages))) => {
+                heard = messages;
+                None
+            }
+            Ok(Ok((Answer::Failed(why), _))) => Some((why.label(), why.is_transient())),
+            Ok(Ok((Answer::NotYet, _)) | Err(_)) => Some(("closed", true)),
             Err(_) => Some(("timeout", true)),
         };
         if let Some((why, again)) = failed {
@@ -307,11 +321,15 @@ async fn introduce(
         }
     }
     tracker.moved();
-    Some(())
+    Some(heard)
 }
 
-/// Writes a replay and hears what is said to it.
-async fn tell(replay: &Replay, upstream: &mut Stream, house: &House) -> io::Result<Answer> {
+/// Writes a replay and hears what is said to it, and behind it.
+async fn tell(
+    replay: &Replay,
+    upstream: &mut Stream,
+    house: &House,
+) -> io::Result<(Answer, Vec<u8>)> {
     let mut rest = replay.request();
     while !rest.is_empty() {
         let n = poll_fn(|cx| upstream.poll_write(cx, rest)).await?;
@@ -328,7 +346,7 @@ async fn tell(replay: &Replay, upstream: &mut Stream, house: &House) -> io::Resu
         match answer.await? {
             (0, _) => return Err(io::ErrorKind::UnexpectedEof.into()),
             (_, Answer::NotYet) => {}
-            (_, answer) => return Ok(answer),
+            (_, answer) => return Ok((answer, check.into_heard())),
         }
     }
 }
@@ -394,7 +412,7 @@ pub(super) async fn live<W: Watch>(
     let mut relay = Relay::new(carried, upstream, pass);
     let stage = poll_fn(|cx| {
         if seat.has_turned() {
-            let movable = relay.can_part();
+            let movable = relay.can_go_on();
             let event = if movable {
                 Event::LookedMovable
             } else {
@@ -407,7 +425,7 @@ pub(super) async fn live<W: Watch>(
             relay.look(&seat.house);
         }
         let reason = ready!(relay.poll(cx, &seat.house));
-        let parts = reason.may_part() && relay.can_part();
+        let parts = reason.may_part() && relay.can_go_on();
         let event = match (parts, relay.is_stillborn()) {
             (false, _) => Event::Ended(reason),
             (true, true) => Event::DialFailed,

@@ -343,6 +343,8 @@ async fn an_upstream_that_ends_before_it_says_anything_is_a_dial_that_failed() {
     let rules = tracker::Rules {
         login: false,
         replay_auth: true,
+        pubsub: false,
+        resend_reads: false,
     };
     let tracker = tracker::Tracker::new(rules);
     let mut carried = Carried::new(Stream::Unix(client), tracker);

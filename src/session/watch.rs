@@ -26,6 +26,18 @@ pub(super) trait Watch {
     /// The session can be carried over to another upstream, as far as its bytes tell.
     fn is_movable(&self) -> bool;
 
+    /// All that is under way is one request, which may be sent again.
+    fn is_repeatable(&self) -> bool;
+
+    /// That request, no longer under way; if it is so.
+    fn take_back(&mut self) -> Option<Vec<u8>>;
+
+    /// It was taken back, and not sent since.
+    fn is_repeating(&self) -> bool;
+
+    /// The client is waiting for what the upstream says unasked: without one it must not wait to speak first.
+    fn listens(&self) -> bool;
+
     /// The upstream is as it was when it was new.
     fn is_spotless(&self) -> bool;
 
@@ -62,6 +74,22 @@ impl Watch for Blind {
     }
 
     fn is_movable(&self) -> bool {
+        false
+    }
+
+    fn is_repeatable(&self) -> bool {
+        false
+    }
+
+    fn take_back(&mut self) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn is_repeating(&self) -> bool {
+        false
+    }
+
+    fn listens(&self) -> bool {
         false
     }
 
@@ -110,6 +138,22 @@ impl Watch for Tracker {
         self.movable().is_ok()
     }
 
+    fn is_repeatable(&self) -> bool {
+        Self::is_repeatable(self)
+    }
+
+    fn take_back(&mut self) -> Option<Vec<u8>> {
+        Self::is_repeatable(self).then(|| Self::take_back(self))
+    }
+
+    fn is_repeating(&self) -> bool {
+        Self::is_repeating(self)
+    }
+
+    fn listens(&self) -> bool {
+        self.is_subscribed()
+    }
+
     fn is_spotless(&self) -> bool {
         self.is_spotless()
     }
@@ -132,6 +176,8 @@ mod tests {
             let mut tracker = Tracker::new(Rules {
                 login: false,
                 replay_auth: true,
+                pubsub: false,
+                resend_reads: false,
             });
             if moved {
                 tracker.moved();

@@ -22,6 +22,7 @@ const TAIL: usize = 80;
 /// A healthy start takes some milliseconds; a loaded machine some more.
 const START: Duration = Duration::from_secs(10);
 
+/// Longest until it has said how it is.
 /// Longest until SIGSTOP is in force.
 const FROZEN_WITHIN: Duration = Duration::from_secs(3);
 
@@ -385,6 +386,11 @@ impl Proxy {
     /// SIGTERM.
     pub(crate) fn ask_to_end(&self) {
         self.signal(Signal::TERM);
+    }
+
+    /// What all sessions have written to masters so far.
+    pub(crate) fn bytes_up(&self) -> f64 {
+        self.status().number("bytes_up")
     }
 
     /// SIGTERM, and how it ended.

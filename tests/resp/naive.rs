@@ -246,3 +246,122 @@ fn value(bytes: &[u8], outermost: bool) -> Parsed<usize> {
     }
     Whole(at)
 }
+
+/// The name, if there is one, and the count.
+pub(crate) type Confirmed = (Option<Vec<u8>>, usize);
+
+/// The first word, in capitals, of what a server announces; and, of a confirmation, the name and the count.
+pub(crate) fn announced(value: &[u8]) -> Option<(String, Option<Confirmed>)> {
+    let size = value
+        .strip_prefix(b"*")
+        .or_else(|| value.strip_prefix(b">"))?;
+    let (size, rest) = if let Some(rest) = size.strip_prefix(b"3\r\n") {
+        (3, rest)
+    } else {
+        (4, size.strip_prefix(b"4\r\n")?)
+    };
+    let (word, rest) = text(rest)?;
+    let word = String::from_utf8(word?).ok()?;
+    let known = match word.as_str() {
+        "message" | "smessage" => size == 3,
+        "pmessage" => size == 4,
+        "subscribe" | "psubscribe" | "ssubscribe" | "unsubscribe" | "punsubscribe"
+        | "sunsubscribe" => size == 3,
+        _ => false,
+    };
+    let confirmed = || {
+        let (name, rest) = text(rest)?;
+        let count = rest.strip_prefix(b":")?.strip_suffix(b"\r\n")?;
+        let count = std::str::from_utf8(count).ok()?;
+        let number: usize = count.parse().ok()?;
+        (number.to_string() == count).then_some((name, number))
+    };
+    known.then(|| (word.to_uppercase(), confirmed()))
+}
+
+/// A bulk string or a null, and the rest.
+fn text(bytes: &[u8]) -> Option<(Option<Vec<u8>>, &[u8])> {
+    if let Some(rest) = bytes
+        .strip_prefix(b"$-1\r\n")
+        .or_else(|| bytes.strip_prefix(b"_\r\n"))
+    {
+        return Some((None, rest));
+    }
+    let bytes = bytes.strip_prefix(b"$")?;
+    let Whole((length, used)) = number(bytes) else {
+        return None;
+    };
+    let Whole(size) = payload(&bytes[used..], length.try_into().ok()?) else {
+        return None;
+    };
+    let all = &bytes[used..];
+    Some((Some(all[..size - 2].to_vec()), &all[size..]))
+}
+
+/// The command in capitals, and which of the three kinds of names it is about.
+pub(crate) fn feed(words: &Words) -> Option<(String, u8)> {
+    let word = String::from_utf8_lossy(&words[0]).to_uppercase();
+    let of = match word.as_str() {
+        "SUBSCRIBE" | "UNSUBSCRIBE" => b'U',
+        "PSUBSCRIBE" | "PUNSUBSCRIBE" => b'P',
+        "SSUBSCRIBE" | "SUNSUBSCRIBE" => b'S',
+        _ => return None,
+    };
+    Some((word, of))
+}
+
+pub(crate) fn is_one_of_the_few(words: &Words) -> bool {
+    if feed(words).is_some() {
+        return true;
+    }
+    let upper: Vec<String> = words
+        .iter()
+        .map(|word| String::from_utf8_lossy(word).to_uppercase())
+        .collect();
+    let upper: Vec<&str> = upper.iter().map(String::as_str).collect();
+    !matches!(
+        upper[..],
+        ["HELLO"] | ["CLIENT"] | ["CLIENT", "GETNAME", ..] | ["CLIENT", "REPLY", "ON"]
+    ) && matches!(
+        upper[0],
+        "MULTI"
+            | "EXEC"
+            | "DISCARD"
+            | "WATCH"
+            | "UNWATCH"
+            | "SELECT"
+            | "AUTH"
+            | "HELLO"
+            | "CLIENT"
+            | "RESET"
+            | "QUIT"
+            | "READONLY"
+            | "READWRITE"
+            | "SHUTDOWN"
+    )
+}
+
+pub(crate) fn reply_code(reply: &[u8]) -> &[u8] {
+    // Attributes come before it.
+    let start = reply.iter().rposition(|byte| *byte == b'-').unwrap_or(0);
+    reply[start + 1..]
+        .split(|byte| matches!(byte, b' ' | b'\r'))
+        .next()
+        .unwrap_or_default()
+}
+
+/// The whole of it is one of the reads that are played with, in its array form.
+pub(crate) fn is_one_read(bytes: &[u8]) -> bool {
+    let Some(b'*') = bytes.first() else {
+        return false;
+    };
+    match request(bytes) {
+        Whole((words, used)) => {
+            let is_get = words
+                .first()
+                .is_some_and(|w| w.eq_ignore_ascii_case(b"GET"));
+            used == bytes.len() && is_get
+        }
+        Incomplete | Doubt => false,
+    }
+}

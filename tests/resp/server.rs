@@ -9,20 +9,22 @@ use std::time::Duration;
 use switchmaster::demo::guard;
 use switchmaster::demo::server::Server;
 use switchmaster::session::replay::{Answer, Replay};
-use switchmaster::session::tracker::{Retire, Rules, Tracker, WhyNot};
+use switchmaster::session::tracker::{READS, Retire, Rules, Tracker, WhyNot};
 use tempfile::TempDir;
 
 use super::harness::wait_for;
 
 /// One exchange with a server on the same machine; generous, test machines are loaded.
 const ANSWER: Duration = Duration::from_secs(10);
-/// Comes last in each dialogue, so that the end of all replies is known.
-const LAST: &[u8] = b"*2\r\n$4\r\nECHO\r\n$10\r\n<the last>\r\n";
+/// Comes last in each dialogue, so that the end of all replies is known: of the few that a RESP2 subscriber may say.
+const LAST: &[u8] = b"*2\r\n$4\r\nPING\r\n$10\r\n<the last>\r\n";
 const LAST_REPLY: &[u8] = b"$10\r\n<the last>\r\n";
 const DIALOGUES: u64 = 200;
 const RULES: Rules = Rules {
     login: false,
     replay_auth: true,
+    pubsub: false,
+    resend_reads: false,
 };
 
 /// A server of its own on a Unix socket.
@@ -61,6 +63,10 @@ impl Node {
     /// What it replies to these bytes and [`LAST`], and whether it closed.
     fn answers(&self, bytes: &[u8]) -> (Vec<u8>, bool) {
         let mut stream = self.connect();
+        Self::answers_on(&mut stream, bytes)
+    }
+
+    fn answers_on(stream: &mut UnixStream, bytes: &[u8]) -> (Vec<u8>, bool) {
         // It may close before it has read all.
         let _ = stream.write_all(&[bytes, LAST].concat());
         let mut replies = Vec::new();
@@ -237,6 +243,163 @@ fn any_dialogue_of_ordinary_work_is_counted_right() {
         counted > DIALOGUES / 4,
         "only {counted} were counted to their end"
     );
+}
+
+#[test]
+fn any_dialogue_of_subscribers_is_counted_right_and_replayed() {
+    let node = Node::start();
+    // What a subscriber hears, as replies that are none.
+    let lists = b"del m s\r\nrpush m message a b\r\nrpush s subscribe a 1\r\n";
+    let commands = [
+        "PING",
+        "PING x",
+        "GET k",
+        "LRANGE m 0 -1",
+        "LRANGE s 0 -1",
+        "SUBSCRIBE a",
+        "SUBSCRIBE a b c a",
+        "SUBSCRIBE",
+        "PSUBSCRIBE a*",
+        "PSUBSCRIBE b c*",
+        "SSUBSCRIBE a",
+        "SSUBSCRIBE b c",
+        "UNSUBSCRIBE",
+        "UNSUBSCRIBE a",
+        "UNSUBSCRIBE b z",
+        "PUNSUBSCRIBE",
+        "PUNSUBSCRIBE a*",
+        "SUNSUBSCRIBE",
+        "SUNSUBSCRIBE b",
+        "PUBLISH a message",
+        "PUBLISH b subscribe",
+        "SPUBLISH b x",
+        "SELECT 1",
+        "HELLO 3",
+        "HELLO 2",
+        "RESET",
+    ];
+    let rules = Rules {
+        pubsub: true,
+        ..RULES
+    };
+    let (mut subscribed, mut messages) = (0_u64, 0_u64);
+    for seed in 0..DIALOGUES {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut bytes = lists.to_vec();
+        // Most end as they began.
+        if seed % 2 == 1 {
+            bytes.extend(array("HELLO 3"));
+        }
+        for _ in 0..random.usize(1..40) {
+            bytes.extend(array(commands[random.usize(..commands.len())]));
+        }
+        let mut stream = node.connect();
+        let (replies, closed) = Node::answers_on(&mut stream, &bytes);
+        assert!(!closed, "seed {seed}");
+        let mut tracker = Tracker::new(rules);
+        tracker.client_bytes(&[&bytes, LAST].concat());
+        let mut rest = &replies[..];
+        while !rest.is_empty() {
+            let (piece, more) = rest.split_at(random.usize(1..=rest.len()));
+            let _ = tracker.master_bytes(piece);
+            rest = more;
+        }
+        assert_eq!(tracker.movable(), Ok(()), "seed {seed}");
+        messages += u64::from(replies.windows(8).any(|part| part == b"3\r\n$7\r\nm"));
+        // Whoever published to all of them would be heard once on each of the two.
+        let before = node.subscribers();
+        let mut second = node.connect();
+        if let Some(replay) = Replay::new(tracker.journal(), None) {
+            second.write_all(replay.request()).expect("it is written");
+            let mut check = replay.check();
+            let mut buffer = [0; 4096];
+            let answer = loop {
+                let n = second.read(&mut buffer).expect("it answers");
+                assert!(n > 0, "the server closed");
+                match check.take(&buffer[..n]) {
+                    Answer::NotYet => {}
+                    answer => break answer,
+                }
+            };
+            assert_eq!(answer, Answer::Done, "seed {seed}");
+            assert!(check.into_heard().is_empty(), "nobody publishes");
+        }
+        let after = node.subscribers();
+        let twice: Vec<_> = before.iter().map(|line| line * 2).collect();
+        assert_eq!(after, twice, "seed {seed}");
+        subscribed += u64::from(before.iter().any(|count| *count > 0));
+        drop((stream, second));
+        wait_for("the server to forget both", ANSWER, || {
+            node.subscribers()
+                .iter()
+                .all(|count| *count == 0)
+                .then_some(())
+        });
+    }
+    let few = DIALOGUES / 4;
+    assert!(subscribed > few, "only {subscribed} were subscribed");
+    assert!(
+        messages > few,
+        "only {messages} heard what may be taken for a message"
+    );
+}
+
+impl Node {
+    /// How many connections are subscribed to each of the names above.
+    fn subscribers(&self) -> Vec<u64> {
+        let asked =
+            b"PUBSUB NUMSUB a b c z\r\nPUBSUB SHARDNUMSUB a b c\r\nCLIENT LIST TYPE pubsub\r\n";
+        let (replies, _) = self.answers(asked);
+        let text = String::from_utf8_lossy(&replies);
+        let (counts, clients) = text.split_once(" addr=").unwrap_or((&text, ""));
+        let mut found: Vec<u64> = counts
+            .lines()
+            .filter_map(|line| line.strip_prefix(':')?.parse().ok())
+            .collect();
+        assert_eq!(found.len(), 7, "{text}");
+        // Patterns are counted once for all who have them elsewhere.
+        let patterns = |line: &str| line.strip_prefix("psub=")?.parse::<u64>().ok();
+        found.push(clients.split(' ').filter_map(patterns).sum());
+        found
+    }
+}
+
+#[test]
+fn what_may_be_sent_again_is_a_read_to_a_server() {
+    let node = Node::start();
+    for name in READS {
+        let (replies, _) = node.answers(format!("COMMAND INFO {name}\r\n").as_bytes());
+        let text = String::from_utf8_lossy(&replies);
+        let says = |word: &str| text.lines().any(|line| line == word);
+        if text.starts_with("*1\r\n*-1") || text.starts_with("*1\r\n$-1") {
+            // A command of a newer server.
+            assert!(
+                [
+                    "LCS",
+                    "EXPIRETIME",
+                    "PEXPIRETIME",
+                    "SINTERCARD",
+                    "ZINTERCARD"
+                ]
+                .contains(name)
+            );
+            continue;
+        }
+        assert!(says("+readonly") || says("readonly"), "{name}: {text}");
+        for flag in ["write", "blocking", "noscript", "admin", "may_replicate"] {
+            assert!(!says(&format!("+{flag}")), "{name} is {flag}");
+        }
+        // The time that is left is another each time.
+        let by_time = ["TTL", "PTTL"].contains(name);
+        assert!(
+            !says("nondeterministic_output") || by_time,
+            "{name}: {text}"
+        );
+        assert!(
+            !says("+@dangerous") && !says("+@blocking"),
+            "{name}: {text}"
+        );
+    }
 }
 
 #[test]

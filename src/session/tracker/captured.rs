@@ -19,6 +19,8 @@ pub(super) struct Captured {
     count: u8,
     /// How many are looked at.
     wanted: u8,
+    /// How many there were.
+    total: u32,
     /// There were more arguments than that.
     more: bool,
     /// There were more bytes than [`CAPTURE_MAX`].
@@ -32,6 +34,11 @@ impl Captured {
 
     pub(super) fn more(&self) -> bool {
         self.more
+    }
+
+    /// How many arguments there were, looked at or not.
+    pub(super) fn total(&self) -> u32 {
+        self.total
     }
 
     /// Hands the arguments to `read`.
@@ -101,6 +108,8 @@ impl Arguments for Option<Box<Captured>> {
 
     fn end(&mut self) {
         let Some(captured) = self else { return };
+        // A request has at most 31 bits of them.
+        captured.total = captured.total.saturating_add(1);
         if captured.is_full() {
             captured.more = true;
             return;

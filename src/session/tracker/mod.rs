@@ -12,7 +12,13 @@
 //! is no more than one in a counter.
 
 mod captured;
+mod listen;
+#[cfg(test)]
+mod listening_tests;
 mod pending;
+mod repeat;
+#[cfg(test)]
+mod repeating_tests;
 mod retire;
 #[cfg(test)]
 mod tests;
@@ -22,7 +28,10 @@ use crate::resp::command::{Command, Meaning};
 use crate::resp::{Ahead, Heard, Kind, Replies, Request, Requests, Scan};
 
 use captured::Captured;
+use listen::{Awaited, Head};
 use pending::{Pending, Staged, Turn};
+pub use repeat::READS;
+use repeat::Repeat;
 pub use retire::{Retire, WhyNot};
 
 /// Settings of the proxy entry that a tracker has to know.
@@ -32,6 +41,10 @@ pub struct Rules {
     pub login: bool,
     /// A client's own credentials may be kept for a replay (`replay_auth`).
     pub replay_auth: bool,
+    /// Subscriptions are followed and carried over (`pubsub = "move"`).
+    pub pubsub: bool,
+    /// A read that is alone in flight is kept, to be sent again (`resend_reads`).
+    pub resend_reads: bool,
 }
 
 /// What the master's bytes say of the master.
@@ -42,6 +55,15 @@ pub enum Sight {
     Nothing,
     /// It refused as a replica does (READONLY, REDIRECT): look whether it is still the master.
     NotMaster,
+}
+
+impl Sight {
+    fn or(self, other: Self) -> Self {
+        match self {
+            Self::Nothing => other,
+            Self::NotMaster => self,
+        }
+    }
 }
 
 /// Why bytes must not be written to the master.
@@ -72,6 +94,10 @@ pub struct Tracker {
     journal: Journal,
     /// Arguments of the request that is being read, if it is one of the few.
     captured: Option<Box<Captured>>,
+    /// There while what the master says has to be listened to: it is subscribed to something, or about to be.
+    head: Option<Box<Head>>,
+    /// There where a request may be sent again.
+    repeat: Option<Box<Repeat>>,
     retired: Option<Retire>,
     rules: Rules,
     in_transaction: bool,
@@ -91,6 +117,8 @@ impl Tracker {
             pending: Pending::new(),
             journal: Journal::default(),
             captured: None,
+            head: None,
+            repeat: rules.resend_reads.then(Box::default),
             retired: None,
             rules,
             in_transaction: false,
@@ -104,6 +132,9 @@ impl Tracker {
     /// These bytes were written to the master.
     #[inline]
     pub fn client_bytes(&mut self, mut bytes: &[u8]) {
+        if self.repeat.is_some() {
+            self.keep_for_repeat(bytes);
+        }
         while !self.is_blind() {
             match self.requests.next(bytes, &mut self.captured) {
                 Ok(Scan::More) => return,
@@ -126,6 +157,9 @@ impl Tracker {
     /// These bytes were read from the master, and are the client's.
     #[inline]
     pub fn master_bytes(&mut self, mut bytes: &[u8]) -> Sight {
+        if self.head.is_some() {
+            return self.listened_bytes(bytes);
+        }
         let mut sight = Sight::Nothing;
         while self.retired.is_none() {
             match self.replies.next(bytes) {
@@ -158,25 +192,32 @@ impl Tracker {
     /// # Errors
     /// The first reason why not.
     pub fn movable(&self) -> Result<(), WhyNot> {
-        let in_flight = self.pending.in_flight();
+        // None of a session that has retired.
+        match (self.pending.in_flight(), self.obstacle()) {
+            (1.., _) => Err(WhyNot::InFlight(self.pending.in_flight())),
+            (0, Some(why)) => Err(why),
+            (0, None) => Ok(()),
+        }
+    }
+
+    /// What stands against carrying it over apart from requests in flight.
+    fn obstacle(&self) -> Option<WhyNot> {
         if let Some(why) = self.retired {
-            Err(WhyNot::Retired(why))
-        } else if in_flight > 0 {
-            Err(WhyNot::InFlight(in_flight))
+            Some(WhyNot::Retired(why))
         } else if !self.replies.at_boundary() {
-            Err(WhyNot::MidReply)
+            Some(WhyNot::MidReply)
         } else if !self.requests.at_boundary() {
-            Err(WhyNot::MidRequest)
+            Some(WhyNot::MidRequest)
         } else if self.in_transaction {
-            Err(WhyNot::InTransaction)
+            Some(WhyNot::InTransaction)
         } else if self.watching {
-            Err(WhyNot::Watching)
+            Some(WhyNot::Watching)
         } else if self.leaving {
-            Err(WhyNot::Leaving)
+            Some(WhyNot::Leaving)
         } else if self.journal.lacks_credentials() {
-            Err(WhyNot::NoCredentials)
+            Some(WhyNot::NoCredentials)
         } else {
-            Ok(())
+            None
         }
     }
 
@@ -234,6 +275,11 @@ impl Tracker {
         self.moved
     }
 
+    /// True when its master may say something without being asked.
+    pub fn is_subscribed(&self) -> bool {
+        self.journal.is_subscribed()
+    }
+
     /// What a new connection would have to be told.
     pub fn journal(&self) -> &Journal {
         &self.journal
@@ -283,16 +329,17 @@ impl Tracker {
         }
         self.greeted |= command == Command::Hello;
         let staged = match &captured {
-            None => self.stage(command.meaning(&[], false)),
+            None => self.stage(command.meaning(&[], false), 0),
             Some(captured) if captured.overflowed() => Err(Retire::TooLong),
             Some(captured) => captured.with(|arguments| {
                 let meaning = command.meaning(arguments, captured.more());
-                self.stage(meaning)
+                self.stage(meaning, captured.total())
             }),
         };
         match staged {
             Ok(None) => self.sent(),
             Ok(Some(staged)) => {
+                self.listen_for(&staged);
                 if self.pending.push(staged).is_err() {
                     self.retire(Retire::TooManyPending);
                 }
@@ -301,14 +348,20 @@ impl Tracker {
         }
     }
 
-    /// What is to happen when the command is answered; an error if it has to happen at once.
-    fn stage(&self, meaning: Meaning<'_>) -> Result<Option<Staged>, Retire> {
+    /// What is to happen when the command, which has so many arguments, is answered; an error if it has to happen at once.
+    fn stage(&self, meaning: Meaning<'_>, arguments: u32) -> Result<Option<Staged>, Retire> {
         let keep = self.rules.replay_auth;
         Ok(Some(match meaning {
             Meaning::Plain => return Ok(None),
+            Meaning::Subscribes(feed) if self.rules.pubsub => {
+                Staged::Feed(Awaited::subscribes(feed, arguments))
+            }
+            Meaning::Unsubscribes(feed) if self.rules.pubsub => {
+                Staged::Feed(Awaited::unsubscribes(feed, arguments))
+            }
             // Behind these, replies do not pair with requests, or are none.
+            Meaning::Subscribes(_) | Meaning::Unsubscribes(_) => return Err(Retire::Subscribed),
             Meaning::Mutes => return Err(Retire::RepliesOff),
-            Meaning::Subscribes => return Err(Retire::Subscribed),
             Meaning::Monitors => return Err(Retire::Monitoring),
             Meaning::Replicates => return Err(Retire::Replicating),
             Meaning::Debugs => return Err(Retire::Debugging),
@@ -361,6 +414,7 @@ impl Tracker {
             Staged::Hello(greeting) if greeting.may_half_succeed() => {
                 self.retire(Retire::HelloRefused);
             }
+            Staged::Feed(awaited) if awaited.has_begun() => self.retire(Retire::Unasked),
             // The transaction is dropped, and with it the watched keys. Any other error says there was none.
             Staged::Exec if self.replies.error_code() == b"EXECABORT" => self.transaction_ended(),
             _ => {}
@@ -428,6 +482,11 @@ impl Tracker {
                 self.retire(why);
                 Noted::Yes
             }
+            // It is confirmed, not answered.
+            Staged::Feed(_) => {
+                self.retire(Retire::Subscribed);
+                Noted::Yes
+            }
             Staged::Reset => {
                 self.reset();
                 Noted::Yes
@@ -460,5 +519,7 @@ impl Tracker {
         self.pending = Pending::new();
         self.journal = Journal::default();
         self.captured = None;
+        self.head = None;
+        self.repeat = None;
     }
 }

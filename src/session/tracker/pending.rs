@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Retire;
+use super::listen::Awaited;
 use crate::session::journal::{Greeting, Identity, Kept};
 
 /// Most commands that change a session in flight at once.
@@ -32,6 +33,7 @@ pub(super) enum Staged {
     Reset,
     Quit,
     Shutdown,
+    Feed(Awaited),
     Retire(Retire),
 }
 
@@ -98,6 +100,23 @@ impl Pending {
 
     pub(super) fn has_parting(&self) -> bool {
         self.line.iter().any(|entry| entry.staged.is_parting())
+    }
+
+    /// True when a change of subscriptions is not confirmed to its end.
+    pub(super) fn has_feed(&self) -> bool {
+        let is_feed = |entry: &Entry| matches!(entry.staged, Staged::Feed(_));
+        self.line.iter().any(is_feed)
+    }
+
+    /// The change of subscriptions that the next reply belongs to, if it is one's turn.
+    pub(super) fn feed(&mut self) -> Option<&mut Awaited> {
+        match self.line.front_mut() {
+            Some(Entry {
+                before: 0,
+                staged: Staged::Feed(awaited),
+            }) => Some(awaited),
+            _ => None,
+        }
     }
 
     #[inline]

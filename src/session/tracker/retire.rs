@@ -27,7 +27,7 @@ pub enum Retire {
     IdShown,
     /// A subcommand of CLIENT that is not known to leave the session movable.
     ClientCommand,
-    /// A subscription was asked for or ended.
+    /// A subscription was asked for or ended, and is not followed (`pubsub`), or not understood.
     Subscribed,
     /// MONITOR
     Monitoring,

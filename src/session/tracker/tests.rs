@@ -5,19 +5,21 @@ use crate::resp::Doubt;
 use crate::resp::command::Login;
 use crate::session::replay::{Answer, Failure, Replay, Step};
 
-const RULES: Rules = Rules {
+pub(super) const RULES: Rules = Rules {
     login: false,
     replay_auth: true,
+    pubsub: false,
+    resend_reads: false,
 };
-const OK: &str = "+OK\r\n";
-const ERR: &str = "-ERR no\r\n";
+pub(super) const OK: &str = "+OK\r\n";
+pub(super) const ERR: &str = "-ERR no\r\n";
 
 fn tracker() -> Tracker {
     Tracker::new(RULES)
 }
 
 /// A command in its array form, from words divided by spaces.
-fn array(command: &str) -> Vec<u8> {
+pub(super) fn array(command: &str) -> Vec<u8> {
     let words: Vec<&str> = command.split(' ').collect();
     let mut out = format!("*{}\r\n", words.len());
     for word in words {
@@ -28,13 +30,13 @@ fn array(command: &str) -> Vec<u8> {
 
 impl Tracker {
     /// A command and its reply.
-    fn says(&mut self, command: &str, reply: &str) -> &mut Self {
+    pub(super) fn says(&mut self, command: &str, reply: &str) -> &mut Self {
         self.client_bytes(&array(command));
         let _ = self.master_bytes(reply.as_bytes());
         self
     }
 
-    fn replayed(&self) -> String {
+    pub(super) fn replayed(&self) -> String {
         let replay = Replay::new(&self.journal, None);
         let bytes = replay.map(|replay| replay.request().to_vec());
         // Without lengths and line ends it is the words that were given.
@@ -188,7 +190,7 @@ fn the_last_value_counts() {
 }
 
 /// Commands with their replies, and what comes of it.
-struct Case<'a, T>(&'a [(&'a str, &'a str)], T);
+pub(super) struct Case<'a, T>(pub(super) &'a [(&'a str, &'a str)], pub(super) T);
 
 #[test]
 fn transactions_and_watched_keys_stay_where_they_are() {
