@@ -38,6 +38,15 @@ impl At {
         }
     }
 
+    /// This moment, on a calendar that began with the clock.
+    #[cfg(test)]
+    pub(crate) fn for_test(moment: Moment) -> Self {
+        Self {
+            moment,
+            wall: UNIX_EPOCH + Duration::from_nanos(moment.as_nanos()),
+        }
+    }
+
     /// The calendar time of another moment, reckoned from this one: seconds since the Unix epoch.
     pub fn unix_of(self, moment: Moment) -> f64 {
         let wall = self.wall - self.moment.since(moment) + moment.since(self.moment);

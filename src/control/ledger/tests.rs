@@ -1,7 +1,7 @@
 //! Outages as they are told and counted, on a clock that the test moves.
 
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::*;
 use crate::net::addr::{HostPort, NodeAddr};
@@ -46,10 +46,7 @@ fn swap(from: Option<u16>, to: u16, generation: u64) -> Swap {
 
 impl Told {
     fn new() -> Self {
-        let at = At {
-            moment: Moment::from_nanos(1_000_000_000),
-            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000),
-        };
+        let at = At::for_test(Moment::from_nanos(1_000_000_000));
         Self {
             ledger: Ledger::new(
                 at,
@@ -74,10 +71,7 @@ impl Told {
     }
 
     fn at(&self) -> At {
-        At {
-            moment: self.at,
-            wall: SystemTime::UNIX_EPOCH + Duration::from_nanos(self.at.as_nanos()),
-        }
+        At::for_test(self.at)
     }
 
     fn pass(&mut self, millis: u64) {

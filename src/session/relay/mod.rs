@@ -5,6 +5,8 @@
 //! aside, and that direction reads no more until it is gone. So a slow reader costs at most one buffer each way,
 //! and is never cut for being slow.
 
+mod part;
+
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -19,7 +21,7 @@ use super::house::House;
 use super::tracker::Sight;
 use super::watch::Watch;
 use crate::net::clock::{Moment, now};
-use crate::net::socket::{is_quiet, read_closed};
+use crate::net::socket::read_closed;
 use crate::net::stream::Stream;
 use crate::topology::publish::{Leave, Pass};
 
@@ -117,72 +119,6 @@ impl<'a, W: Watch> Relay<'a, W> {
             spoke: false,
             silence: None,
         }
-    }
-
-    /// The upstream, and whether it is as good as new.
-    pub(super) fn into_upstream(self) -> (Stream, bool) {
-        if self.unproven.is_some() {
-            // What it says may never have been: nobody hears it, and the session ends without it.
-            self.carried.owed = BytesMut::new();
-        }
-        let spotless = self.can_part() && self.carried.watch.is_spotless();
-        (self.upstream, spotless)
-    }
-
-    /// True when the client would not miss this upstream: nothing is under way between them, and both ways are open.
-    pub(super) fn can_part(&self) -> bool {
-        self.is_whole() && self.carried.watch.is_movable()
-    }
-
-    /// Both ways are open, and nothing that was read is in doubt.
-    fn is_whole(&self) -> bool {
-        W::MOVES
-            && self.up == Flow::Open
-            && self.down == Flow::Open
-            && self.reason.is_none()
-            && self.unproven.is_none()
-    }
-
-    /// True when this upstream has never said anything, and has not taken what its client waits to hear of: if it ends, it was no
-    /// better than one that could not be dialled.
-    pub(super) fn is_stillborn(&self) -> bool {
-        !self.heard && !self.carried.unsent.is_empty()
-    }
-
-    /// The same, or its only request can be sent to the next one.
-    pub(super) fn can_go_on(&self) -> bool {
-        self.can_part() || (self.is_whole() && self.carried.watch.is_repeatable())
-    }
-
-    /// True when nothing unread is left of the upstream that a client would miss. What is read here is heard by nobody: only for
-    /// one that is left. With nothing in flight a subscriber can only have messages there, which nobody was promised; and a request
-    /// that is sent again will have another reply.
-    pub(super) fn is_read_out(&mut self, cx: &mut Context<'_>, house: &House) -> bool {
-        if self.carried.watch.listens() || self.carried.watch.is_repeatable() {
-            return true;
-        }
-        let mut buffer = house.buffer.borrow_mut();
-        match self.upstream.poll_read(cx, &mut buffer) {
-            Poll::Pending | Poll::Ready(Ok(0) | Err(_)) => true,
-            Poll::Ready(Ok(_)) => false,
-        }
-    }
-
-    /// To be called when the upstream is lost and the session goes on. `Break`: its client has closed since it was kept
-    /// waiting, and what it said must not run any more.
-    pub(super) fn part(&mut self) -> ControlFlow<CloseReason> {
-        if let Some(mut unsent) = self.carried.watch.take_back() {
-            unsent.extend_from_slice(&self.carried.unsent);
-            self.carried.unsent = BytesMut::from(&unsent[..]);
-        }
-        let client = &self.carried.client;
-        // What was withheld is for the most part not even read.
-        self.carried.kept_waiting =
-            !self.carried.unsent.is_empty() || (self.withheld && !is_quiet(client));
-        if self.carried.kept_waiting && read_closed(client) {
-            return Break(CloseReason::ClientLeftWaiting);
-        }
-        Continue(())
     }
 
     /// To be called when the bell rang: begins or ends withholding.
