@@ -8,7 +8,7 @@ use crate::harness::topology::Topology;
 use crate::moments::{Moments, Witness};
 
 /// The settings of `failover.confirm` that are measured; the first is the program's default and is not told to it.
-const CONFIRM: &[&str] = &["sentinel"];
+const CONFIRM: &[&str] = &["sentinel", "role"];
 
 /// The runs of one setting.
 #[derive(Debug)]

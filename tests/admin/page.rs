@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::harness::topology::{Topology, follows};
@@ -16,7 +17,8 @@ struct Driver(Child);
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.0.kill().ok();
+        // Asked, not killed: its browser is a process of its own, which it ends first.
+        kill_process(Pid::from_child(&self.0), Signal::TERM).ok();
         self.0.wait().ok();
     }
 }
