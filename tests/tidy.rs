@@ -284,10 +284,16 @@ fn sources(folder: &str) -> Vec<Source> {
                 .map(|(number, line)| (number, line.to_owned()))
                 .collect();
             let path = path.strip_prefix(root()).expect("below the root");
+            let path = path.to_str().expect("our paths are text");
             Source {
-                path: path.to_str().expect("our paths are text").to_owned(),
+                path: path.to_owned(),
                 lines: text.lines().count(),
-                code: without_tests(code),
+                // `#[cfg(test)] mod tests;` in the file above it.
+                code: if path.ends_with("/tests.rs") {
+                    Vec::new()
+                } else {
+                    without_tests(code)
+                },
             }
         })
         .collect()
