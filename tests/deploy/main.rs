@@ -431,7 +431,15 @@ fn in_a_real_prometheus_exactly_the_right_alerts_fire() {
     });
     prometheus.evaluates(PATIENCE);
     // What waits could still fire.
-    wait_until("no alert to wait", FIRES, || prometheus.alerts().is_empty());
+    wait_until("no alert to wait", FIRES, || {
+        let alerts = prometheus.alerts();
+        assert!(
+            firing(&alerts).is_empty(),
+            "after a planned failover: {alerts:?}"
+        );
+        alerts.is_empty()
+    });
+    // Not between two looks either.
     assert_eq!(
         fired(&prometheus),
         BTreeSet::new(),
