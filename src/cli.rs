@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::check;
 use crate::config::Flags;
 use crate::demo;
 use crate::status::Form;
@@ -25,6 +26,10 @@ const STATUS_EXAMPLES: &str = "\
 Exit codes: 0 it answered (with --probe: it is live or ready), 1 it is not, 69 nobody answers
   switchmaster status --probe ready";
 
+const CHECK_EXAMPLES: &str = "\
+Exit codes: 0 no FAIL, 1 a FAIL, 69 --live and no Sentinel answers, 78 the configuration is not valid
+  switchmaster check --live --config /etc/switchmaster/config.toml";
+
 const DEMO_EXAMPLES: &str = "\
 Example: two events one after the other, then a table; exits with 0 when all went well
   switchmaster demo --script planned,kill";
@@ -40,6 +45,8 @@ pub enum Command {
     ConfigExample,
     /// Show a running proxy.
     Status(Flags, Form),
+    /// Look for faults.
+    Check(Flags, check::Options),
     /// Run the demo.
     Demo(demo::Options),
     /// Become another program that dies with its parent; the demo starts its servers so.
@@ -97,6 +104,9 @@ enum Sub {
     /// Serve (the default command)
     #[command(after_help = EXAMPLES)]
     Run(Options),
+    /// Validate the configuration and this host; --live also asks Sentinels, master and replicas
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckOptions),
     /// Show a running proxy: its master, what each Sentinel believes, its last failovers
     #[command(after_help = STATUS_EXAMPLES)]
     Status(StatusOptions),
@@ -155,6 +165,18 @@ struct Options {
 }
 
 #[derive(Args)]
+struct CheckOptions {
+    #[command(flatten)]
+    options: Options,
+    /// Ask the Sentinels, the master and the replicas, too
+    #[arg(long)]
+    live: bool,
+    /// Every finding, as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
 struct StatusOptions {
     /// File [env: SWITCHMASTER_CONFIG] [default: /etc/switchmaster/config.toml]
     #[arg(short, long, value_name = "FILE")]
@@ -207,6 +229,11 @@ impl Cli {
                 before.expect_none("config example")?;
                 Command::ConfigExample
             }
+            Some(Sub::Check(CheckOptions {
+                options,
+                live,
+                json,
+            })) => Command::Check(options.over(before).into(), check::Options { live, json }),
             Some(Sub::Status(options)) => {
                 before.expect_none("status")?;
                 let form = options.form();

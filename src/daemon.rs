@@ -34,19 +34,13 @@ use crate::topology::publish::{self, Reader};
 use crate::topology::rules::SentinelsLost;
 use crate::topology::{Phase, State};
 use crate::worker;
+use crate::worker::files::{FEW_SESSIONS, sessions_of};
 use crate::worker::{Counters, Pool};
 
 /// Longest wait for the control plane's tasks at the end; they only have sockets to drop.
 const CONTROL_END_LIMIT: Duration = Duration::from_millis(500);
 /// How often dropped log lines are looked at.
 const LINES_EVERY: Duration = Duration::from_secs(1);
-/// Descriptors that are not for sessions: listeners, runtimes, Sentinel links, control connections. Where the limit
-/// is so low that nearly none would be left for sessions, half of it.
-const RESERVED_FILES: u64 = 256;
-/// What a session takes: its client's socket and its master's.
-const FILES_PER_SESSION: u64 = 2;
-/// Fewer sessions than this deserve a word at start.
-const FEW_SESSIONS: u64 = 1000;
 
 /// Why the process ends before it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -454,11 +448,6 @@ fn note_open_files() -> Option<u64> {
     Some(sessions)
 }
 
-/// Sessions that leave the control plane its descriptors; with none left it could not ask a new master for its role.
-fn sessions_of(limit: u64) -> u64 {
-    (limit - RESERVED_FILES.min(limit / 2)) / FILES_PER_SESSION
-}
-
 async fn report_dropped_lines(lines: Lines, end: CancellationToken) {
     let mut known = 0;
     let mut tick = interval(LINES_EVERY);
@@ -477,16 +466,4 @@ async fn report_dropped_lines(lines: Lines, end: CancellationToken) {
 
 fn join<T: ToString>(items: &[T]) -> String {
     items.iter().map(T::to_string).collect::<Vec<_>>().join(",")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sessions_never_take_what_the_control_plane_needs() {
-        for (limit, sessions) in [(262_144, 130_944), (1024, 384), (300, 75), (1, 0)] {
-            assert_eq!(sessions_of(limit), sessions, "of {limit}");
-        }
-    }
 }

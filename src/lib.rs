@@ -28,6 +28,7 @@ pub mod sentinel;
 pub mod topology;
 // --- operators -----------------------------------------------------------------------------------
 pub mod admin;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use switchmaster::cli::{self, Command};
 use switchmaster::config::{self, Flags};
 use switchmaster::exit::Exit;
-use switchmaster::{daemon, demo, status, telemetry};
+use switchmaster::{check, daemon, demo, status, telemetry};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
@@ -22,6 +22,10 @@ fn main() -> ExitCode {
                 Err(e) => fail(Exit::Config, &e),
             }
         }
+        Ok(Command::Check(flags, options)) => match config::load(&flags, std::env::vars_os()) {
+            Ok(loaded) => check::run(&loaded, options).into(),
+            Err(e) => fail(Exit::Config, &e),
+        },
         Ok(Command::Demo(options)) => demo::run(&options).into(),
         Ok(Command::Guarded {
             arg0,

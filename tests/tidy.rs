@@ -24,7 +24,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ("main", "*"),
     ("lib", "*"),
     ("daemon", "*"),
-    ("cli", "config demo exit net status telemetry"),
+    ("cli", "check config demo exit net status telemetry"),
     ("status", "admin control exit net"),
     (
         "config",
@@ -44,7 +44,11 @@ const IMPORTS: &[(&str, &str)] = &[
         "admin",
         "control listener session worker topology net telemetry",
     ),
-    ("check", "sentinel topology config net telemetry"),
+    // The doctor looks at what the others would do, and does nothing of it.
+    (
+        "check",
+        "admin status config listener worker sentinel topology exit net telemetry",
+    ),
     ("drill", "sentinel topology net telemetry"),
     // The whole program in small: servers, and the program itself in front of them as a child.
     ("demo", "sentinel topology net telemetry exit"),
@@ -62,11 +66,17 @@ const PURE: &[&str] = &[
     "src/session/tracker/",
     "src/topology/",
     "src/sentinel/event.rs",
+    "src/check/",
     "src/upstream/pick.rs",
     "src/net/backoff.rs",
 ];
-/// The shell of an otherwise pure room: the one swap and its wake-up.
-const NOT_PURE: &[&str] = &["src/topology/publish.rs"];
+/// The shells of otherwise pure rooms: the one swap and its wake-up; those who gather facts.
+const NOT_PURE: &[&str] = &[
+    "src/topology/publish.rs",
+    "src/check/mod.rs",
+    "src/check/host.rs",
+    "src/check/ask.rs",
+];
 const IMPURE_WORDS: &[&str] = &[
     "tokio",
     "clock::now",

@@ -7,6 +7,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
@@ -111,6 +113,51 @@ pub fn bind(config: &Config) -> Result<Vec<Bound>, BindError> {
             ListenAddr::Unix(path) => bind_unix(path),
         })
         .collect()
+}
+
+/// Whether this address could be listened on now. Changes nothing: no client is accepted, no file made or removed.
+///
+/// # Errors
+/// See [`BindError`].
+pub fn could_bind(addr: &ListenAddr) -> Result<(), BindError> {
+    match addr {
+        ListenAddr::Tcp(at) => {
+            let binding = || {
+                let socket = Socket::new(Domain::for_address(*at), Type::STREAM, None)?;
+                // As the listener does it; a socket that listens there is in the way all the same (socket(7)).
+                socket.set_reuse_address(true)?;
+                socket.bind(&(*at).into())
+            };
+            binding().map_err(|source| tcp_error(*at, source))
+        }
+        ListenAddr::Unix(path) => could_bind_unix(path),
+    }
+}
+
+fn could_bind_unix(path: &Path) -> Result<(), BindError> {
+    let addr = || ListenAddr::Unix(path.to_path_buf());
+    if let Ok(found) = fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            return Err(BindError::NotASocket(path.to_path_buf()));
+        }
+        match UnixStream::connect(path) {
+            // Nobody answers: it would be replaced.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(BindError::Permission(addr()));
+            }
+            Ok(_) | Err(_) => return Err(BindError::SocketTaken(path.to_path_buf())),
+        }
+    }
+    let folder = path.parent().unwrap_or_else(|| Path::new("/"));
+    match access(folder, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => Ok(()),
+        Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Err(BindError::Permission(addr())),
+        Err(e) => Err(BindError::Socket {
+            addr: addr(),
+            source: e.into(),
+        }),
+    }
 }
 
 fn bind_tcp(at: SocketAddr) -> Result<Bound, BindError> {

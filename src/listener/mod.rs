@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use crate::net::addr::ListenAddr;
 
 pub(crate) use accept::{Accepted, Ceiling, Door, Entrance, Ticket, serve};
-pub use bind::{BindError, Bound, bind};
+pub use bind::{BindError, Bound, bind, could_bind};
 pub use holder::Holder;
 
 /// The part of a `[[proxy]]` entry that concerns accepting.

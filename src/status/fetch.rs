@@ -18,19 +18,19 @@ const ANSWER_MAX: usize = 16 * 1024 * 1024;
 
 /// What was answered.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) code: StatusCode,
-    pub(super) text: String,
+pub(crate) struct Answer {
+    pub(crate) code: StatusCode,
+    pub(crate) text: String,
 }
 
 impl Answer {
-    pub(super) fn is_good(&self) -> bool {
+    pub(crate) fn is_good(&self) -> bool {
         self.code == StatusCode::OK
     }
 }
 
 /// Asks, on a runtime of its own.
-pub(super) fn get(endpoint: &ListenAddr, path: &str, limit: Duration) -> Result<Answer, String> {
+pub(crate) fn get(endpoint: &ListenAddr, path: &str, limit: Duration) -> Result<Answer, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,6 +1,6 @@
 //! `switchmaster status`: what a running proxy says of itself, in a terminal. Asks the admin endpoint and shows the answer.
 
-mod fetch;
+pub(crate) mod fetch;
 mod text;
 
 use std::io::{self, Write};

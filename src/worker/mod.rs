@@ -10,6 +10,7 @@
 //! alone; a worker that ends is reported by [`Pool::departed`].
 
 mod dealer;
+pub mod files;
 #[cfg(test)]
 mod tests;
 mod thread;

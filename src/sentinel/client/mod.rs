@@ -7,6 +7,7 @@
 //! A Sentinel of Redis 6 or newer gets one RESP3 link that subscribes and answers; an older one (no HELLO) gets two
 //! RESP2 links, because a subscribed RESP2 connection takes no other questions.
 
+pub mod inspect;
 mod reply;
 #[cfg(test)]
 mod tests;
@@ -152,8 +153,8 @@ enum Events {
     Same(mpsc::Receiver<RawEvent>),
     /// RESP2: a link of their own.
     Own(Box<OwnEvents>),
-    /// SUBSCRIBE is not permitted: polling has to do.
-    Denied,
+    /// SUBSCRIBE is not permitted, in these words: polling has to do.
+    Denied(String),
 }
 
 struct OwnEvents {
@@ -186,7 +187,7 @@ impl SentinelLink {
                 let subscribed = answer("subscribing", subscribe).await;
                 let events = match subscribed {
                     Ok(()) => Events::Same(receiver),
-                    Err(ClientError::NoPermission(_)) => Events::Denied,
+                    Err(ClientError::NoPermission(why)) => Events::Denied(why),
                     Err(e) => return Err(e),
                 };
                 Ok(Self { questions, events })
@@ -211,7 +212,7 @@ impl SentinelLink {
         let mut pubsub = answer("logging in", PubSub::new(&info, stream)).await?;
         let events = match answer("subscribing", pubsub.subscribe(channels)).await {
             Ok(()) => Events::Own(Box::new(OwnEvents { pubsub, meter })),
-            Err(ClientError::NoPermission(_)) => Events::Denied,
+            Err(ClientError::NoPermission(why)) => Events::Denied(why),
             Err(e) => return Err(e),
         };
         Ok(Self { questions, events })
@@ -219,7 +220,7 @@ impl SentinelLink {
 
     /// False when this Sentinel refuses SUBSCRIBE to our user, so that only polling tells of a failover.
     pub const fn subscribed(&self) -> bool {
-        !matches!(self.events, Events::Denied)
+        !matches!(self.events, Events::Denied(_))
     }
 
     /// True when events have a link of their own, which needs its own heartbeat.
@@ -254,7 +255,7 @@ impl SentinelLink {
                     }
                 }
             }
-            Events::Denied => {
+            Events::Denied(_) => {
                 self.questions.meter.closed().await;
                 Err(closed())
             }
@@ -273,7 +274,7 @@ impl SentinelLink {
                     .await
                     .map(drop)
             }
-            Events::Same(_) | Events::Denied => Ok(()),
+            Events::Same(_) | Events::Denied(_) => Ok(()),
         }
     }
 

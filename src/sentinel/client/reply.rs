@@ -145,11 +145,18 @@ fn field(value: &Value, name: &str) -> Option<String> {
     }
 }
 
+/// A number among the fields of a reply.
+pub(super) fn count(value: &Value, name: &str) -> Option<u64> {
+    field(value, name)?.parse().ok()
+}
+
 pub(super) fn text(value: &Value) -> Option<String> {
     match value {
         Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
         Value::SimpleString(s) => Some(s.clone()),
         Value::Int(i) => Some(i.to_string()),
+        // INFO in RESP3.
+        Value::VerbatimString { text, .. } => Some(text.clone()),
         _ => None,
     }
 }

@@ -1,0 +1,203 @@
+//! What the doctor says: data. Text and JSON are renderings of the same list ([`super::render`]).
+
+use serde::Serialize;
+
+use crate::net::addr::HostPort;
+
+/// How bad it is. Worse is less, so that the worst sorts first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Does not work, or will not when it is needed.
+    Fail,
+    /// Works, with a risk that can be named; or could not be looked at.
+    Warn,
+    /// As it should be.
+    Ok,
+}
+
+/// What was found: public interface, in snake case. In the order of the path from this host to the replicas, except that a
+/// fault stands before what follows from it or explains it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names are the documentation")]
+pub enum Code {
+    // This host.
+    PortTaken,
+    PortRefused,
+    ProxyStuck,
+    FewOpenFiles,
+    NarrowPortRange,
+    ConfigWarning,
+    // Sentinels.
+    SentinelNamesThisProxy,
+    QuorumUnreachable,
+    SentinelUnreachable,
+    SentinelLoginNeeded,
+    SentinelLoginRefused,
+    SentinelRightMissing,
+    NotASentinel,
+    MasterUnknown,
+    SentinelsDisagree,
+    SentinelEpochDiffers,
+    MasterCalledDown,
+    SentinelInTilt,
+    SentinelsEven,
+    SentinelsFew,
+    SentinelTwice,
+    DownAfterLong,
+    SentinelNotLookedAt,
+    // The master.
+    MasterAddressLoopback,
+    MasterUnreachable,
+    MasterIsReplica,
+    MasterLoading,
+    NotADataNode,
+    ProbeLoginNeeded,
+    ProbeLoginRefused,
+    ProbeLoginIgnored,
+    ProbeRightMissing,
+    MasterNotLookedAt,
+    // Replicas.
+    NoReplicas,
+    ReplicaMissing,
+    ReplicaAddressLoopback,
+    ReplicaUnreachable,
+    ReplicaIsMaster,
+    ReplicaBehind,
+    MinReplicasUnset,
+    MinReplicasNotLookedAt,
+    // What is as it should be.
+    ConfigValid,
+    PortFree,
+    ProxyRunning,
+    OpenFiles,
+    PortRange,
+    SentinelOk,
+    Quorum,
+    SentinelsAgree,
+    MasterOk,
+    ReplicaOk,
+    MinReplicasSet,
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What it is, for programs.
+    pub code: Code,
+    /// How bad.
+    pub level: Level,
+    /// Whom it concerns: an address, a name.
+    pub subject: String,
+    /// One sentence.
+    pub message: String,
+    /// What can be done; commands and configuration lines can be pasted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Finding {
+    pub(super) fn fail(code: Code, subject: impl ToString, message: impl Into<String>) -> Self {
+        Self::new(Level::Fail, code, subject, message)
+    }
+
+    pub(super) fn warn(code: Code, subject: impl ToString, message: impl Into<String>) -> Self {
+        Self::new(Level::Warn, code, subject, message)
+    }
+
+    pub(super) fn ok(code: Code, subject: impl ToString, message: impl Into<String>) -> Self {
+        Self::new(Level::Ok, code, subject, message)
+    }
+
+    pub(super) fn new(
+        level: Level,
+        code: Code,
+        subject: impl ToString,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            code,
+            level,
+            subject: subject.to_string(),
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+}
+
+/// Worst first, then in the order of the path.
+pub(super) fn sort(findings: &mut [Finding]) {
+    // Stable: what concerns several peers alike stays in the order of the configuration.
+    findings.sort_by_key(|finding| (finding.level, finding.code));
+}
+
+/// A command for this peer, to be pasted into a shell.
+pub(super) fn redis_cli(at: &HostPort, words: &[&str]) -> String {
+    let mut line = format!("redis-cli -h {} -p {}", at.host, at.port);
+    for word in words {
+        line.push(' ');
+        line.push_str(&shell_word(word));
+    }
+    line
+}
+
+/// A word as a shell takes it for one.
+fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-+./:@%,=".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_survive_a_shell() {
+        for (word, shown) in [
+            ("+subscribe", "+subscribe"),
+            ("+sentinel|master", "'+sentinel|master'"),
+            ("&+odown", "'&+odown'"),
+            ("it's", r"'it'\''s'"),
+            ("", "''"),
+        ] {
+            assert_eq!(shell_word(word), shown);
+        }
+    }
+
+    #[test]
+    fn the_worst_comes_first_and_then_the_path() {
+        let mut findings = vec![
+            Finding::ok(Code::ConfigValid, "", ""),
+            Finding::warn(Code::MinReplicasUnset, "", ""),
+            Finding::fail(Code::MasterUnreachable, "", ""),
+            Finding::warn(Code::FewOpenFiles, "", ""),
+            Finding::fail(Code::SentinelUnreachable, "", ""),
+            Finding::fail(Code::QuorumUnreachable, "", ""),
+        ];
+        sort(&mut findings);
+        let codes: Vec<_> = findings.iter().map(|finding| finding.code).collect();
+        assert_eq!(
+            codes,
+            [
+                Code::QuorumUnreachable,
+                Code::SentinelUnreachable,
+                Code::MasterUnreachable,
+                Code::FewOpenFiles,
+                Code::MinReplicasUnset,
+                Code::ConfigValid,
+            ]
+        );
+    }
+}

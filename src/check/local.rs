@@ -1,0 +1,172 @@
+//! What is to be said of this host. Pure.
+
+use super::facts::{Door, DoorOf, Host, Running};
+use super::finding::{Code, Finding};
+use crate::listener::{BindError, Holder};
+use crate::net::addr::ListenAddr;
+use crate::worker::files::{FEW_SESSIONS, sessions_of};
+
+/// The name of our own process, as `ps` shows it.
+const OWN_NAME: &str = "switchmaster";
+/// Fewer ports than this are few: what RFC 6335 sets aside for this use. Linux takes 28,232 unless told otherwise.
+const FEW_PORTS: u32 = 16_384;
+/// Seconds for which the port of a closed connection cannot be used again (`TCP_TIMEWAIT_LEN` of the kernel).
+const TIME_WAIT: u32 = 60;
+
+pub(super) fn judge(host: &Host) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.push(Finding::ok(
+        Code::ConfigValid,
+        "configuration",
+        format!(
+            "valid: {}, {}",
+            counted(host.sentinels, "Sentinel"),
+            counted(host.proxies, "proxy entry")
+        ),
+    ));
+    for warning in &host.warnings {
+        findings.push(Finding::warn(
+            Code::ConfigWarning,
+            "configuration",
+            warning.clone(),
+        ));
+    }
+    findings.extend(host.doors.iter().map(|door| at_door(door, host)));
+    findings.extend(host.running.as_ref().map(of_running));
+    findings.push(open_files(host.open_files));
+    findings.push(port_range(host.port_range));
+    findings
+}
+
+fn at_door(door: &Door, host: &Host) -> Finding {
+    let addr = &door.addr;
+    let error = match &door.bind {
+        Ok(()) => return Finding::ok(Code::PortFree, addr, "can be listened on"),
+        Err(error) => error,
+    };
+    let (holder, taken) = match error {
+        BindError::PortTaken { holder, .. } => (holder.as_ref(), true),
+        BindError::SocketTaken(_) => (None, true),
+        _ => (None, false),
+    };
+    if !taken {
+        let finding = Finding::fail(Code::PortRefused, addr, error.to_string());
+        return finding.hint(otherwise(door.of));
+    }
+    if let Some(finding) = ours(door, holder, host.running.as_ref()) {
+        return finding;
+    }
+    let by = holder.map_or_else(
+        || "by a process that only root can see".to_owned(),
+        |holder| format!("by {holder}"),
+    );
+    let mut hint = String::new();
+    if let Some(holder) = holder {
+        let unit = holder.name.replace('_', "-");
+        if matches!(&*unit, "redis-server" | "valkey-server" | "redis-sentinel") {
+            hint.push_str(&format!("systemctl disable --now {unit}\n"));
+        } else {
+            hint.push_str(&format!("ps -fp {}\n", holder.pid));
+        }
+    } else if let ListenAddr::Tcp(addr) = addr {
+        hint.push_str(&format!("sudo ss -ltnp 'sport = :{}'\n", addr.port()));
+    }
+    hint.push_str(otherwise(door.of));
+    let finding = match door.of {
+        DoorOf::Clients | DoorOf::AdminRequired => {
+            Finding::fail(Code::PortTaken, addr, format!("taken {by}"))
+        }
+        DoorOf::Admin => Finding::warn(
+            Code::PortTaken,
+            addr,
+            format!("taken {by}, so the proxy goes without status page and metrics"),
+        ),
+    };
+    finding.hint(hint)
+}
+
+/// The proxy itself, running there.
+fn ours(door: &Door, holder: Option<&Holder>, running: Option<&Running>) -> Option<Finding> {
+    let says_so = running.filter(|running| {
+        // Only a switchmaster answers /status as one, so the admin address is its own.
+        door.of != DoorOf::Clients || running.listen.contains(&door.addr.to_string())
+    });
+    let pid = match (says_so, holder) {
+        (Some(running), _) => running.pid,
+        (None, Some(holder)) if holder.name == OWN_NAME => holder.pid,
+        _ => return None,
+    };
+    Some(Finding::ok(
+        Code::ProxyRunning,
+        &door.addr,
+        format!("switchmaster itself listens there (pid {pid})"),
+    ))
+}
+
+fn otherwise(of: DoorOf) -> &'static str {
+    match of {
+        DoorOf::Clients => "or another address for clients: --listen 127.0.0.1:6380",
+        DoorOf::AdminRequired | DoorOf::Admin => {
+            "or another address for the admin endpoint: --admin 127.0.0.1:8480, or --admin off"
+        }
+    }
+}
+
+fn of_running(running: &Running) -> Finding {
+    let subject = format!("running proxy (pid {})", running.pid);
+    if running.live {
+        return Finding::ok(Code::ProxyRunning, subject, running.headlines.join("; "));
+    }
+    Finding::fail(
+        Code::ProxyStuck,
+        subject,
+        "its control loop does not turn (/livez), so it forwards nothing",
+    )
+    .hint("systemctl restart switchmaster")
+}
+
+fn open_files(limit: Option<u64>) -> Finding {
+    let subject = "open files";
+    let Some(limit) = limit else {
+        return Finding::ok(Code::OpenFiles, subject, "no limit");
+    };
+    let message = format!(
+        "the limit of {limit}, as this command has it, allows {} sessions",
+        sessions_of(limit)
+    );
+    if sessions_of(limit) < FEW_SESSIONS {
+        Finding::warn(Code::FewOpenFiles, subject, message).hint(
+            "in the unit ([Service]): LimitNOFILE=65536\nin a shell, before it is started: ulimit -Hn 65536",
+        )
+    } else {
+        Finding::ok(Code::OpenFiles, subject, message)
+    }
+}
+
+fn port_range(range: Option<(u16, u16)>) -> Finding {
+    let subject = "net.ipv4.ip_local_port_range";
+    let Some((first, last)) = range else {
+        return Finding::ok(Code::PortRange, subject, "not to be read here");
+    };
+    let ports = u32::from(last.saturating_sub(first)) + 1;
+    let message = format!(
+        "{first} to {last}: at most {ports} connections to one master at once, and {} new ones a second \
+         where each is closed again (its port rests for {TIME_WAIT} s)",
+        ports / TIME_WAIT
+    );
+    if ports < FEW_PORTS {
+        Finding::warn(Code::NarrowPortRange, subject, message)
+            .hint("sysctl -w net.ipv4.ip_local_port_range='32768 60999'")
+    } else {
+        Finding::ok(Code::PortRange, subject, message)
+    }
+}
+
+/// `1 Sentinel`, `3 Sentinels`, `2 proxy entries`.
+pub(super) fn counted(count: usize, what: &str) -> String {
+    match (count, what.strip_suffix('y')) {
+        (1, _) => format!("1 {what}"),
+        (_, Some(stem)) => format!("{count} {stem}ies"),
+        (_, None) => format!("{count} {what}s"),
+    }
+}
