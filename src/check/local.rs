@@ -32,7 +32,8 @@ pub(super) fn judge(host: &Host) -> Vec<Finding> {
         ));
     }
     findings.extend(host.doors.iter().map(|door| at_door(door, host)));
-    findings.extend(host.running.as_ref().map(of_running));
+    let running = host.running.as_ref();
+    findings.extend(running.filter(|r| is_this(r, host)).map(of_running));
     findings.push(open_files(host.open_files));
     findings.push(port_range(host.port_range));
     findings
@@ -53,7 +54,7 @@ fn at_door(door: &Door, host: &Host) -> Finding {
         let finding = Finding::fail(Code::PortRefused, addr, error.to_string());
         return finding.hint(otherwise(door.of));
     }
-    if let Some(finding) = ours(door, holder, host.running.as_ref()) {
+    if let Some(finding) = ours(door, holder, host) {
         return finding;
     }
     let by = holder.map_or_else(
@@ -86,14 +87,15 @@ fn at_door(door: &Door, host: &Host) -> Finding {
 }
 
 /// The proxy itself, running there.
-fn ours(door: &Door, holder: Option<&Holder>, running: Option<&Running>) -> Option<Finding> {
-    let says_so = running.filter(|running| {
-        // Only a switchmaster answers /status as one, so the admin address is its own.
-        door.of != DoorOf::Clients || running.listen.contains(&door.addr.to_string())
+fn ours(door: &Door, holder: Option<&Holder>, host: &Host) -> Option<Finding> {
+    let running = host.running.as_ref().filter(|running| match door.of {
+        DoorOf::Clients => running.listen.contains(&door.addr.to_string()),
+        // Another proxy of this host may have the admin address, too.
+        DoorOf::AdminRequired | DoorOf::Admin => is_this(running, host),
     });
-    let pid = match (says_so, holder) {
+    let pid = match (running, holder) {
         (Some(running), _) => running.pid,
-        (None, Some(holder)) if holder.name == OWN_NAME => holder.pid,
+        (None, Some(holder)) if door.of == DoorOf::Clients && holder.name == OWN_NAME => holder.pid,
         _ => return None,
     };
     Some(Finding::ok(
@@ -101,6 +103,14 @@ fn ours(door: &Door, holder: Option<&Holder>, running: Option<&Running>) -> Opti
         &door.addr,
         format!("switchmaster itself listens there (pid {pid})"),
     ))
+}
+
+/// The proxy that answers is the one that is looked at: it has one of its addresses for clients.
+fn is_this(running: &Running, host: &Host) -> bool {
+    let clients = host.doors.iter().filter(|door| door.of == DoorOf::Clients);
+    clients
+        .map(|door| door.addr.to_string())
+        .any(|addr| running.listen.contains(&addr))
 }
 
 fn otherwise(of: DoorOf) -> &'static str {

@@ -468,9 +468,10 @@ fn faults_of_this_host() {
     let warned = said_here(|host| host.warnings.push("unknown variable".to_owned()));
     assert_eq!(first(&warned), (Level::Warn, Code::ConfigWarning));
     let stuck = said_here(|host| {
+        host.doors.push(taken("switchmaster", DoorOf::Clients));
         host.running = Some(Running {
             live: false,
-            ..running("")
+            ..running("127.0.0.1:6379")
         });
     });
     assert_eq!(first(&stuck), (Level::Fail, Code::ProxyStuck));
@@ -502,4 +503,13 @@ fn a_taken_port_names_its_holder_unless_that_is_the_proxy() {
     assert_eq!(first(&admin), (Level::Warn, Code::PortTaken));
     let admin = said_here(|host| host.doors.push(taken("nginx", DoorOf::AdminRequired)));
     assert_eq!(first(&admin), (Level::Fail, Code::PortTaken));
+    let admin = said_here(|host| {
+        host.doors.push(taken("switchmaster", DoorOf::Admin));
+        host.running = Some(running("127.0.0.1:1"));
+    });
+    assert_eq!(
+        first(&admin),
+        (Level::Warn, Code::PortTaken),
+        "another proxy's"
+    );
 }
