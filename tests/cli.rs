@@ -14,6 +14,7 @@ fn help_texts() {
         ("run", &["run", "--help"]),
         ("status", &["status", "--help"]),
         ("demo", &["demo", "--help"]),
+        ("check", &["check", "--help"]),
         ("config", &["config", "--help"]),
         ("config_show", &["config", "show", "--help"]),
         ("config_example", &["config", "example", "--help"]),

@@ -138,7 +138,9 @@ fn pure_rooms_know_no_runtime_no_clock_and_no_log() {
     let mut seen = 0;
     let mut wrong = Vec::new();
     for source in sources("src") {
-        let pure = PURE.iter().any(|prefix| source.path.starts_with(prefix));
+        // A room's tests move its clock.
+        let pure = PURE.iter().any(|prefix| source.path.starts_with(prefix))
+            && !source.path.ends_with("/tests.rs");
         if !pure || NOT_PURE.contains(&source.path.as_str()) {
             continue;
         }

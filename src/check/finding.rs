@@ -25,6 +25,7 @@ pub enum Code {
     // This host.
     PortTaken,
     PortRefused,
+    PortInRange,
     ProxyStuck,
     FewOpenFiles,
     NarrowPortRange,

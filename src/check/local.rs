@@ -32,6 +32,8 @@ pub(super) fn judge(host: &Host) -> Vec<Finding> {
         ));
     }
     findings.extend(host.doors.iter().map(|door| at_door(door, host)));
+    let range = host.port_range;
+    findings.extend(host.doors.iter().filter_map(|door| in_range(door, range)));
     let running = host.running.as_ref();
     findings.extend(running.filter(|r| is_this(r, host)).map(of_running));
     findings.push(open_files(host.open_files));
@@ -58,7 +60,7 @@ fn at_door(door: &Door, host: &Host) -> Finding {
         return finding;
     }
     let by = holder.map_or_else(
-        || "by a process that only root can see".to_owned(),
+        || "by a process that does not show here".to_owned(),
         |holder| format!("by {holder}"),
     );
     let mut hint = String::new();
@@ -70,7 +72,7 @@ fn at_door(door: &Door, host: &Host) -> Finding {
             hint.push_str(&format!("ps -fp {}\n", holder.pid));
         }
     } else if let ListenAddr::Tcp(addr) = addr {
-        hint.push_str(&format!("sudo ss -ltnp 'sport = :{}'\n", addr.port()));
+        hint.push_str(&format!("sudo ss -tanp 'sport = :{}'\n", addr.port()));
     }
     hint.push_str(otherwise(door.of));
     let finding = match door.of {
@@ -84,6 +86,26 @@ fn at_door(door: &Door, host: &Host) -> Finding {
         ),
     };
     finding.hint(hint)
+}
+
+/// A port that the kernel may give to an outgoing connection, so that it can be taken at a restart.
+fn in_range(door: &Door, range: Option<(u16, u16)>) -> Option<Finding> {
+    let (ListenAddr::Tcp(addr), Some((first, last))) = (&door.addr, range) else {
+        return None;
+    };
+    let port = addr.port();
+    (first..=last).contains(&port).then(|| {
+        Finding::warn(
+            Code::PortInRange,
+            addr,
+            format!(
+                "is among the ports of outgoing connections ({first} to {last}): one of them can have it when the proxy starts"
+            ),
+        )
+        .hint(format!(
+            "sysctl -w net.ipv4.ip_local_reserved_ports={port}\nor a port below {first}"
+        ))
+    })
 }
 
 /// The proxy itself, running there.
@@ -160,13 +182,15 @@ fn port_range(range: Option<(u16, u16)>) -> Finding {
     };
     let ports = u32::from(last.saturating_sub(first)) + 1;
     let message = format!(
-        "{first} to {last}: at most {ports} connections to one master at once, and {} new ones a second \
-         where each is closed again (its port rests for {TIME_WAIT} s)",
+        "{first} to {last}: at most {ports} connections to one master at once, and {} new ones a second of those \
+         that are closed in order (their ports rest for {TIME_WAIT} s)",
         ports / TIME_WAIT
     );
     if ports < FEW_PORTS {
         Finding::warn(Code::NarrowPortRange, subject, message)
-            .hint("sysctl -w net.ipv4.ip_local_port_range='32768 60999'")
+            .hint(
+            "sysctl -w net.ipv4.ip_local_port_range='32768 60999'\nsysctl -w net.ipv4.tcp_tw_reuse=1",
+        )
     } else {
         Finding::ok(Code::PortRange, subject, message)
     }

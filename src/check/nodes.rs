@@ -106,7 +106,7 @@ fn of_master(
             "is loading its data, so clients wait",
         )
         .hint(redis_cli(&master.reached, &["INFO", "persistence"])),
-        other => role_hidden(&subject, master, other, nodes),
+        other => role_hidden(Code::MasterUnreachable, &subject, master, other, nodes),
     });
     findings.extend(login_ignored(subject, master));
     findings
@@ -204,7 +204,7 @@ fn of_replica(
             "says of itself that it is a master, and the master calls it its replica",
         )
         .hint(redis_cli(&replica.reached, &["ROLE"])),
-        other => role_hidden(&subject, replica, other, nodes),
+        other => role_hidden(Code::ReplicaUnreachable, &subject, replica, other, nodes),
     });
     findings.extend(login_ignored(subject, replica));
     findings
@@ -265,7 +265,13 @@ fn login_ignored(subject: String, node: &Node) -> Option<Finding> {
 }
 
 /// It is there, and does not say what it is.
-fn role_hidden(subject: &str, node: &Node, report: &RoleReport, nodes: &Nodes) -> Finding {
+fn role_hidden(
+    unreachable: Code,
+    subject: &str,
+    node: &Node,
+    report: &RoleReport,
+    nodes: &Nodes,
+) -> Finding {
     let user = nodes.probe_user.as_deref().unwrap_or("default");
     let grant = || redis_cli(&node.reached, &["ACL", "SETUSER", user, "+role"]);
     match report {
@@ -299,12 +305,10 @@ fn role_hidden(subject: &str, node: &Node, report: &RoleReport, nodes: &Nodes) -
             &node.reached,
             &["--user", user, "--askpass", "ROLE"],
         )),
-        RoleReport::Failed(why) => Finding::fail(
-            Code::MasterUnreachable,
-            subject,
-            format!("cannot be asked: {why}"),
-        )
-        .hint(redis_cli(&node.reached, &["PING"])),
+        RoleReport::Failed(why) => {
+            Finding::fail(unreachable, subject, format!("cannot be asked: {why}"))
+                .hint(redis_cli(&node.reached, &["PING"]))
+        }
         other => Finding::fail(Code::NotADataNode, subject, other.to_string())
             .hint(redis_cli(&node.reached, &["INFO", "server"])),
     }

@@ -356,6 +356,13 @@ fn each_fault_of_a_node_is_named_first() {
         (Level::Fail, Code::ReplicaUnreachable, |n| {
             n.replicas[0].1.told = Err(dead());
         }),
+        // It takes connections and does not answer.
+        (Level::Fail, Code::ReplicaUnreachable, |n| {
+            role(&mut n.replicas[0].1, RoleReport::Failed("late".to_owned()));
+        }),
+        (Level::Fail, Code::MasterUnreachable, |n| {
+            role(master(n), RoleReport::Failed("late".to_owned()));
+        }),
         (Level::Fail, Code::ReplicaIsMaster, |n| {
             role(&mut n.replicas[0].1, RoleReport::Master);
         }),
@@ -462,6 +469,16 @@ fn faults_of_this_host() {
     assert_eq!(first(&narrow), (Level::Warn, Code::NarrowPortRange));
     let words = "1000 connections to one master at once, and 16 new ones a second";
     assert!(narrow[0].message.contains(words), "{}", narrow[0].message);
+    let within = said_here(|host| host.port_range = Some((6000, 60_999)));
+    assert_eq!(first(&within).0, Level::Ok);
+    let within = said_here(|host| {
+        host.port_range = Some((6000, 60_999));
+        host.doors.push(Door {
+            bind: Ok(()),
+            ..taken("", DoorOf::Clients)
+        });
+    });
+    assert_eq!(first(&within), (Level::Warn, Code::PortInRange));
     let few = said_here(|host| host.open_files = Some(1024));
     assert_eq!(first(&few), (Level::Warn, Code::FewOpenFiles));
     assert!(few[0].message.contains("384 sessions"), "{few:?}");
