@@ -10,8 +10,10 @@ use std::time::Duration;
 use serde_json::Value;
 use switchmaster::demo::wire::Conn;
 
+use harness::fake_master::{Bytes, FakeMaster};
 use harness::fake_sentinel::{FakeSentinel, Protocol, View};
 use harness::proxy::{Plan, Proxy};
+use harness::rogue::{Manner, Rogue};
 use harness::topology::{FAILOVER, FOLLOW, Topology};
 use harness::wait_for;
 
@@ -117,9 +119,13 @@ fn paste(finding: &Value, password: &str) {
 
 /// So many Sentinels that know each other and name this master.
 fn fakes(master: SocketAddr, count: usize) -> Vec<FakeSentinel> {
+    fakes_speaking(Protocol::Resp3, master, count)
+}
+
+fn fakes_speaking(protocol: Protocol, master: SocketAddr, count: usize) -> Vec<FakeSentinel> {
     let view = |n| View::of(master).by(n, count);
     let fakes: Vec<_> = (0..count)
-        .map(|n| FakeSentinel::start(Protocol::Resp3, view(n)))
+        .map(|n| FakeSentinel::start(protocol, view(n)))
         .collect();
     let known: Vec<_> = (0..count)
         .map(|n| (fakes[n].addr(), view(n).sentinel_id))
@@ -215,6 +221,11 @@ fn faults_of_scripted_sentinels(servers: &Topology, master: SocketAddr) {
     let four = fakes(master, 4);
     live(&addresses(&four), &[]).names("sentinels_even", "warn");
     drop(four);
+    // Older than HELLO.
+    let old = fakes_speaking(Protocol::Resp2Only, master, 3);
+    let old = live(&addresses(&old), &[]);
+    assert_eq!(old.json["level"], "ok", "{:#}", old.json);
+    assert_eq!(old.of("sentinel_ok").len(), 3, "{:#}", old.json);
 
     let three = fakes(master, 3);
     let sentinels = addresses(&three);
@@ -454,6 +465,22 @@ fn the_proxy_that_runs_is_no_fault() {
         text(finding, "message").contains("switchmaster"),
         "{finding}"
     );
+}
+
+#[test]
+fn peers_that_say_nothing_or_nonsense_hold_nobody_up() {
+    for manner in [Manner::Mute, Manner::HangUp, Manner::EndlessEvents] {
+        let rogues: Vec<_> = (0..3).map(|_| Rogue::start(manner)).collect();
+        let addresses: Vec<_> = rogues.iter().map(Rogue::addr).collect();
+        let report = live(&addresses, &[]);
+        let first = &report.findings()[0];
+        assert!([1, 69].contains(&report.exit), "{manner:?}: {first}");
+        assert!(text(first, "subject").starts_with("Sentinel "), "{first}");
+    }
+    // A data node in a Sentinel's place.
+    let node = FakeMaster::start(Bytes::Sink);
+    let report = live(&[node.addr()], &[]);
+    report.names("not_a_sentinel", "fail");
 }
 
 #[test]
