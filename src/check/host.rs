@@ -25,7 +25,7 @@ pub(super) fn look(loaded: &Loaded) -> Host {
         .iter()
         .flat_map(|proxy| &proxy.listener.listen);
     let admin = &config.admin;
-    let admin_door = if admin.required {
+    let admin_door = if admin.is_required() {
         DoorOf::AdminRequired
     } else {
         DoorOf::Admin

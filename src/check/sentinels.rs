@@ -61,7 +61,10 @@ fn of_failing(sentinel: &SentinelFacts, error: &ClientError, setting: &Setting<'
     let (subject, at) = (subject(sentinel), &sentinel.addr);
     let ping = || redis_cli(at, &["PING"]);
     match error {
-        ClientError::Resolve(_) | ClientError::Io(_) | ClientError::Timeout { .. } => {
+        ClientError::Resolve(_)
+        | ClientError::Io(_)
+        | ClientError::Local(_)
+        | ClientError::Timeout { .. } => {
             let message = format!("cannot be reached: {error}");
             if sentinel.listed {
                 Finding::fail(Code::SentinelUnreachable, subject, message).hint(ping())

@@ -97,7 +97,7 @@ pub(crate) struct House {
     reader: Reader,
     subscription: Subscription,
     common: Arc<Common>,
-    seats: RefCell<Slab<Waker>>,
+    seats: RefCell<Slab<Place>>,
     spares: RefCell<Spares>,
     /// The generation whose spares may be there.
     spares_of: Cell<Generation>,
@@ -232,7 +232,9 @@ impl House {
         self.ending.set(true);
         self.drop_spares();
         self.turn.set(self.turn.get().wrapping_add(1));
-        self.rouse_some(&mut 0, usize::MAX);
+        for with_upstream in [true, false] {
+            self.rouse_some(&mut 0, usize::MAX, with_upstream);
+        }
     }
 
     pub(super) fn is_ending(&self) -> bool {
@@ -353,25 +355,30 @@ impl House {
     }
 
     /// Wakes every session, some at a time: between them all else on this worker has its turn. Whoever speaks before it is
-    /// woken finds by itself that the bell has rung, and the fence closed before that.
+    /// woken finds by itself that the bell has rung, and the fence closed before that. First those who have an upstream to give
+    /// up: thousands may be waiting for a master, and the old one's end is not to wait for them.
     async fn rouse(&self) {
         self.turn.set(self.turn.get().wrapping_add(1));
-        let mut next = 0;
-        while self.rouse_some(&mut next, ROUSED_AT_ONCE) {
-            tokio::task::yield_now().await;
+        for with_upstream in [true, false] {
+            let mut next = 0;
+            while self.rouse_some(&mut next, ROUSED_AT_ONCE, with_upstream) {
+                tokio::task::yield_now().await;
+            }
         }
     }
 
-    /// Wakes so many, from this seat on. False when there are no more.
-    fn rouse_some(&self, next: &mut usize, most: usize) -> bool {
+    /// Wakes so many of these, from this seat on. False when there are no more.
+    fn rouse_some(&self, next: &mut usize, most: usize, with_upstream: bool) -> bool {
         let seats = self.seats.borrow();
         let mut woken = 0;
         while *next < seats.capacity() {
-            if let Some(waker) = seats.get(*next) {
+            if let Some(place) = seats.get(*next)
+                && place.has_upstream.get() == with_upstream
+            {
                 if woken == most {
                     return true;
                 }
-                waker.wake_by_ref();
+                place.waker.wake_by_ref();
                 woken += 1;
             }
             *next += 1;
@@ -409,6 +416,13 @@ impl House {
     }
 }
 
+/// What the bell knows of a session.
+#[derive(Debug)]
+struct Place {
+    waker: Waker,
+    has_upstream: Cell<bool>,
+}
+
 /// One session's place in its house; dropping it is the end of the session, however that came about.
 #[derive(Debug)]
 pub(crate) struct Seat {
@@ -432,10 +446,22 @@ impl Seat {
     /// Lets the bell wake the current task. A task's waker stays good as long as the task lives.
     pub(super) async fn sit(&mut self) {
         poll_fn(|cx| {
-            self.key = Some(self.house.seats.borrow_mut().insert(cx.waker().clone()));
+            let place = Place {
+                waker: cx.waker().clone(),
+                has_upstream: Cell::new(false),
+            };
+            self.key = Some(self.house.seats.borrow_mut().insert(place));
             Poll::Ready(())
         })
         .await;
+    }
+
+    /// Notes whether this session has an upstream, or is getting one.
+    pub(super) fn note_upstream(&self, has: bool) {
+        let seats = self.house.seats.borrow();
+        if let Some(place) = self.key.and_then(|key| seats.get(key)) {
+            place.has_upstream.set(has);
+        }
     }
 
     /// True once for each time the bell rang since the last call, however often it rang.

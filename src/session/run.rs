@@ -92,7 +92,9 @@ fn serve<W: Watch>(mut seat: Seat, mut carried: Carried<W>) -> impl Future<Outpu
 /// Looks at the published state and moves on.
 pub(super) fn observe(seat: &Seat, life: &mut Life, event: Event) -> Stage {
     let outlook = seat.house.outlook(&seat.house.state());
-    life.on(event, &outlook, now())
+    let stage = life.on(event, &outlook, now());
+    seat.note_upstream(matches!(stage, Stage::Dialing(_) | Stage::Live(_)));
+    stage
 }
 
 /// A connection to a master that was open when it was made.

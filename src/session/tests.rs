@@ -556,8 +556,15 @@ async fn the_bell_wakes_a_crowd_some_at_a_time() {
     }
     // Places in between that were left are no turn of anybody's.
     crowd.remove(3);
+    // The last has an upstream to give up, and comes first.
+    let last = crowd.pop().expect("a crowd");
+    last.note_upstream(true);
     let mut attending = std::pin::pin!(Rc::clone(&house).attend());
-    for expected in [ROUSED_AT_ONCE, ROUSED_AT_ONCE * 2, ROUSED_AT_ONCE * 2 + 9] {
+    for expected in [
+        ROUSED_AT_ONCE + 1,
+        ROUSED_AT_ONCE * 2 + 1,
+        ROUSED_AT_ONCE * 2 + 9,
+    ] {
         let mut idle = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(attending.as_mut().poll(&mut idle).is_pending());
         assert_eq!(woken.0.load(std::sync::atomic::Ordering::Relaxed), expected);
