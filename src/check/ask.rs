@@ -1,4 +1,5 @@
-//! Asks Sentinels, masters and replicas, all at once where one answer does not depend on another, each within [`PEER_LIMIT`].
+//! Asks Sentinels, masters and replicas, all at once where one answer does not depend on another, each within
+//! [`PEER_LIMIT`].
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -20,8 +21,8 @@ use crate::sentinel::client::{ClientError, Dial, RoleLink, SentinelLink};
 use crate::sentinel::event::CHANNELS;
 use crate::topology::observation::{ReplicaSeen, RoleReport};
 
-/// Longest with one peer, from dialling to its last answer. There are four rounds at most: Sentinels that are named, those that
-/// they report, masters, replicas.
+/// Longest with one peer, from dialling to its last answer. There are four rounds at most: Sentinels that are named,
+/// those that they report, masters, replicas.
 const PEER_LIMIT: Duration = Duration::from_millis(1200);
 /// Longest wait for a connection, whatever is configured: the doctor is in a hurry.
 const CONNECT_LIMIT: Duration = Duration::from_millis(600);

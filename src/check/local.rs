@@ -99,7 +99,8 @@ fn in_range(door: &Door, range: Option<(u16, u16)>) -> Option<Finding> {
             Code::PortInRange,
             addr,
             format!(
-                "is among the ports of outgoing connections ({first} to {last}): one of them can have it when the proxy starts"
+                "is among the ports of outgoing connections ({first} to {last}): one of them can have it when the \
+                 proxy starts"
             ),
         )
         .hint(format!(

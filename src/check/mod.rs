@@ -4,8 +4,8 @@
 //! ```text
 //! host, ask (I/O) --facts--> local, sentinels, nodes (pure) --findings--> render (pure): text or JSON
 //! ```
-//! Every finding is data: a stable code, a level, a subject, a sentence, a hint that can be pasted. All deadlines together are
-//! below five seconds.
+//! Every finding is data: a stable code, a level, a subject, a sentence, a hint that can be pasted. All deadlines
+//! together are about five seconds.
 
 mod ask;
 mod facts;

@@ -159,7 +159,10 @@ fn of_replica(
             Finding::fail(
                 Code::ReplicaAddressLoopback,
                 &subject,
-                format!("is announced at a loopback address, and Sentinel {sentinel} is another machine: a failover to it would lead nowhere"),
+                format!(
+                    "is announced at a loopback address, and Sentinel {sentinel} is another machine: a failover to \
+                     it would lead nowhere"
+                ),
             )
             .hint(format!(
                 "in the replica's redis.conf: replica-announce-ip ADDRESS; or say here where it is:\n{}",
@@ -273,7 +276,10 @@ fn role_hidden(
     nodes: &Nodes,
 ) -> Finding {
     let user = nodes.probe_user.as_deref().unwrap_or("default");
-    let grant = || redis_cli(&node.reached, &["ACL", "SETUSER", user, "+role"]);
+    let grant = || {
+        let line = redis_cli(&node.reached, &["ACL", "SETUSER", user, "+role"]);
+        format!("{line}\nand the same in its redis.conf or ACL file, so that it outlives a restart")
+    };
     match report {
         RoleReport::Refused(why) if why.starts_with("NOPERM") || nodes.has_login => Finding::fail(
             Code::ProbeRightMissing,
@@ -321,7 +327,8 @@ fn min_replicas(nodes: &Nodes, master: &Node) -> Option<Finding> {
         Ok(0) => Finding::warn(
             Code::MinReplicasUnset,
             subject,
-            "min-replicas-to-write is 0: a master that is cut off from its replicas goes on taking writes, which are lost at the failover",
+            "min-replicas-to-write is 0: a master that is cut off from its replicas goes on taking writes, which are \
+             lost at the failover",
         )
         .hint(format!(
             "{}\n{}\n{}\n(then it refuses writes while no replica has acknowledged for 10 s; set it on the replicas, too)",

@@ -200,7 +200,8 @@ fn rights(sentinel: &SentinelFacts, told: &Testimony, setting: &Setting<'_>) -> 
     let grant = |rights: &[&str]| {
         let mut words = vec!["ACL", "SETUSER", user(setting)];
         words.extend(rights);
-        redis_cli(&sentinel.addr, &words)
+        let line = redis_cli(&sentinel.addr, &words);
+        format!("{line}\nand the same in its sentinel.conf, so that it outlives a restart")
     };
     let mut findings = Vec::new();
     if !needed.is_empty() {
@@ -264,7 +265,7 @@ fn of_view(
                 Code::MasterCalledDown,
                 &subject,
                 format!(
-                    "and a quorum with it call the master \"{name}\" ({}) down",
+                    "calls the master \"{name}\" ({}) down, and so does a quorum",
                     view.master
                 ),
             )
@@ -314,7 +315,10 @@ fn twice(sentinels: &[SentinelFacts]) -> Vec<Finding> {
                         earlier.addr
                     ),
                 )
-                .hint("name each once; if these are two machines, one was cloned: stop it, remove `sentinel myid` from its file, start it"),
+                .hint(
+                    "name each once; if these are two machines, one was cloned: stop it, remove `sentinel myid` from \
+                     its file, start it",
+                ),
             );
         }
     }
@@ -367,7 +371,8 @@ fn agreement(
                     ),
                 )
                 .hint(format!(
-                    "a failover under way? ask again in some seconds; else it is cut off from the others, or was set up anew:\n{}",
+                    "a failover under way? ask again in some seconds; else it is cut off from the others, or was set up \
+                     anew:\n{}",
                     redis_cli(&sentinel.addr, &["SENTINEL", "SENTINELS", name])
                 )),
             );
@@ -390,8 +395,7 @@ fn agreement(
             Code::SentinelsAgree,
             format!("master \"{name}\""),
             format!(
-                "{} of {} that can say it: {addr} at epoch {epoch}",
-                agree.len(),
+                "{} and no other view: {addr} at epoch {epoch}",
                 counted(agree.len(), "Sentinel")
             ),
         ));
@@ -417,10 +421,9 @@ impl Count {
         let reported = told()
             .filter_map(|told| Some(told.masters.get(index)?.peers.as_ref()?.len() + 1))
             .max();
-        let (_, first) = views(sentinels, index).next()?;
+        views(sentinels, index).next()?;
         let quorum = views(sentinels, index)
             .filter_map(|(_, view)| view.quorum)
-            .chain(first.quorum)
             .max();
         let known = reported.unwrap_or(listed);
         let ids: BTreeSet<_> = told().filter_map(|told| told.run_id.clone()).collect();
@@ -509,7 +512,8 @@ fn number(name: &str, known: usize) -> Option<Finding> {
             Code::SentinelsEven,
             subject,
             format!(
-                "there are {n}: they bear the loss of {} as {} would, and can be parted into halves of which none is a majority",
+                "there are {n}: they bear the loss of {} as {} would, and can be parted into halves of which none is a \
+                 majority",
                 n / 2 - 1,
                 n - 1
             ),

@@ -1,5 +1,5 @@
-//! What only the doctor (`switchmaster check`) asks: every question by itself, every refusal kept. The proxy needs none of it
-//! to serve.
+//! What only the doctor (`switchmaster check`) asks: every question by itself, every refusal kept. The proxy needs
+//! none of it to serve.
 
 use std::net::SocketAddr;
 
