@@ -182,9 +182,8 @@ impl Sheet {
         self.0
             .register_gauge(&unavailable, &METADATA)
             .set(account.unavailable_seconds);
-        for outcome in Outcome::ENDS.map(Outcome::label) {
-            let count = totals.holds.get(outcome).copied().unwrap_or_default();
-            self.count(&table::HOLDS, &[proxy, outcome], count);
+        for (outcome, count) in &totals.holds {
+            self.count(&table::HOLDS, &[proxy, outcome], *count);
         }
         for (trigger, count) in &totals.switches {
             self.count(&table::SWITCHES, &[proxy, trigger], *count);

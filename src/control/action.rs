@@ -144,6 +144,15 @@ pub enum Undone {
 }
 
 impl Undone {
+    /// Every reason once.
+    pub const ALL: [Self; 5] = [
+        Self::NotConfirmed,
+        Self::Aborted,
+        Self::Demoted,
+        Self::Moved,
+        Self::Superseded,
+    ];
+
     /// A word for logs.
     pub const fn label(self) -> &'static str {
         match self {

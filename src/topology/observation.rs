@@ -93,6 +93,24 @@ pub enum Hint {
 }
 
 impl Hint {
+    /// Every hint once.
+    pub const ALL: [Self; 14] = [
+        Self::SwitchMaster,
+        Self::PromotedSlave,
+        Self::ConfigUpdate,
+        Self::ReconfSlaves,
+        Self::FailoverEnd,
+        Self::Reset,
+        Self::Reboot,
+        Self::Monitor,
+        Self::Unmonitor,
+        Self::ObjectivelyDown,
+        Self::NoLongerDown,
+        Self::SelectedSlave,
+        Self::Aborted,
+        Self::NewSentinel,
+    ];
+
     /// The event's name, for logs.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -147,6 +165,13 @@ pub enum Asked {
 }
 
 impl Asked {
+    /// Every reason once.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let others = [Self::OnConnect, Self::ByPoll, Self::OnDoubt, Self::OnRole];
+        let hints = Hint::ALL.into_iter().filter(|hint| hint.asks());
+        others.into_iter().chain(hints.map(Self::OnHint))
+    }
+
     /// A word for logs and metrics.
     pub const fn label(self) -> &'static str {
         match self {
@@ -225,6 +250,16 @@ pub enum RoleReport {
 }
 
 impl RoleReport {
+    /// The words of all that are no master's.
+    pub const FAILURES: [&'static str; 6] = [
+        "replica",
+        "not_a_data_node",
+        "loading",
+        "refused",
+        "login_failed",
+        "failed",
+    ];
+
     /// A word for logs and metrics.
     pub const fn label(&self) -> &'static str {
         match self {

@@ -40,6 +40,43 @@ fn requirepass_with_a_probe_password() {
 }
 
 #[test]
+fn nothing_that_clients_send_reaches_the_log_at_any_level() {
+    let servers = with_requirepass();
+    let proxy = Proxy::ready(
+        Plan::moving(&servers.sentinels())
+            .env("SWITCHMASTER_PROXY_PROBE_PASSWORD", NODE_PASSWORD)
+            .env("SWITCHMASTER_LOG_LEVEL", "trace"),
+    );
+    let mut client = logged_in(&proxy);
+    for command in [
+        &["CLIENT", "SETNAME", "name-secret"][..],
+        &["SET", "key-secret", "value-secret"],
+        &["NO-SUCH-COMMAND", "argument-secret"],
+        &["AUTH", "wrong-secret"],
+        &["GET", "key-secret"],
+    ] {
+        client.call(command).expect("an answer, an error or not");
+    }
+    // What it told its server is told to the next one.
+    let mark = proxy.mark();
+    follows(&proxy, mark, servers.fail_over(0));
+    let value = client.call(&["GET", "key-secret"]).expect("a kept session");
+    assert_eq!(value.text().as_deref(), Some("value-secret"));
+    assert_silent_about_secrets(&proxy);
+    let output = proxy.output();
+    assert!(
+        output.contains("\"level\":\"DEBUG\""),
+        "the level is not in force: {output}"
+    );
+    let secret = output.find("-secret");
+    assert!(
+        secret.is_none(),
+        "a client's text in the log: {}",
+        &output[secret.unwrap_or(0)..]
+    );
+}
+
+#[test]
 fn passwords_that_no_server_asks_for_are_no_obstacle() {
     let servers = Topology::start();
     let proxy = Proxy::ready(

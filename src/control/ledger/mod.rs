@@ -21,10 +21,10 @@ pub use self::account::{Account, Hold, Master, OutageAccount, Phases, Replica, S
 use self::opinion::Opinion;
 use self::outage::Outage;
 pub use self::outage::Outcome;
-use crate::control::action::{Swap, Tale};
+use crate::control::action::{Swap, Tale, Undone};
 use crate::net::addr::SentinelAddr;
 use crate::net::clock::{At, Moment};
-use crate::topology::observation::{Hint, Observation, ReplicaSeen, RoleReport, Said};
+use crate::topology::observation::{Asked, Hint, Observation, ReplicaSeen, RoleReport, Said};
 use crate::topology::publish::Left;
 use crate::topology::{MasterAddr, Phase, State};
 
@@ -64,6 +64,25 @@ pub struct Totals {
     pub standstills: u64,
     /// Switches that not every worker acknowledged in time.
     pub unfenced: u64,
+}
+
+impl Totals {
+    /// Every label there can be, at zero: Prometheus sees no increase from a series that begins with its first count.
+    fn zero() -> Self {
+        let zero = |label| (label, 0);
+        let triggers = Asked::all().map(Asked::label);
+        Self {
+            switches: triggers
+                .chain(Undone::ALL.map(Undone::label))
+                .map(zero)
+                .collect(),
+            holds: Outcome::ENDS.map(Outcome::label).map(zero).into(),
+            role_failures: RoleReport::FAILURES.map(zero).into(),
+            events: Hint::ALL.map(Hint::as_str).map(zero).into(),
+            standstills: 0,
+            unfenced: 0,
+        }
+    }
 }
 
 /// A ledger that one writes and others read. Never locked across a wait.
@@ -138,7 +157,7 @@ impl Ledger {
             outages: VecDeque::new(),
             ended: 0,
             unavailable: Duration::ZERO,
-            totals: Totals::default(),
+            totals: Totals::zero(),
         };
         // Until the first master is verified nobody can be served.
         ledger.open = Some(Outage::new(at.moment, outage::STARTING, None, false));

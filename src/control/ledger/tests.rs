@@ -140,7 +140,7 @@ fn the_start_is_a_time_without_service_and_no_switch() {
         "{}",
         account.unavailable_seconds
     );
-    assert!(told.ledger.totals().switches.is_empty());
+    assert_eq!(told.ledger.totals().switches.values().sum::<u64>(), 0);
     assert_eq!(account.phase, "serving");
 }
 
@@ -339,4 +339,10 @@ fn a_master_that_hides_its_role_is_said_to() {
         .role_said(told.at(), &addr(FIRST), &RoleReport::Master);
     assert!(told.account().master.expect("one").verified);
     assert_eq!(told.ledger.totals().role_failures["refused"], 1);
+    // Every word that is counted under was there before.
+    let zero = Totals::zero();
+    assert_eq!(
+        zero.role_failures.len(),
+        told.ledger.totals().role_failures.len()
+    );
 }
