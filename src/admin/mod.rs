@@ -137,16 +137,14 @@ impl Panel {
                 samples[n].push(Sample::of(at.moment, &account, &counters.sessions));
             }
             // Of more than the ledger remembers the oldest are not recorded.
-            let new = account.outages_total - recorded[n];
-            let over = account.outages.iter().filter(|outage| outage.is_over());
-            let skip = over
-                .clone()
-                .count()
-                .saturating_sub(usize::try_from(new).unwrap_or(usize::MAX));
-            for outage in over.skip(skip) {
+            let over: Vec<_> = account.outages.iter().filter(|o| o.is_over()).collect();
+            let forgotten = account.outages_total - over.len() as u64;
+            recorded[n] = recorded[n].max(forgotten);
+            let new = usize::try_from(recorded[n] - forgotten).unwrap_or(usize::MAX);
+            for outage in over.into_iter().skip(new).take_while(|o| o.is_told()) {
                 self.histograms.record(&account.proxy, outage);
+                recorded[n] += 1;
             }
-            recorded[n] = account.outages_total;
             seen.push((entry, account, totals, counters));
         }
         drop(watch);

@@ -15,6 +15,9 @@ use crate::net::clock::At;
 use crate::topology::decide::FRESH;
 use crate::topology::{HoldCause, Phase};
 
+/// A switch that no worker's word came for by then is reported without it, in seconds (the control task waits for 3).
+const UNFENCED_AFTER: f64 = 4.0;
+
 /// One proxy entry.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Account {
@@ -176,6 +179,12 @@ impl OutageAccount {
     /// It has ended, and its first reply is no longer waited for.
     pub fn is_over(&self) -> bool {
         self.over
+    }
+
+    /// Nothing is added to it any more: the fence of a switch is known a moment after its end, or never.
+    pub fn is_told(&self) -> bool {
+        let fenced = self.outcome != Outcome::Switched.label() || self.fence_seconds.is_some();
+        self.over && (fenced || self.ago_seconds - self.seconds > UNFENCED_AFTER)
     }
 }
 
