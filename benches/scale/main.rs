@@ -87,7 +87,7 @@ fn main() -> ExitCode {
     let or = |full: usize, small: usize| if quick { small } else { full };
     let json = args.flag("--json");
     let size = Size {
-        seconds: args.number("--seconds", or(60, 4), 3600),
+        seconds: args.number("--seconds", or(60, 2), 3600),
         rate: narrow(args.number("--rate", or(1000, 200), 100_000)),
         flood_rate: narrow(args.number("--flood-rate", or(5000, 500), 100_000)),
         failovers: args.number("--failovers", or(3, 1), 100),
