@@ -55,6 +55,8 @@ fn client_libraries_do_not_notice_planned_failovers() {
         (python.as_str(), "redis_py_asyncio.py"),
         ("node", "node/ioredis.mjs"),
         ("node", "node/node_redis.mjs"),
+        ("php", "php/phpredis.php"),
+        ("php", "php/predis.php"),
     ];
     let servers = Topology::start();
     let proxy = Proxy::ready(Plan::moving(&servers.sentinels()));
