@@ -126,7 +126,14 @@ async fn serve(
         mut controls,
         entries,
         histograms,
-    } = start(&config, bound, sessions_max, &tasks, &end)?;
+    } = start(
+        &config,
+        bound,
+        sessions_max,
+        !admin.is_empty(),
+        &tasks,
+        &end,
+    )?;
     tasks.spawn(report_dropped_lines(log.lines.clone(), end.clone()));
     let tallies = pool.tallies();
     if !admin.is_empty() {
@@ -138,9 +145,12 @@ async fn serve(
             log.recent,
             log.lines,
         );
-        let panel = Arc::new(panel);
-        tasks.spawn(Arc::clone(&panel).watch(end.clone()));
-        admin::serve(admin, &config.admin, panel, &tasks, &end);
+        let thread = admin::thread(admin, config.admin.clone(), panel, end.clone())
+            .map_err(|e| ExitError::runtime("cannot start the admin endpoint", &e))?;
+        tasks.spawn(async move {
+            // Told when it has ended, or dropped: both are its end.
+            let _ = thread.await;
+        });
     }
 
     let outcome = loop {
@@ -205,6 +215,7 @@ fn start(
     config: &Config,
     bound: Vec<Vec<Bound>>,
     sessions_max: Option<u64>,
+    watched: bool,
     tasks: &TaskTracker,
     end: &CancellationToken,
 ) -> Result<Started, ExitError> {
@@ -243,7 +254,12 @@ fn start(
             session: proxy.session.clone(),
             reader,
             subscriptions,
-            dials: histograms.dials(&proxy.name),
+            // What is recorded is kept until somebody looks.
+            dials: if watched {
+                histograms.dials(&proxy.name)
+            } else {
+                metrics::Histogram::noop()
+            },
         });
     }
     let pool = Pool::start(entries, workers, sessions_max)

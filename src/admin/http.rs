@@ -45,7 +45,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Answers on these sockets until `end`.
-pub fn serve(
+pub(super) fn serve(
     bound: Vec<Bound>,
     config: &Config,
     panel: Arc<Panel>,

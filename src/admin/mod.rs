@@ -6,7 +6,7 @@
 //! log --Recent-----------/
 //! ```
 //!
-//! On the control plane's runtime: what it costs never meets the data path. Whoever asks is bounded in number, size and time.
+//! On a thread of its own: however many ask, no failover and no client waits for it. Whoever asks is bounded in number, size and time.
 
 mod http;
 mod metrics;
@@ -15,23 +15,60 @@ mod samples;
 pub mod status;
 pub mod table;
 
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use std::{fmt, io};
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-pub use self::http::serve;
+use self::http::serve;
 pub use self::metrics::Histograms;
 use self::samples::{Sample, Samples};
 use self::status::{ProxyStatus, Status};
 use crate::control::ledger::{Account, Book, Totals};
-use crate::listener;
+use crate::listener::{self, Bound};
 use crate::net::addr::ListenAddr;
 use crate::net::clock::At;
 use crate::telemetry::{Lines, Recent};
 use crate::worker::{Counters, Tallies};
+
+/// Longest wait for the endpoint's connections at the end; they only have sockets to drop.
+const END_LIMIT: Duration = Duration::from_millis(200);
+
+/// Runs the endpoint on a thread of its own until `end`. What this returns completes when it has ended.
+///
+/// # Errors
+/// When the thread or its runtime cannot be made.
+pub fn thread(
+    bound: Vec<Bound>,
+    config: Config,
+    panel: Panel,
+    end: CancellationToken,
+) -> io::Result<oneshot::Receiver<()>> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let (ended, ending) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("admin".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                let tasks = TaskTracker::new();
+                let panel = Arc::new(panel);
+                tasks.spawn(Arc::clone(&panel).watch(end.clone()));
+                serve(bound, &config, panel, &tasks, &end);
+                end.cancelled().await;
+                tasks.close();
+                let _ = timeout(END_LIMIT, tasks.wait()).await;
+            });
+            drop(runtime);
+            // Nobody listens any more where the process ended at once.
+            let _ = ended.send(());
+        })?;
+    Ok(ending)
+}
 
 /// Where the endpoint listens unless told otherwise.
 pub const DEFAULT_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 8479);

@@ -155,26 +155,27 @@ impl House {
             if passed || state.phase != Phase::Serving {
                 self.drop_spares();
             }
-            self.rouse().await;
+            let begun = now();
+            self.rouse(&state).await;
             self.acknowledge();
             tokio::select! {
                 () = self.subscription.changed() => {}
-                () = self.hold_over(&state) => {}
+                () = self.hold_over(&state, begun) => {}
                 () = self.spares_grow_old() => {}
             }
         }
     }
 
-    /// The one timer of a hold; in service there is none.
-    async fn hold_over(&self, state: &State) {
-        let left = match state.phase {
-            Phase::Held { since, .. } => state.hold_max.saturating_sub(now().since(since)),
-            Phase::NoMaster | Phase::Serving => Duration::ZERO,
+    /// The one timer of a hold; in service there is none. Whoever was woken from `begun` on has seen an end before that.
+    async fn hold_over(&self, state: &State, begun: Moment) {
+        let end = match state.phase {
+            Phase::Held { since, .. } => Some(since + state.hold_max),
+            Phase::NoMaster | Phase::Serving => None,
         };
-        if left.is_zero() {
-            pending::<()>().await;
+        match end.filter(|end| *end > begun) {
+            Some(end) => tokio::time::sleep(end.since(now())).await,
+            None => pending().await,
         }
-        tokio::time::sleep(left).await;
     }
 
     /// Drops spare upstreams that nobody has wanted for a while; never ends.
@@ -356,13 +357,17 @@ impl House {
 
     /// Wakes every session, some at a time: between them all else on this worker has its turn. Whoever speaks before it is
     /// woken finds by itself that the bell has rung, and the fence closed before that. First those who have an upstream to give
-    /// up: thousands may be waiting for a master, and the old one's end is not to wait for them.
-    async fn rouse(&self) {
+    /// up: thousands may be waiting for a master, and the old one's end is not to wait for them. Ends when the bell has rung again for
+    /// something newer than `state`: the next walk wakes everybody anew.
+    async fn rouse(&self, state: &Arc<State>) {
         self.turn.set(self.turn.get().wrapping_add(1));
         for with_upstream in [true, false] {
             let mut next = 0;
             while self.rouse_some(&mut next, ROUSED_AT_ONCE, with_upstream) {
                 tokio::task::yield_now().await;
+                if !Arc::ptr_eq(state, &self.subscription.state()) {
+                    return;
+                }
             }
         }
     }

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::house::ROUSED_AT_ONCE;
@@ -367,6 +367,51 @@ async fn an_upstream_that_ends_before_it_says_anything_is_a_dial_that_failed() {
     assert_eq!(life.stage, Stage::Dialing(G1));
     assert!(life.first_failure.is_some() && life.kept_waiting);
     assert_eq!(carried.unsent, REQUEST);
+}
+
+/// A master that is lost with a read unanswered, while the client's next request is already there: the read goes first again.
+#[tokio::test]
+async fn a_read_that_is_sent_again_keeps_its_place_before_what_follows() {
+    const READ: &[u8] = b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n";
+    const WRITE: &[u8] = b"*3\r\n$3\r\nSET\r\n$1\r\nb\r\n$1\r\nc\r\n";
+    let (mut publisher, house) = house_of();
+    publisher.publish(serving(G1));
+    publisher.extend(now() + HOLD);
+    let (client, mut application) = UnixStream::pair().expect("pair");
+    let tracker = tracker::Tracker::new(tracker::Rules {
+        login: false,
+        replay_auth: true,
+        pubsub: false,
+        resend_reads: true,
+    });
+    let mut carried = Carried::new(Stream::Unix(client), tracker);
+    let mut seat = Seat::new(&house);
+    seat.sit().await;
+    let mut life = Life {
+        stage: Stage::Live(G1),
+        ..Life::new(at(0), true)
+    };
+    let (upstream, mut master) = UnixStream::pair().expect("pair");
+    let connected = run::Connected {
+        upstream: Stream::Unix(upstream),
+        pass: Reader::pass(&serving(G1)),
+        claim: house.claim(G1),
+    };
+    let talk = async {
+        application.write_all(READ).await.expect("it reads");
+        let mut read = [0; READ.len()];
+        master.read_exact(&mut read).await.expect("it is sent");
+        // Both are seen by the same look.
+        assert_eq!(application.try_write(WRITE).expect("room"), WRITE.len());
+        drop(master);
+        application
+    };
+    let (_application, ()) = tokio::join!(
+        talk,
+        run::live(&mut seat, &mut life, connected, &mut carried)
+    );
+    assert_eq!(life.stage, Stage::Detached);
+    assert_eq!(carried.unsent, [READ, WRITE].concat());
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! It is told facts with their time and decides nothing; nobody decides by it. The control task writes it and the admin
-//! endpoint reads it, both on the control plane's thread.
+//! endpoint reads it.
 
 mod account;
 mod opinion;
@@ -26,7 +26,7 @@ use crate::net::addr::SentinelAddr;
 use crate::net::clock::{At, Moment};
 use crate::topology::observation::{Asked, Hint, Observation, ReplicaSeen, RoleReport, Said};
 use crate::topology::publish::Left;
-use crate::topology::{MasterAddr, Phase, State};
+use crate::topology::{Generation, MasterAddr, Phase, State};
 
 /// Outages remembered; of older ones only the sums stay.
 pub const OUTAGES_KEPT: usize = 32;
@@ -160,7 +160,13 @@ impl Ledger {
             totals: Totals::zero(),
         };
         // Until the first master is verified nobody can be served.
-        ledger.open = Some(Outage::new(at.moment, outage::STARTING, None, false));
+        ledger.open = Some(Outage::new(
+            at.moment,
+            outage::STARTING,
+            None,
+            Generation(0),
+            false,
+        ));
         ledger
     }
 
@@ -217,6 +223,11 @@ impl Ledger {
             Tale::SentinelsBack => self.degraded = false,
             Tale::Ambiguous(ambiguous) => self.ambiguous = *ambiguous,
             Tale::StoodStill(_) => self.totals.standstills += 1,
+            Tale::Confirmed { epoch, .. } => {
+                if let Some(swap) = &mut self.swap {
+                    swap.epoch = *epoch;
+                }
+            }
             _ => {}
         }
     }
@@ -243,8 +254,7 @@ impl Ledger {
         }
         match (&state.phase, &mut self.open) {
             (Phase::Serving, Some(outage)) if outage.is_lasting() => {
-                let switched = state.generation != self.state.generation;
-                outage.served(at.moment, switched, self.candidate_since.take());
+                outage.served(at.moment, state.generation, self.candidate_since.take());
                 if !outage.is_start() {
                     let ended = outage.outcome().label();
                     *self.totals.holds.entry(ended).or_default() += 1;
@@ -261,7 +271,8 @@ impl Ledger {
                 self.candidate_since = None;
                 let busy = self.busy_at.is_some_and(|last| since.since(last) < BUSY);
                 let from = self.state.master.clone();
-                self.open = Some(Outage::new(*since, cause.label(), from, busy));
+                let before = self.state.generation;
+                self.open = Some(Outage::new(*since, cause.label(), from, before, busy));
             }
             _ => {}
         }

@@ -55,6 +55,8 @@ pub(super) struct Outage {
     pub(super) fence: Option<Duration>,
     pub(super) left: Option<Left>,
     pub(super) most_waiting: u64,
+    /// The generation that was in force; one that is taken back is another by then.
+    before: Generation,
     outcome: Outcome,
     busy: bool,
 }
@@ -64,6 +66,7 @@ impl Outage {
         began: Moment,
         cause: &'static str,
         from: Option<MasterAddr>,
+        before: Generation,
         busy: bool,
     ) -> Self {
         Self {
@@ -77,6 +80,7 @@ impl Outage {
             fence: None,
             left: None,
             most_waiting: 0,
+            before,
             outcome: Outcome::Lasting,
             busy,
         }
@@ -93,10 +97,10 @@ impl Outage {
     }
 
     /// Clients may go on.
-    pub(super) fn served(&mut self, at: Moment, switched: bool, decided: Option<Moment>) {
+    pub(super) fn served(&mut self, at: Moment, now: Generation, decided: Option<Moment>) {
         self.served = Some(at);
         self.decided = decided.map(|decided| decided.max(self.began));
-        self.outcome = if switched {
+        self.outcome = if now != self.before {
             Outcome::Switched
         } else {
             Outcome::Resumed

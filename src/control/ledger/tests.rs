@@ -346,3 +346,26 @@ fn a_master_that_hides_its_role_is_said_to() {
         told.ledger.totals().role_failures.len()
     );
 }
+
+#[test]
+fn a_master_that_was_left_and_is_gone_back_to_is_a_switch_and_an_epoch_is_what_was_confirmed() {
+    let mut told = Told::serving();
+    told.hold(10, 1, FIRST, HoldCause::Announced);
+    told.publish(50, state(2, SECOND, Phase::Serving));
+    told.tell(Tale::Switched(swap(Some(FIRST), SECOND, 2)));
+    told.reply(1);
+    told.tell(Tale::Confirmed {
+        epoch: Epoch(9),
+        after: Duration::from_secs(1),
+    });
+    assert_eq!(told.account().master.expect("one").epoch, 9);
+    // Undone: a generation of its own is fenced before it is served.
+    told.hold(10, 3, FIRST, HoldCause::Switching);
+    told.publish(50, state(3, FIRST, Phase::Serving));
+    told.tell(Tale::Switched(swap(Some(SECOND), FIRST, 3)));
+    told.reply(1);
+    let back = told.account().outages.pop().expect("there was one");
+    assert_eq!(back.outcome, "switched");
+    assert_eq!(back.to.as_deref(), Some("10.0.0.1:7001"));
+    assert_eq!(told.ledger.totals().holds["switched"], 2);
+}

@@ -27,6 +27,8 @@ pub(super) struct Announcement {
     /// It has said since the announcement that it was a replica. One that was a master all along was not promoted by this
     /// failover, and need not have the data of the master that it is to succeed.
     was_replica: bool,
+    /// Answers to questions from before this do not tell so: the process stood still in between.
+    witnessed_from: Moment,
 }
 
 impl Announcement {
@@ -37,6 +39,7 @@ impl Announcement {
             since: now,
             promoted: false,
             was_replica: false,
+            witnessed_from: now,
         }
     }
 
@@ -46,12 +49,12 @@ impl Announcement {
     }
 
     /// The successor was asked.
-    pub(super) const fn successor_said(&mut self, report: &RoleReport) {
+    pub(super) fn successor_said(&mut self, asked: Moment, report: &RoleReport) {
         match report {
             RoleReport::Master => self.promoted = true,
             RoleReport::Replica => {
                 self.promoted = false;
-                self.was_replica = true;
+                self.was_replica |= asked >= self.witnessed_from;
             }
             // Sentinel closes every connection to it while it promotes: that says nothing.
             _ => {}
@@ -59,8 +62,9 @@ impl Announcement {
     }
 
     /// What happened meanwhile is not known, nor whether this failover is still under way.
-    pub(super) const fn stood_still(&mut self) {
+    pub(super) const fn stood_still(&mut self, now: Moment) {
         self.was_replica = false;
+        self.witnessed_from = now;
     }
 
     /// Why it is not waited for any longer, if so.
@@ -92,7 +96,7 @@ impl Steward {
         let Some(announced) = self.announced.as_mut().filter(|a| a.successor == *addr) else {
             return;
         };
-        announced.successor_said(report);
+        announced.successor_said(asked, report);
         let witnessed = announced.was_replica && announced.promoted;
         if *report == RoleReport::Replica {
             self.actions.push_back(Action::Prove(asked));

@@ -22,7 +22,7 @@ impl Steward {
             self.actions.push_back(Action::StopProbe);
         }
         if let Some(announced) = &mut self.announced {
-            announced.stood_still();
+            announced.stood_still(now);
         }
         self.next_waiting = now + WAITING_FIRST;
         self.tell(Tale::StoodStill(gap));

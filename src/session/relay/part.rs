@@ -40,7 +40,7 @@ impl<W: Watch> Relay<'_, W> {
     /// True when this upstream has never said anything, and has not taken what its client waits to hear of: if it ends, it was no
     /// better than one that could not be dialled.
     pub(in crate::session) fn is_stillborn(&self) -> bool {
-        !self.heard && !self.carried.unsent.is_empty()
+        self.can_part() && !self.heard && !self.carried.unsent.is_empty()
     }
 
     /// The same, or its only request can be sent to the next one.
