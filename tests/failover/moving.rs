@@ -248,6 +248,11 @@ fn without_a_master_requests_are_refused_truthfully_and_sessions_live() {
         sentinel.kill().expect("SIGKILL");
     }
     servers.node(master).kill().expect("SIGKILL");
+    // What is sent to a master before its end is seen may have been executed, so its session is closed.
+    proxy.event("hold_begin", FOLLOW);
+    wait_for("the end of every upstream to be seen", FOLLOW, || {
+        (proxy.sockets_kept_to(master) == 0).then_some(())
+    });
     kept.set_timeout(OUTAGE);
     // Held for hold_max, then told.
     let refused = call(&mut kept, &["SET", "refused", "1"]);

@@ -439,6 +439,11 @@ impl Proxy {
         self.sockets(addr, "02")
     }
 
+    /// The same, and those that the peer has closed while the proxy has not noticed.
+    pub(crate) fn sockets_kept_to(&self, addr: SocketAddr) -> usize {
+        self.sockets_to(addr) + self.sockets(addr, sockets::CLOSE_WAIT)
+    }
+
     fn sockets(&self, addr: SocketAddr, state: &str) -> usize {
         let remote = sockets::written(addr);
         let own: HashSet<String> = std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))

@@ -4,7 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 /// A state as the table writes it (the kernel's `tcp_states.h`).
 pub(crate) const ESTABLISHED: &str = "01";
-/// The same.
+/// The peer has closed, and this side has not noticed yet.
+pub(crate) const CLOSE_WAIT: &str = "08";
+/// Closed by this side first, and remembered for a while.
 pub(crate) const TIME_WAIT: &str = "06";
 
 /// An address as the table writes it: in hexadecimal, as the machine stores it.
