@@ -61,6 +61,12 @@ fn status(admin: SocketAddr) -> Value {
     serde_json::from_str(&body).expect("JSON")
 }
 
+/// What clients have been answered so far, in bytes.
+fn bytes_down(admin: SocketAddr) -> u64 {
+    let sessions = &status(admin)["proxies"][0]["sessions"];
+    sessions["bytes_down"].as_u64().expect("a count")
+}
+
 /// The value of a series in the exposition, by the beginning of its line.
 fn series(exposition: &str, wanted: &str) -> Option<f64> {
     let line = exposition.lines().find(|line| line.starts_with(wanted))?;
@@ -116,7 +122,7 @@ fn everything_tells_the_same_story_of_a_planned_failover_and_a_kill() {
             let client = scope.spawn(|| longest_gap(proxy.addr(), &stop));
             // At work before it begins.
             wait_until("the client to be at work", PATIENCE, || {
-                status(admin)["proxies"][0]["sessions"]["bytes_down"].as_u64() > Some(50)
+                bytes_down(admin) > 50
             });
             let old = servers.settle();
             let switch = if kill {
@@ -128,8 +134,11 @@ fn everything_tells_the_same_story_of_a_planned_failover_and_a_kill() {
             follows(&proxy, mark, switch);
             expected += 1;
             let outage = over(admin, expected);
-            // One more answer, so that the gap has ended.
-            thread::sleep(Duration::from_millis(100));
+            // More answers, so that the gap has ended for the client, too.
+            let before = bytes_down(admin);
+            wait_until("the client to be at work again", PATIENCE, || {
+                bytes_down(admin) > before + 50
+            });
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
             (client.join().expect("no panic"), switch, outage)
         });

@@ -44,7 +44,9 @@ fn the_page_in_a_browser_lives_through_a_failover() {
     let mut answer = || -> Value {
         let line = answers
             .next()
-            .expect("the browser did its part")
+            .expect(
+                "the browser does its part; is there all that `scripts/setup browser` installs?",
+            )
             .expect("text");
         serde_json::from_str(&line).expect("JSON")
     };
