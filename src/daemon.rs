@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! this thread: control plane (watchers, control tasks, signals)      threads 1..n: data-plane workers
+//! one more thread: the admin endpoint
 //! ```
 //! The control plane has a runtime of its own, so that a saturated data plane never delays a failover.
 
