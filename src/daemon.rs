@@ -25,6 +25,7 @@ use crate::exit::Exit;
 use crate::listener::{self, BindError, Bound};
 use crate::net::addr::{HostPort, ListenAddr};
 use crate::net::clock::At;
+use crate::net::reserve::Reserve;
 use crate::net::resolver::Resolver;
 use crate::net::socket;
 use crate::sentinel::discovery;
@@ -263,10 +264,18 @@ fn start(
             },
         });
     }
-    let pool = Pool::start(entries, workers, sessions_max)
+    let reserve = Reserve::fill();
+    let pool = Pool::start(entries, workers, sessions_max, &reserve)
         .map_err(|e| ExitError::runtime("cannot start the data plane", &e))?;
     let resolver = Resolver::default();
-    let asker = discovery::follow(&config.sentinel, subscribers, &resolver, tasks, end);
+    let asker = discovery::follow(
+        &config.sentinel,
+        subscribers,
+        &resolver,
+        &reserve,
+        tasks,
+        end,
+    );
     let mut controls = JoinSet::new();
     for (n, (proxy, name, own, observations, publisher)) in plans.into_iter().enumerate() {
         let ledger = Ledger::new(
@@ -295,6 +304,7 @@ fn start(
             probe: proxy.probe.clone(),
             connect_timeout: proxy.session.connect_timeout,
             resolver: resolver.clone(),
+            reserve: reserve.clone(),
             own,
             observations,
             asker: asker.clone(),

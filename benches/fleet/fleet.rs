@@ -13,6 +13,7 @@ use switchmaster::control::ledger::{Book, Ledger, Pulse};
 use switchmaster::control::{self, PulseReader};
 use switchmaster::net::addr::{HostPort, SentinelAddr};
 use switchmaster::net::clock::{At, Moment, now};
+use switchmaster::net::reserve::Reserve;
 use switchmaster::net::resolver::Resolver;
 use switchmaster::sentinel::watcher::Subscriber;
 use switchmaster::sentinel::{Config, Credentials, discovery};
@@ -141,8 +142,15 @@ async fn plane(plan: Plan, served: Arc<Served>, tasks: TaskTracker, end: Cancell
         leases: false,
         observations: seen,
     };
-    let resolver = Resolver::default();
-    let asker = discovery::follow(&plan.sentinels, vec![subscriber], &resolver, &tasks, &end);
+    let (resolver, reserve) = (Resolver::default(), Reserve::default());
+    let asker = discovery::follow(
+        &plan.sentinels,
+        vec![subscriber],
+        &resolver,
+        &reserve,
+        &tasks,
+        &end,
+    );
     let ledger = Ledger::new(At::now(), "fleet", &plan.master, initial);
     let entry = control::Entry {
         name: "fleet".into(),
@@ -151,6 +159,7 @@ async fn plane(plan: Plan, served: Arc<Served>, tasks: TaskTracker, end: Cancell
         probe: Credentials::default(),
         connect_timeout: session::Config::default().connect_timeout,
         resolver,
+        reserve,
         own: Vec::new(),
         observations,
         asker,

@@ -29,6 +29,7 @@ use tracing::warn;
 
 use super::{Config, MAX_CONNECTIONS, Panel, page};
 use crate::listener::{self, Accepted, Bound, Ceiling, Door};
+use crate::net::reserve::Reserve;
 use crate::net::stream::Stream;
 
 /// Longest until a request's head is complete.
@@ -56,7 +57,11 @@ pub(super) fn serve(
         max_connections: MAX_CONNECTIONS,
         ..config.listener.clone()
     };
-    let door = Arc::new(Door::new("admin".into(), &config, Ceiling::new(None)));
+    let door = Arc::new(Door::new(
+        "admin".into(),
+        &config,
+        Ceiling::new(None, &Reserve::default()),
+    ));
     for bound in bound {
         let local = bound.addr().is_local();
         let app = router(Arc::clone(&panel), local);

@@ -14,6 +14,7 @@ use super::host;
 use crate::config::{Config, Loaded, Proxy};
 use crate::net::addr::{HostPort, NodeAddr};
 use crate::net::address_map::AddressMap;
+use crate::net::reserve::Reserve;
 use crate::net::resolver::Resolver;
 use crate::sentinel::Credentials;
 use crate::sentinel::client::inspect::Testimony;
@@ -49,6 +50,7 @@ pub(super) async fn ask(loaded: &Loaded) -> Answers {
         connect_timeout: limit.min(CONNECT_LIMIT),
         credentials: credentials.clone(),
         resolver: resolver.clone(),
+        reserve: Reserve::default(),
         tasks: tasks.clone(),
     };
     let settings = &config.sentinel;

@@ -36,6 +36,7 @@ use self::steward::Steward;
 use self::succession::Successor;
 use crate::net::addr::{HostPort, NodeAddr};
 use crate::net::clock::{At, Moment, now};
+use crate::net::reserve::Reserve;
 use crate::net::resolver::Resolver;
 use crate::sentinel::Credentials;
 use crate::sentinel::client::{Dial, RoleLink};
@@ -80,6 +81,8 @@ pub struct Entry {
     pub connect_timeout: Duration,
     /// Names to addresses.
     pub resolver: Resolver,
+    /// Descriptors for what has to be dialled when there are no others.
+    pub reserve: Reserve,
     /// Our own listeners, which can never be the master.
     pub own: Vec<HostPort>,
     /// What the watchers see.
@@ -102,6 +105,7 @@ pub async fn run(entry: Entry, tasks: TaskTracker, end: CancellationToken) {
         connect_timeout: entry.connect_timeout,
         credentials: entry.probe.clone(),
         resolver: entry.resolver.clone(),
+        reserve: entry.reserve.clone(),
         tasks: tasks.clone(),
     };
     let task = Control {

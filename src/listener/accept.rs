@@ -17,6 +17,7 @@ use crate::net::backoff::Backoff;
 use crate::net::clock::now;
 use crate::net::counter::Counter;
 use crate::net::rarely::Rarely;
+use crate::net::reserve::Reserve;
 use crate::net::stream::Stream;
 
 /// Shortest and longest pause when the kernel has no descriptor or memory left.
@@ -123,16 +124,19 @@ impl Door {
 pub(crate) struct Ceiling {
     inside: Arc<AtomicUsize>,
     most: usize,
+    /// Comes first: while some of it is lent, what comes free is not for clients.
+    reserve: Reserve,
 }
 
 impl Ceiling {
     /// `None` is as many as come.
-    pub(crate) fn new(most: Option<u64>) -> Self {
+    pub(crate) fn new(most: Option<u64>, reserve: &Reserve) -> Self {
         Self {
             inside: Arc::default(),
             most: most.map_or(usize::MAX, |most| {
                 usize::try_from(most).unwrap_or(usize::MAX)
             }),
+            reserve: reserve.clone(),
         }
     }
 }
@@ -295,7 +299,12 @@ where
     let mut backoff = Backoff::new(PAUSE_FLOOR, PAUSE_CAP);
     let mut batch = 0;
     loop {
-        match listening.accept().await {
+        let accepted = if door.ceiling.reserve.restore() {
+            listening.accept().await
+        } else {
+            Err(Errno::MFILE.into())
+        };
+        match accepted {
             Ok((stream, peer)) => {
                 backoff.reset();
                 match door.enter(local, peer) {

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::accept::{Refusal, Trouble, admits};
 use super::*;
 use crate::net::rarely::logged;
+use crate::net::reserve::Reserve;
 
 fn tcp(port: u16) -> Config {
     Config {
@@ -126,7 +127,11 @@ fn no_error_of_accept_is_taken_for_another() {
 
 #[test]
 fn a_line_counts_what_happened_for_its_own_reason() {
-    let door = Door::new("main".into(), &Config::default(), Ceiling::new(None));
+    let door = Door::new(
+        "main".into(),
+        &Config::default(),
+        Ceiling::new(None, &Reserve::default()),
+    );
     let lines = logged(|| {
         for refusal in Refusal::ALL {
             door.refuse(refusal, None);

@@ -6,6 +6,7 @@ pub mod backoff;
 pub mod clock;
 pub mod counter;
 pub mod rarely;
+pub mod reserve;
 pub mod resolver;
 pub mod socket;
 pub mod stream;

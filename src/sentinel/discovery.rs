@@ -17,6 +17,7 @@ use super::{Config, Peer};
 use crate::net::addr::SentinelAddr;
 use crate::net::address_map::AddressMap;
 use crate::net::clock::{Moment, now};
+use crate::net::reserve::Reserve;
 use crate::net::resolver::Resolver;
 use crate::topology::observation::{Observation, RunId, Said};
 
@@ -45,6 +46,7 @@ pub fn follow(
     config: &Config,
     subscribers: Vec<Subscriber>,
     resolver: &Resolver,
+    reserve: &Reserve,
     tasks: &TaskTracker,
     end: &CancellationToken,
 ) -> Asker {
@@ -54,6 +56,7 @@ pub fn follow(
     let flock = Flock {
         config: config.clone(),
         resolver: resolver.clone(),
+        reserve: reserve.clone(),
         address_map: Arc::new(config.address_map.clone()),
         subscribers: subscribers.into(),
         tasks: tasks.clone(),
@@ -71,6 +74,7 @@ pub fn follow(
 struct Flock {
     config: Config,
     resolver: Resolver,
+    reserve: Reserve,
     address_map: Arc<AddressMap>,
     subscribers: Arc<[Subscriber]>,
     tasks: TaskTracker,
@@ -160,6 +164,7 @@ impl Flock {
                 connect_timeout: self.config.connect_timeout,
                 credentials: self.config.credentials.clone(),
                 resolver: self.resolver.clone(),
+                reserve: self.reserve.clone(),
                 tasks: self.tasks.clone(),
             },
             poll_interval: self.config.poll_interval,

@@ -34,6 +34,8 @@ pub mod tracker;
 mod afloat;
 mod farewell;
 mod house;
+#[cfg(test)]
+mod live_tests;
 mod relay;
 mod run;
 mod spare;

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::listener::{self, Bound, Ceiling, Door};
+use crate::net::reserve::Reserve;
 use crate::session::tally::{Sum, Tally};
 use crate::session::{self, Common};
 use crate::topology::publish::{Reader, Subscription};
@@ -158,7 +159,7 @@ pub struct Departed {
 
 impl Pool {
     /// Starts `workers` threads and serves the entries, with at most `sessions_max` sessions over all of them
-    /// (`None`: as many as come). A session takes two descriptors.
+    /// (`None`: as many as come). A session takes two descriptors, and none while some of the `reserve` are lent.
     ///
     /// # Errors
     /// When a thread or its runtime cannot be made, or an entry has not one subscription for each worker.
@@ -166,6 +167,7 @@ impl Pool {
         entries: Vec<Entry>,
         workers: usize,
         sessions_max: Option<u64>,
+        reserve: &Reserve,
     ) -> io::Result<Self> {
         if workers == 0 || entries.iter().any(|e| e.subscriptions.len() != workers) {
             return Err(io::Error::new(
@@ -185,7 +187,7 @@ impl Pool {
         let mut counted = Vec::with_capacity(entries.len());
         let mut plans: Vec<Plan> = inboxes.into_iter().map(Plan::new).collect();
         let mut doorways = Vec::with_capacity(entries.len());
-        let ceiling = Ceiling::new(sessions_max);
+        let ceiling = Ceiling::new(sessions_max, reserve);
         for entry in entries {
             let door = Arc::new(Door::new(
                 Arc::clone(&entry.name),

@@ -36,6 +36,7 @@ use self::reply::{printable, pushed_event, raw_event, read_peer, read_replicas, 
 use super::metered::{Meter, Metered};
 use super::{Credentials, Peer};
 use crate::net::addr::HostPort;
+use crate::net::reserve::Reserve;
 use crate::net::resolver::Resolver;
 use crate::topology::observation::{NoView, ReplicaSeen, RoleReport, RunId, View};
 
@@ -57,6 +58,8 @@ pub struct Dial {
     pub credentials: Credentials,
     /// Names to addresses.
     pub resolver: Resolver,
+    /// What to fall back on where there is no descriptor.
+    pub reserve: Reserve,
     /// Where the tasks that drive links are started.
     pub tasks: TaskTracker,
 }
@@ -507,7 +510,7 @@ async fn connect(addr: &HostPort, dial: &Dial) -> Result<(TcpStream, SocketAddr)
     let mut last = ClientError::Resolve(addr.to_string());
     let found = dial.resolver.resolve(addr, &dial.tasks).await;
     for target in found.map_err(|e| ClientError::Resolve(format!("{}: {e}", addr.host)))? {
-        match timeout(dial.connect_timeout, TcpStream::connect(target)).await {
+        match timeout(dial.connect_timeout, open(target, &dial.reserve)).await {
             Ok(Ok(stream)) => {
                 // Neither option can matter to correctness, so a kernel that refuses one is no reason to stop.
                 let _ = stream.set_nodelay(true);
@@ -520,6 +523,16 @@ async fn connect(addr: &HostPort, dial: &Dial) -> Result<(TcpStream, SocketAddr)
         }
     }
     Err(last)
+}
+
+/// Others may take a descriptor that is given back before it is taken here: each is tried in turn.
+async fn open(target: SocketAddr, reserve: &Reserve) -> io::Result<TcpStream> {
+    loop {
+        match TcpStream::connect(target).await {
+            Err(e) if Errno::from_io_error(&e) == Some(Errno::MFILE) && reserve.lend() => {}
+            other => return other,
+        }
+    }
 }
 
 fn of_dial(error: &io::Error) -> ClientError {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::*;
 use crate::net::addr::ListenAddr;
 use crate::net::clock::now;
+use crate::net::reserve::Reserve;
 use crate::session::OnSwitch;
 use crate::session::close::CloseReason;
 use crate::topology::publish::{Publisher, channel};
@@ -83,7 +84,15 @@ impl Rig {
             dials: metrics::Histogram::noop(),
         };
         Self {
-            pool: Some(Pool::start(vec![entry], workers, options.sessions_max).expect("pool")),
+            pool: Some(
+                Pool::start(
+                    vec![entry],
+                    workers,
+                    options.sessions_max,
+                    &Reserve::default(),
+                )
+                .expect("pool"),
+            ),
             publisher,
             addr,
         }
