@@ -1,9 +1,11 @@
 //! The command line. The only file that knows clap; it decides nothing about the values.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+pub use clap_complete::Shell;
 
 use crate::check;
 use crate::config::Flags;
@@ -12,6 +14,19 @@ use crate::status::Form;
 
 /// Widest help text, in columns.
 const MAX_HELP_WIDTH: usize = 100;
+
+/// What a report of a fault should say.
+const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (commit ",
+    env!("SWITCHMASTER_COMMIT"),
+    ", ",
+    env!("SWITCHMASTER_TARGET"),
+    ")"
+);
+
+/// What the man page says of the program beside its arguments.
+const MAN_SECTIONS: &str = include_str!("man.roff");
 
 const EXAMPLES: &str = "\
 Example: three Sentinels, applications keep using localhost:6379
@@ -49,6 +64,10 @@ pub enum Command {
     Check(Flags, check::Options),
     /// Run the demo.
     Demo(demo::Options),
+    /// Print the man page, or write one for each command into this directory.
+    Man(Option<PathBuf>),
+    /// Print what completes arguments in this shell.
+    Completions(Shell),
     /// Become another program that dies with its parent; the demo starts its servers so.
     Guarded {
         /// The name the program sees as its own.
@@ -78,20 +97,78 @@ impl Stop {
 /// # Errors
 /// When there is nothing to do but to print something.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Stop> {
+    let mut arguments = arguments.into_iter().peekable();
+    let name = arguments.next();
+    if arguments
+        .next_if(|first| first == demo::guard::SUBCOMMAND)
+        .is_some()
+    {
+        return guarded(arguments);
+    }
     let matches = command()
-        .try_get_matches_from(arguments)
+        .try_get_matches_from(name.into_iter().chain(arguments))
         .map_err(|e| Stop(Box::new(e)))?;
     let cli = Cli::from_arg_matches(&matches).map_err(|e| Stop(Box::new(e)))?;
     cli.into_command()
+}
+
+/// Not in the definition: nobody is to see it offered.
+fn guarded(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, Stop> {
+    let (Some(arg0), Some(program)) = (arguments.next(), arguments.next()) else {
+        let name = demo::guard::SUBCOMMAND;
+        let message = format!("`{name}` takes a name, a program and its arguments");
+        let error = command().error(clap::error::ErrorKind::MissingRequiredArgument, message);
+        return Err(Stop(Box::new(error)));
+    };
+    Ok(Command::Guarded {
+        arg0,
+        program,
+        args: arguments.collect(),
+    })
 }
 
 fn command() -> clap::Command {
     Cli::command().max_term_width(MAX_HELP_WIDTH)
 }
 
+/// The man page of the program as a whole (man(7)).
+///
+/// # Errors
+/// None where there is memory.
+pub fn man() -> io::Result<Vec<u8>> {
+    let page = clap_mangen::Man::new(command()).manual("User Commands");
+    let mut text = Vec::new();
+    page.render_title(&mut text)?;
+    page.render_name_section(&mut text)?;
+    page.render_synopsis_section(&mut text)?;
+    page.render_description_section(&mut text)?;
+    page.render_options_section(&mut text)?;
+    page.render_subcommands_section(&mut text)?;
+    text.extend_from_slice(MAN_SECTIONS.as_bytes());
+    Ok(text)
+}
+
+/// That page and one for each command, as files of this directory.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn write_man(directory: &Path) -> io::Result<()> {
+    clap_mangen::generate_to(command(), directory)?;
+    fs::write(directory.join("switchmaster.1"), man()?)
+}
+
+/// What a shell completes arguments by.
+pub fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    let mut command = command();
+    let name = command.get_name().to_owned();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    script
+}
+
 /// A fixed local port that always leads to the current Redis/Valkey master
 #[derive(Parser)]
-#[command(name = "switchmaster", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+#[command(name = "switchmaster", version, long_version = LONG_VERSION, after_help = EXAMPLES, disable_help_subcommand = true)]
 struct Cli {
     #[command(flatten)]
     options: Options,
@@ -104,25 +181,29 @@ enum Sub {
     /// Serve (the default command)
     #[command(after_help = EXAMPLES)]
     Run(Options),
-    /// Validate the configuration and this host; --live also asks Sentinels, master and replicas
+    /// Validate the configuration and this host; --live asks Sentinels and nodes, too
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckOptions),
     /// Show a running proxy: its master, what each Sentinel believes, its last failovers
     #[command(after_help = STATUS_EXAMPLES)]
     Status(StatusOptions),
-    /// Start 1 master, 2 replicas, 3 Sentinels and the proxy here, with traffic, and fail over
+    /// Start a master, replicas, Sentinels and the proxy here, with traffic, and fail over
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(Demo),
     /// Show the effective configuration, or an example file
     #[command(subcommand, disable_help_subcommand = true)]
     Config(ConfigSub),
-    /// Become PROGRAM, and die with the parent process
-    #[command(name = "__guarded", hide = true, disable_help_flag = true)]
-    Guarded {
-        arg0: OsString,
-        program: OsString,
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<OsString>,
+    /// Print the man page
+    Man {
+        /// Write a page for each command into this directory instead
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Print what completes arguments in a shell
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        #[arg(value_name = "SHELL", hide_possible_values = true)]
+        shell: Shell,
     },
 }
 
@@ -252,15 +333,14 @@ impl Cli {
                     port: options.port,
                 })
             }
-            Some(Sub::Guarded {
-                arg0,
-                program,
-                args,
-            }) => Command::Guarded {
-                arg0,
-                program,
-                args,
-            },
+            Some(Sub::Man { dir }) => {
+                before.expect_none("man")?;
+                Command::Man(dir)
+            }
+            Some(Sub::Completions { shell }) => {
+                before.expect_none("completions")?;
+                Command::Completions(shell)
+            }
         })
     }
 }
@@ -320,6 +400,7 @@ fn event(name: &str) -> Result<demo::Event, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit::Exit;
 
     fn parsed(arguments: &[&str]) -> Result<Command, Stop> {
         let name = ["switchmaster"].iter();
@@ -329,6 +410,16 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn the_man_page_names_every_exit_status() {
+        let status = MAN_SECTIONS.split(".SH").find(|s| s.starts_with(" EXIT"));
+        let listed = status
+            .expect("a section")
+            .lines()
+            .filter_map(|l| l.parse::<u8>().ok());
+        assert!(listed.eq(Exit::ALL.map(Exit::code)));
     }
 
     #[test]

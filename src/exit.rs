@@ -22,6 +22,17 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// Every one, in order.
+    pub const ALL: [Self; 7] = [
+        Self::Ok,
+        Self::Runtime,
+        Self::Usage,
+        Self::Unreachable,
+        Self::PortTaken,
+        Self::Permission,
+        Self::Config,
+    ];
+
     /// The number itself.
     pub const fn code(self) -> u8 {
         self as u8

@@ -4,6 +4,7 @@
 //! 78 bad configuration.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use switchmaster::cli::{self, Command};
@@ -15,7 +16,7 @@ fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
         Ok(Command::Run(flags)) => run(&flags),
         Ok(Command::ConfigShow(flags)) => config_show(&flags),
-        Ok(Command::ConfigExample) => print(config::EXAMPLE),
+        Ok(Command::ConfigExample) => print(config::EXAMPLE.as_bytes()),
         Ok(Command::Status(flags, form)) => {
             match config::admin_endpoint(&flags, std::env::vars_os()) {
                 Ok(endpoint) => status::run(endpoint.as_ref(), form).into(),
@@ -27,6 +28,8 @@ fn main() -> ExitCode {
             Err(e) => fail(Exit::Config, &e),
         },
         Ok(Command::Demo(options)) => demo::run(&options).into(),
+        Ok(Command::Man(directory)) => man(directory.as_deref()),
+        Ok(Command::Completions(shell)) => print(&cli::completions(shell)),
         Ok(Command::Guarded {
             arg0,
             program,
@@ -66,14 +69,27 @@ fn config_show(flags: &Flags) -> ExitCode {
             for warning in &loaded.warnings {
                 tell(&format!("warning: {warning}\n"));
             }
-            print(&loaded.show())
+            print(loaded.show().as_bytes())
         }
         Err(e) => fail(Exit::Config, &e),
     }
 }
 
-fn print(text: &str) -> ExitCode {
-    match io::stdout().write_all(text.as_bytes()) {
+fn man(directory: Option<&Path>) -> ExitCode {
+    let written = match directory {
+        None => cli::man().map(|page| print(&page)),
+        Some(directory) => cli::write_man(directory).map(|()| Exit::Ok.into()),
+    };
+    written.unwrap_or_else(|e| {
+        fail(
+            Exit::Runtime,
+            &format_args!("cannot write the man page: {e}"),
+        )
+    })
+}
+
+fn print(text: &[u8]) -> ExitCode {
+    match io::stdout().write_all(text) {
         Ok(()) => Exit::Ok.into(),
         // `| head` has seen enough.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Exit::Ok.into(),

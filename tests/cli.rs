@@ -15,6 +15,8 @@ fn help_texts() {
         ("status", &["status", "--help"]),
         ("demo", &["demo", "--help"]),
         ("check", &["check", "--help"]),
+        ("man", &["man", "--help"]),
+        ("completions", &["completions", "--help"]),
         ("config", &["config", "--help"]),
         ("config_show", &["config", "show", "--help"]),
         ("config_example", &["config", "example", "--help"]),
@@ -195,11 +197,63 @@ fn config_example_is_the_file_of_the_repository() {
 
 #[test]
 fn version() {
-    let output = switchmaster(&["--version"], &[]);
-    assert_eq!(
-        stdout(&output),
-        format!("switchmaster {}\n", env!("CARGO_PKG_VERSION"))
+    let short = format!("switchmaster {}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(stdout(&switchmaster(&["-V"], &[])), format!("{short}\n"));
+    let long = stdout(&switchmaster(&["--version"], &[]));
+    let build = long.strip_prefix(&format!("{short} (commit "));
+    let (commit, target) = build.and_then(|b| b.split_once(", ")).expect(&long);
+    assert!(!commit.is_empty());
+    assert!(target.contains(std::env::consts::ARCH), "{long}");
+}
+
+#[test]
+fn the_man_pages_are_sound() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let output = switchmaster(&["man", "--dir", &directory.path().to_string_lossy()], &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let main = fs::read(directory.path().join("switchmaster.1")).expect("the page");
+    assert_eq!(switchmaster(&["man"], &[]).stdout, main);
+    let pages: Vec<PathBuf> = fs::read_dir(&directory)
+        .expect("a directory")
+        .map(|entry| entry.expect("a page").path())
+        .collect();
+    assert!(pages.iter().any(|p| p.ends_with("switchmaster-check.1")));
+    assert!(
+        !pages
+            .iter()
+            .any(|p| p.to_string_lossy().contains("guarded"))
     );
+    let said = Command::new("mandoc")
+        .args(["-T", "lint", "-W", "error"])
+        .args(&pages)
+        .output()
+        .expect("mandoc is installed: scripts/setup");
+    assert!(said.status.success(), "{}", stdout(&said));
+}
+
+#[test]
+fn completions_are_sound() {
+    for (shell, check) in [("bash", Some("bash")), ("zsh", None), ("fish", None)] {
+        let output = switchmaster(&["completions", shell], &[]);
+        let script = stdout(&output);
+        assert!(
+            script.contains("--log-format") || script.contains("-l log-format"),
+            "{script}"
+        );
+        assert!(
+            !script.contains("__guarded"),
+            "{shell}: what is hidden stays so"
+        );
+        if let Some(interpreter) = check {
+            let file = tempfile::NamedTempFile::new().expect("a file");
+            fs::write(&file, &script).expect("written");
+            let read = Command::new(interpreter)
+                .arg("-n")
+                .arg(file.path())
+                .status();
+            assert!(read.expect("a shell").success());
+        }
+    }
 }
 
 fn compare(path: &Path, shown: &str) {
