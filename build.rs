@@ -27,7 +27,7 @@ fn main() {
 
 /// `None` without git, or where this directory is not a checkout but lies in somebody's.
 fn commit() -> Option<String> {
-    if git(&["rev-parse", "--show-prefix"])? != "" {
+    if !git(&["rev-parse", "--show-prefix"])?.is_empty() {
         return None;
     }
     // A line is added with each commit, checkout and reset.
