@@ -17,6 +17,7 @@ use switchmaster::demo::wire::Conn;
 mod harness;
 mod prometheus;
 mod queries;
+mod recipes;
 mod scrape;
 
 use harness::proxy::{Plan, Proxy};
