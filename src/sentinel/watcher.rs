@@ -4,6 +4,7 @@
 //! Never decides. A link that errs, lies or stalls ends in a redial; nothing a Sentinel sends ends the task.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::client::{ClientError, Dial, SentinelLink};
+use super::client::{Asking, ClientError, Dial, Listening, RawEvent, SentinelLink};
 use super::{Peer, event};
 use crate::net::addr::{NodeAddr, SentinelAddr};
 use crate::net::address_map::AddressMap;
@@ -116,24 +117,24 @@ impl Watcher {
 
     /// Asks and listens until the link fails.
     async fn converse(&mut self, mut link: SentinelLink, told: &mut Told) -> ClientError {
-        let run_id = match link.my_id().await {
+        let run_id = match link.asking.my_id().await {
             Ok(run_id) => run_id,
             Err(why) => return why,
         };
         self.tell_all(Said::Up(run_id.clone())).await;
         self.report(Heard::Itself(run_id));
         // Before the first question: who else votes is to be known when the first view is weighed.
-        if let Err(why) = self.ask_for_peers(&mut link).await {
+        if let Err(why) = self.ask_for_peers(&mut link.asking).await {
             return why;
         }
-        let mut rhythm = Rhythm::new(self.pace, link.has_event_link());
+        let mut rhythm = Rhythm::new(self.pace, link.listening.has_event_link());
         self.ask.mark_unchanged();
         let mut questions = Questions::default();
         loop {
             let due = rhythm.next_due();
             let step = tokio::select! {
                 biased;
-                event = link.event() => match event {
+                event = link.listening.event() => match event {
                     Ok(event) => Step::Event(event),
                     Err(why) => return why,
                 },
@@ -200,28 +201,57 @@ impl Watcher {
         questions: &mut Questions,
         told: &mut Told,
     ) -> Result<(), ClientError> {
+        let SentinelLink { asking, listening } = link;
         let at = Instant::now();
-        if let Some((asked, since)) = rhythm.take_question(at) {
-            let pace = self.question(link, questions, told, asked, since).await?;
+        if let Some((why, since)) = rhythm.take_question(at) {
+            let question = self.question(asking, questions, told, why, since);
+            let pace = self.while_listening(listening, rhythm, question).await?;
             // Kept over a redial: a lease is not to wait for the first answer to know how often it must be renewed.
             self.pace = pace.map_or(self.poll_interval, |pace| pace.min(self.poll_interval));
             rhythm.keep(self.pace);
             rhythm.answered = now();
-            told.up(&self.addr, link.subscribed());
+            told.up(&self.addr, listening.subscribed());
         }
         if rhythm.takes_ping(at) {
-            link.ping_events().await?;
+            listening.ping_events().await?;
         }
         if at >= rhythm.peers_due {
             rhythm.peers_due = at + PEERS_EVERY;
-            self.ask_for_peers(link).await?;
+            let question = self.ask_for_peers(asking);
+            self.while_listening(listening, rhythm, question).await?;
         }
         Ok(())
     }
 
-    async fn ask_for_peers(&self, link: &mut SentinelLink) -> Result<(), ClientError> {
-        for subscriber in self.subscribers.iter() {
-            let mut peers = link.peers(&subscriber.master).await?;
+    /// Takes events while answers are awaited: an announcement is worth something only before what it announces.
+    async fn while_listening<T>(
+        &self,
+        listening: &mut Listening,
+        rhythm: &mut Rhythm,
+        question: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        let mut question = pin!(question);
+        loop {
+            // By turns: whoever sends events without end is to be found out by the question's deadline.
+            let event = tokio::select! {
+                answer = &mut question => return answer,
+                event = listening.event() => event?,
+            };
+            self.take_event(&event.channel, &event.payload, rhythm)
+                .await;
+        }
+    }
+
+    /// Each master's name once, though several may subscribe to it.
+    fn masters(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.subscribers.iter().map(|s| &*s.master).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    async fn ask_for_peers(&self, asking: &mut Asking) -> Result<(), ClientError> {
+        for mut peers in asking.peers(&self.masters()).await? {
             for peer in &mut peers {
                 peer.addr = SentinelAddr(self.address_map.reach(peer.addr.0.clone()));
             }
@@ -233,51 +263,53 @@ impl Watcher {
     /// Asks for every master. How often that is to be done at least, where somebody's lease depends on it.
     async fn question(
         &self,
-        link: &mut SentinelLink,
+        asking: &mut Asking,
         questions: &mut Questions,
         told: &mut Told,
         asked: Asked,
         since: Moment,
     ) -> Result<Option<Duration>, ClientError> {
         let mut pace: Option<Duration> = None;
-        for subscriber in self.subscribers.iter() {
-            let mut asked_at = now();
-            let mut view = self.view(link, &subscriber.master).await?;
-            if questions.is_torn(&subscriber.master, view.as_ref()) {
+        let masters = self.masters();
+        let all_asked_at = now();
+        let views = self.views(asking, &masters).await?;
+        for (master, mut view) in masters.into_iter().zip(views) {
+            let mut asked_at = all_asked_at;
+            if questions.is_torn(master, view.as_ref()) {
                 asked_at = now();
-                view = self.view(link, &subscriber.master).await?;
+                let again = self.views(asking, &[master]).await?;
+                view = again.into_iter().next().unwrap_or(view);
             }
-            questions.remember(&subscriber.master, view.as_ref());
-            told.view(&self.addr, &subscriber.master, view.as_ref().err());
+            questions.remember(master, view.as_ref());
+            told.view(&self.addr, master, view.as_ref().err());
             let down_after = view.as_ref().ok().and_then(|view| view.down_after);
-            if let Some(down_after) = down_after.filter(|_| subscriber.leases) {
-                let needed = lease_poll(down_after).max(FASTEST_POLL);
-                pace = Some(pace.map_or(needed, |pace| pace.min(needed)));
-            }
-            self.tell(
-                subscriber,
-                Said::View {
-                    view,
+            for subscriber in self.subscribers.iter().filter(|s| s.master == master) {
+                if let Some(down_after) = down_after.filter(|_| subscriber.leases) {
+                    let needed = lease_poll(down_after).max(FASTEST_POLL);
+                    pace = Some(pace.map_or(needed, |pace| pace.min(needed)));
+                }
+                let said = Said::View {
+                    view: view.clone(),
                     asked_at,
                     asked,
                     since,
-                },
-            )
-            .await;
+                };
+                self.tell(subscriber, said).await;
+            }
         }
         Ok(pace)
     }
 
-    async fn view(
+    async fn views(
         &self,
-        link: &mut SentinelLink,
-        master: &str,
-    ) -> Result<Result<View, NoView>, ClientError> {
-        let mut view = link.view(master).await?;
-        if let Ok(view) = &mut view {
+        asking: &mut Asking,
+        masters: &[&str],
+    ) -> Result<Vec<Result<View, NoView>>, ClientError> {
+        let mut views = asking.views(masters).await?;
+        for view in views.iter_mut().flatten() {
             view.master = self.reach(view.master.clone());
         }
-        Ok(view)
+        Ok(views)
     }
 
     fn reach(&self, announced: NodeAddr) -> NodeAddr {
@@ -310,7 +342,7 @@ impl Watcher {
 
 enum Step {
     Nothing,
-    Event(super::client::RawEvent),
+    Event(RawEvent),
     Due,
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufReader, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -98,6 +98,9 @@ struct Shared {
     links: Mutex<Vec<Arc<Link>>>,
     mute_subscribers: AtomicBool,
     answers_after: Mutex<Duration>,
+    /// Whether answers are kept back, and how many questions wait for theirs.
+    withholds: AtomicBool,
+    withheld: AtomicUsize,
     ended: AtomicBool,
 }
 
@@ -131,6 +134,8 @@ impl FakeSentinel {
             links: Mutex::default(),
             mute_subscribers: AtomicBool::new(false),
             answers_after: Mutex::default(),
+            withholds: AtomicBool::new(false),
+            withheld: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
         });
         let serving = Arc::clone(&shared);
@@ -235,6 +240,16 @@ impl FakeSentinel {
         *locked(&self.shared.answers_after) = delay;
     }
 
+    /// Answers are kept back until told otherwise; events are not.
+    pub(crate) fn withhold_answers(&self, withhold: bool) {
+        self.shared.withholds.store(withhold, Ordering::Release);
+    }
+
+    /// Links on which a question waits for an answer that is kept back.
+    pub(crate) fn withheld(&self) -> usize {
+        self.shared.withheld.load(Ordering::Acquire)
+    }
+
     /// Closes every link that subscribes.
     pub(crate) fn drop_subscribers(&self) {
         for link in locked(&self.shared.links).iter() {
@@ -285,6 +300,7 @@ impl Shared {
             while let Ok(Some(words)) = read_command(&mut reading) {
                 let delay = *locked(&shared.answers_after);
                 thread::sleep(delay);
+                shared.withhold();
                 for reply in shared.answer(&link, &words) {
                     let silent =
                         link.is_subscriber() && shared.mute_subscribers.load(Ordering::Acquire);
@@ -296,6 +312,18 @@ impl Shared {
             link.close();
             locked(&shared.links).retain(|other| !Arc::ptr_eq(other, &link));
         });
+    }
+
+    fn withhold(&self) {
+        let holds =
+            || self.withholds.load(Ordering::Acquire) && !self.ended.load(Ordering::Acquire);
+        if holds() {
+            self.withheld.fetch_add(1, Ordering::AcqRel);
+            while holds() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            self.withheld.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 
     fn answer(&self, link: &Link, words: &[String]) -> Vec<Reply> {

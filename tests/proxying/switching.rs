@@ -39,6 +39,35 @@ fn nothing_reaches_the_old_master_after_switched() {
     });
 }
 
+/// An announcement that waits for the answers of other questions comes when the successor is a master already.
+#[test]
+fn an_announcement_does_not_wait_for_an_answer() {
+    /// A machine that stands still for a question's deadline proves nothing; one that never does otherwise does.
+    const ATTEMPTS: usize = 5;
+    for protocol in [Protocol::Resp2Only, Protocol::Resp3] {
+        let in_time = || {
+            let (master, successor) = (
+                FakeMaster::start(Bytes::Echo),
+                FakeMaster::start(Bytes::Echo),
+            );
+            successor.set_role(Role::Replica);
+            let sentinel = FakeSentinel::start(protocol, View::of(master.addr()));
+            let plan = Plan::following(&[sentinel.addr()]).args(["--log", "debug"]);
+            let proxy = Proxy::ready(plan);
+            wait_until("a subscription", SOON, || sentinel.subscribers() == 1);
+            sentinel.withhold_answers(true);
+            let mark = proxy.mark();
+            wait_until("a question", SOON, || sentinel.withheld() > 0);
+            sentinel.announce(successor.addr());
+            let hold = proxy.event_after(mark, "hold_begin", SOON);
+            assert_eq!(hold.text("cause"), "announced");
+            let late = proxy.events(mark, "sentinel_slow");
+            late.iter().all(|slow| slow.written() > hold.written())
+        };
+        assert!((0..ATTEMPTS).any(|_| in_time()), "{protocol:?}");
+    }
+}
+
 #[test]
 fn a_switch_is_not_missed_while_the_subscription_is_down() {
     for protocol in [Protocol::Resp2Only, Protocol::Resp3] {

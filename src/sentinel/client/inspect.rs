@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use redis::{RedisError, Value};
 
+use super::listen::Events;
 use super::reply::{count, read_peer, read_view, text};
 use super::{ClientError, MAX_PEERS, RoleLink, SentinelLink};
 use crate::sentinel::Peer;
@@ -79,7 +80,7 @@ impl SentinelLink {
                 pipe.cmd("SENTINEL").arg(question).arg(*master);
             }
         }
-        let mut answers = self.questions.ask_pipe(&pipe).await?.into_iter();
+        let mut answers = self.asking.0.ask_pipe(&pipe).await?.into_iter();
         let mut refused = Vec::new();
         let run_id = heard(answers.next(), MYID, &mut refused)
             .and_then(Result::ok)
@@ -94,7 +95,7 @@ impl SentinelLink {
         refused.sort_unstable();
         refused.dedup();
         Ok(Testimony {
-            peer: self.questions.peer,
+            peer: self.asking.0.peer,
             run_id,
             subscription: self.subscription(),
             tilt,
@@ -104,11 +105,11 @@ impl SentinelLink {
     }
 
     fn subscription(&self) -> Subscription {
-        match &self.events {
-            super::Events::Same(_) | super::Events::Own(_) => Subscription::Granted,
+        match &self.listening.events {
+            Events::Same(_) | Events::Own(_) => Subscription::Granted,
             // "... has no permissions to access the '+odown' channel", and older words with the same word.
-            super::Events::Denied(why) if why.contains("channel") => Subscription::ChannelsDenied,
-            super::Events::Denied(_) => Subscription::CommandDenied,
+            Events::Denied(why) if why.contains("channel") => Subscription::ChannelsDenied,
+            Events::Denied(_) => Subscription::CommandDenied,
         }
     }
 }

@@ -8,6 +8,7 @@
 //! RESP2 links, because a subscribed RESP2 connection takes no other questions.
 
 pub mod inspect;
+mod listen;
 mod reply;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,6 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{
     AsyncConnectionConfig, ErrorKind, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError,
@@ -32,7 +32,9 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use self::reply::{printable, pushed_event, raw_event, read_peer, read_replicas, read_view, text};
+use self::listen::{Events, OwnEvents};
+pub use self::listen::{Listening, RawEvent};
+use self::reply::{printable, pushed_event, read_peer, read_replicas, read_view, text};
 use super::metered::{Meter, Metered};
 use super::{Credentials, Peer};
 use crate::net::addr::HostPort;
@@ -44,6 +46,8 @@ use crate::topology::observation::{NoView, ReplicaSeen, RoleReport, RunId, View}
 pub const REPLY_TIMEOUT: Duration = Duration::from_millis(500);
 /// Events waiting to be looked at. More are dropped: each one here makes us ask, which tells more than the event.
 const MAX_EVENTS: usize = 256;
+/// Masters asked about in one write.
+const MAX_ASKED_AT_ONCE: usize = 32;
 /// Most other Sentinels taken from one reply.
 const MAX_PEERS: usize = 64;
 /// Keepalive of control-plane links: they also carry a question each second or five.
@@ -134,42 +138,18 @@ impl From<RedisError> for ClientError {
     }
 }
 
-/// A published event, not yet understood.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RawEvent {
-    /// The channel, which is the event's name.
-    pub channel: String,
-    /// The event's text.
-    pub payload: String,
-}
-
-/// A link to one Sentinel: questions, and (unless denied) events.
+/// A link to one Sentinel: questions, and (unless denied) events. Two halves, so that no event waits for an answer.
 #[derive(Debug)]
 pub struct SentinelLink {
-    questions: Connection,
-    events: Events,
+    /// Takes questions.
+    pub asking: Asking,
+    /// Tells of events.
+    pub listening: Listening,
 }
 
+/// The half of a link that takes questions.
 #[derive(Debug)]
-enum Events {
-    /// RESP3: they come over the link of the questions.
-    Same(mpsc::Receiver<RawEvent>),
-    /// RESP2: a link of their own.
-    Own(Box<OwnEvents>),
-    /// SUBSCRIBE is not permitted, in these words: polling has to do.
-    Denied(String),
-}
-
-struct OwnEvents {
-    pubsub: PubSub,
-    meter: Meter,
-}
-
-impl std::fmt::Debug for OwnEvents {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("OwnEvents").finish_non_exhaustive()
-    }
-}
+pub struct Asking(Connection);
 
 impl SentinelLink {
     /// Dials, logs in, subscribes. Ask only afterwards: what happens between is then an event.
@@ -193,7 +173,7 @@ impl SentinelLink {
                     Err(ClientError::NoPermission(why)) => Events::Denied(why),
                     Err(e) => return Err(e),
                 };
-                Ok(Self { questions, events })
+                Ok(Self::new(questions, events))
             }
             // Sentinels before Redis 6 know no HELLO; a user without +hello is told NOPERM.
             Err(ClientError::Protocol(_) | ClientError::NoPermission(_)) => {
@@ -218,134 +198,115 @@ impl SentinelLink {
             Err(ClientError::NoPermission(why)) => Events::Denied(why),
             Err(e) => return Err(e),
         };
-        Ok(Self { questions, events })
+        Ok(Self::new(questions, events))
     }
 
-    /// False when this Sentinel refuses SUBSCRIBE to our user, so that only polling tells of a failover.
-    pub const fn subscribed(&self) -> bool {
-        !matches!(self.events, Events::Denied(_))
-    }
-
-    /// True when events have a link of their own, which needs its own heartbeat.
-    pub const fn has_event_link(&self) -> bool {
-        matches!(self.events, Events::Own(_))
-    }
-
-    /// The next event, or the end of the link. Never completes where SUBSCRIBE was denied and the link
-    /// lives. Cancel-safe.
-    pub async fn event(&mut self) -> Result<RawEvent, ClientError> {
-        let closed = || ClientError::Io("the Sentinel closed the connection".to_owned());
-        match &mut self.events {
-            Events::Same(events) => tokio::select! {
-                biased;
-                event = events.recv() => event.ok_or_else(closed),
-                () = self.questions.meter.closed() => Err(closed()),
-            },
-            Events::Own(own) => {
-                let OwnEvents { pubsub, meter } = &mut **own;
-                let mut messages = pubsub.on_message();
-                loop {
-                    let message = tokio::select! {
-                        biased;
-                        message = messages.next() => message.ok_or_else(closed)?,
-                        () = meter.closed() => return Err(closed()),
-                        () = self.questions.meter.closed() => return Err(closed()),
-                    };
-                    meter.reset();
-                    let payload = message.get_payload_bytes();
-                    if let Some(event) = raw_event(message.get_channel_name().as_bytes(), payload) {
-                        return Ok(event);
-                    }
-                }
-            }
-            Events::Denied(_) => {
-                self.questions.meter.closed().await;
-                Err(closed())
-            }
+    fn new(questions: Connection, events: Events) -> Self {
+        let listening = Listening::new(events, questions.meter.clone());
+        Self {
+            asking: Asking(questions),
+            listening,
         }
     }
+}
 
-    /// PING on a separate event link: Sentinel sends nothing on a quiet one, so a dead one looks alive.
-    ///
-    /// # Errors
-    /// When no answer comes within [`REPLY_TIMEOUT`].
-    pub async fn ping_events(&mut self) -> Result<(), ClientError> {
-        match &mut self.events {
-            Events::Own(own) => {
-                own.meter.reset();
-                answer("waiting for PONG", own.pubsub.ping::<Value>())
-                    .await
-                    .map(drop)
-            }
-            Events::Same(_) | Events::Denied(_) => Ok(()),
-        }
-    }
-
+impl Asking {
     /// The Sentinel's run id (SENTINEL MYID), `None` where the user may not ask for it.
     ///
     /// # Errors
     /// When the link fails.
     pub async fn my_id(&mut self) -> Result<Option<RunId>, ClientError> {
-        match self.questions.ask(redis::cmd("SENTINEL").arg("MYID")).await {
+        match self.0.ask(redis::cmd("SENTINEL").arg("MYID")).await {
             Ok(value) => Ok(text(&value).and_then(|t| RunId::parse(&t))),
             Err(ClientError::NoPermission(_) | ClientError::Protocol(_)) => Ok(None),
             Err(e) => Err(e),
         }
     }
 
-    /// What this Sentinel says of a master.
+    /// What this Sentinel says of each of these masters, in that order.
     ///
-    /// Both questions go in one write, SENTINEL MASTER first: a failover between the two answers then shows as the old
-    /// epoch with the new address, which is asked again, and never as the old address with the new epoch.
+    /// All questions go in one write (of [`MAX_ASKED_AT_ONCE`] masters), and of each master SENTINEL MASTER first: a failover
+    /// between its two answers then shows as the old epoch with the new address, which is asked again, and never as the old
+    /// address with the new epoch.
     ///
     /// # Errors
     /// The outer error: the link fails. The inner: this Sentinel has no usable answer.
-    pub async fn view(&mut self, master: &str) -> Result<Result<View, NoView>, ClientError> {
-        let mut pipe = redis::pipe();
-        pipe.cmd("SENTINEL").arg("MASTER").arg(master);
-        pipe.cmd("SENTINEL")
-            .arg("GET-MASTER-ADDR-BY-NAME")
-            .arg(master);
-        let mut values = self.questions.ask_pipe(&pipe).await?.into_iter();
-        let (Some(details), Some(address)) = (values.next(), values.next()) else {
-            return Err(ClientError::Protocol(
-                "two questions, fewer answers".to_owned(),
-            ));
-        };
-        if matches!(address, Value::Nil) {
-            return Ok(Err(NoView::UnknownMaster));
-        }
-        for value in [&details, &address] {
-            if let Value::ServerError(e) = value {
-                let e = RedisError::from(e.clone());
-                // A master removed between the two answers, or never known.
-                return match ClientError::from(e) {
-                    ClientError::Protocol(t) if t.contains("No such master") => {
-                        Ok(Err(NoView::UnknownMaster))
-                    }
-                    e => Err(e),
+    pub async fn views(
+        &mut self,
+        masters: &[&str],
+    ) -> Result<Vec<Result<View, NoView>>, ClientError> {
+        let mut views = Vec::with_capacity(masters.len());
+        for masters in masters.chunks(MAX_ASKED_AT_ONCE) {
+            let mut pipe = redis::pipe();
+            for master in masters {
+                pipe.cmd("SENTINEL").arg("MASTER").arg(*master);
+                pipe.cmd("SENTINEL")
+                    .arg("GET-MASTER-ADDR-BY-NAME")
+                    .arg(*master);
+            }
+            let mut answers = self.0.ask_pipe(&pipe).await?.into_iter();
+            for _ in masters {
+                let (Some(details), Some(address)) = (answers.next(), answers.next()) else {
+                    return Err(fewer_answers());
                 };
+                views.push(view_in(&details, &address)?);
             }
         }
-        Ok(read_view(&details, &address))
+        Ok(views)
     }
 
-    /// The other Sentinels this one knows for a master (SENTINEL SENTINELS); empty where not permitted.
+    /// The other Sentinels that this one knows for each of these masters (SENTINEL SENTINELS), in that order; none where it may
+    /// not be asked.
     ///
     /// # Errors
     /// When the link fails.
-    pub async fn peers(&mut self, master: &str) -> Result<Vec<Peer>, ClientError> {
-        match self
-            .questions
-            .ask(redis::cmd("SENTINEL").arg("SENTINELS").arg(master))
-            .await
-        {
-            Ok(Value::Array(peers)) => {
-                Ok(peers.iter().take(MAX_PEERS).filter_map(read_peer).collect())
+    pub async fn peers(&mut self, masters: &[&str]) -> Result<Vec<Vec<Peer>>, ClientError> {
+        let mut peers = Vec::with_capacity(masters.len());
+        for masters in masters.chunks(MAX_ASKED_AT_ONCE) {
+            let mut pipe = redis::pipe();
+            for master in masters {
+                pipe.cmd("SENTINEL").arg("SENTINELS").arg(*master);
             }
-            Ok(_) | Err(ClientError::NoPermission(_) | ClientError::Protocol(_)) => Ok(Vec::new()),
-            Err(e) => Err(e),
+            let mut answers = self.0.ask_pipe(&pipe).await?.into_iter();
+            for _ in masters {
+                peers.push(peers_in(answers.next().ok_or_else(fewer_answers)?)?);
+            }
         }
+        Ok(peers)
+    }
+}
+
+fn fewer_answers() -> ClientError {
+    ClientError::Protocol("fewer answers than questions".to_owned())
+}
+
+fn view_in(details: &Value, address: &Value) -> Result<Result<View, NoView>, ClientError> {
+    if matches!(address, Value::Nil) {
+        return Ok(Err(NoView::UnknownMaster));
+    }
+    for value in [details, address] {
+        if let Value::ServerError(e) = value {
+            let e = RedisError::from(e.clone());
+            // A master removed between the two answers, or never known.
+            return match ClientError::from(e) {
+                ClientError::Protocol(t) if t.contains("No such master") => {
+                    Ok(Err(NoView::UnknownMaster))
+                }
+                e => Err(e),
+            };
+        }
+    }
+    Ok(read_view(details, address))
+}
+
+fn peers_in(answer: Value) -> Result<Vec<Peer>, ClientError> {
+    match answer {
+        Value::Array(peers) => Ok(peers.iter().take(MAX_PEERS).filter_map(read_peer).collect()),
+        Value::ServerError(e) => match ClientError::from(RedisError::from(e)) {
+            ClientError::NoPermission(_) | ClientError::Protocol(_) => Ok(Vec::new()),
+            e => Err(e),
+        },
+        _ => Ok(Vec::new()),
     }
 }
 
