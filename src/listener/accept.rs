@@ -43,6 +43,7 @@ pub(crate) struct Door {
     /// One for each kind: what is counted in a line happened for the reason it names.
     error_log: [Rarely; Trouble::ALL.len()],
     refusal_log: [Rarely; Refusal::ALL.len()],
+    reserve_log: Rarely,
 }
 
 impl Door {
@@ -58,6 +59,7 @@ impl Door {
             full: Counter::default(),
             error_log: Default::default(),
             refusal_log: Default::default(),
+            reserve_log: Rarely::default(),
         }
     }
 
@@ -93,6 +95,16 @@ impl Door {
             warn!(
                 event = "accept_failed", proxy = %self.name, count,
                 "cannot accept a connection ({error}): {}", trouble.advice()
+            );
+        }
+    }
+
+    fn waits_for_reserve(&self) {
+        if let Some(count) = self.reserve_log.allow(now()) {
+            warn!(
+                event = "accept_paused", proxy = %self.name, count,
+                "no connections are accepted: the file descriptors kept back for the control plane are in use; {}",
+                Trouble::ProcessFiles.advice()
             );
         }
     }
@@ -299,12 +311,12 @@ where
     let mut backoff = Backoff::new(PAUSE_FLOOR, PAUSE_CAP);
     let mut batch = 0;
     loop {
-        let accepted = if door.ceiling.reserve.restore() {
-            listening.accept().await
-        } else {
-            Err(Errno::MFILE.into())
-        };
-        match accepted {
+        if !door.ceiling.reserve.restore() {
+            door.waits_for_reserve();
+            tokio::time::sleep(backoff.next(fastrand::f64())).await;
+            continue;
+        }
+        match listening.accept().await {
             Ok((stream, peer)) => {
                 backoff.reset();
                 match door.enter(local, peer) {

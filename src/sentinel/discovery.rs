@@ -56,7 +56,7 @@ pub fn follow(
     let flock = Flock {
         config: config.clone(),
         resolver: resolver.clone(),
-        reserve: reserve.clone(),
+        reserve: reserve.for_sentinels(),
         address_map: Arc::new(config.address_map.clone()),
         subscribers: subscribers.into(),
         tasks: tasks.clone(),

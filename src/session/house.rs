@@ -23,6 +23,7 @@ use super::tally::Tally;
 use super::{Config, Outlook};
 use crate::net::clock::{Moment, now};
 use crate::net::rarely::Rarely;
+use crate::net::reserve::Reserve;
 use crate::net::stream::Stream;
 use crate::topology::publish::{Gate, Leave, Left, Pass, Reader, Subscription};
 use crate::topology::{Generation, MasterAddr, Phase, State};
@@ -58,6 +59,7 @@ pub(crate) struct Common {
     dial_slots: Arc<Semaphore>,
     /// How long dials took that succeeded, in seconds.
     dial_seconds: metrics::Histogram,
+    reserve: Reserve,
     dials: Rarely,
     replays: Rarely,
     /// One for each reason: what is counted in a line happened for the reason it names.
@@ -70,6 +72,7 @@ impl Default for Common {
             waiting: AtomicUsize::new(0),
             dial_slots: Arc::new(Semaphore::new(DIALS_AT_ONCE)),
             dial_seconds: metrics::Histogram::noop(),
+            reserve: Reserve::default(),
             dials: Rarely::default(),
             replays: Rarely::default(),
             closes: Default::default(),
@@ -78,10 +81,11 @@ impl Default for Common {
 }
 
 impl Common {
-    /// Records how long dials take.
-    pub(crate) fn recording(dial_seconds: metrics::Histogram) -> Self {
+    /// Records how long dials take, and leaves the reserve what is its own.
+    pub(crate) fn new(dial_seconds: metrics::Histogram, reserve: Reserve) -> Self {
         Self {
             dial_seconds,
+            reserve,
             ..Self::default()
         }
     }
@@ -300,6 +304,11 @@ impl House {
     pub(super) fn dialled(&self, claim: &Claim) {
         let took = now().since(claim.since);
         self.common.dial_seconds.record(took.as_secs_f64());
+    }
+
+    /// False while the control plane misses descriptors that are its own.
+    pub(super) fn may_open_a_file(&self) -> bool {
+        self.common.reserve.restore()
     }
 
     /// True for a while after a dial of this generation has found no port: another one would not, either.

@@ -26,7 +26,7 @@ use crate::net::socket::{read_closed, reset_on_close};
 use crate::net::stream::Stream;
 use crate::topology::Generation;
 use crate::topology::publish::{Leave, Pass, Reader};
-use crate::upstream::{self, dial};
+use crate::upstream::{self, DialError, dial};
 
 /// Shortest and longest wait between two dials of one session.
 const REDIAL_FLOOR: Duration = Duration::from_millis(50);
@@ -242,6 +242,12 @@ async fn dial_new(
         return None;
     };
     if seat.house.has_no_port(generation) {
+        observe(seat, life, Event::DialFailed);
+        return None;
+    }
+    if !seat.house.may_open_a_file() {
+        let error = DialError::OutOfFiles;
+        seat.house.dial_failed(master, generation, &error);
         observe(seat, life, Event::DialFailed);
         return None;
     }

@@ -194,7 +194,7 @@ impl Pool {
                 &entry.listener,
                 ceiling.clone(),
             ));
-            let common = Arc::new(Common::recording(entry.dials));
+            let common = Arc::new(Common::new(entry.dials, reserve.clone()));
             let mut tallies = Vec::with_capacity(workers);
             for (plan, subscription) in plans.iter_mut().zip(entry.subscriptions) {
                 let tally = Arc::new(Tally::default());

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::harness::fake_master::{Bytes, FakeMaster};
 use crate::harness::fake_sentinel::{FakeSentinel, Protocol, View};
 use crate::harness::proxy::{Plan, Proxy};
+use crate::harness::stream::free_address;
 use crate::harness::{holds_for, raise_descriptor_limit, wait_until};
 use crate::{SOON, connect, echoed, read_to_end};
 
@@ -71,13 +72,17 @@ fn is_followed_through_a_flood(open_files: u32) {
 #[test]
 fn without_a_descriptor_accepting_pauses_and_a_failover_is_followed() {
     const HELD: usize = 20;
+    /// Clients that are let in and find no descriptor for their upstream, so that each that comes free has somebody waiting.
+    const THIRSTY: u64 = 5;
     let (old, new) = (
         FakeMaster::start(Bytes::Echo),
         FakeMaster::start(Bytes::Echo),
     );
     let sentinel = FakeSentinel::start(Protocol::Resp3, View::of(old.addr()));
+    // One is not there, and dialled again and again with a descriptor that was kept back.
     let proxy = Proxy::ready(
-        Plan::following(&[sentinel.addr()]).env("SWITCHMASTER_FAILOVER_HOLD_MAX", "60s"),
+        Plan::following(&[sentinel.addr(), free_address()])
+            .env("SWITCHMASTER_FAILOVER_HOLD_MAX", "60s"),
     );
     let mut first = connect(proxy.addr());
     assert_eq!(echoed(&mut first, b"before"), b"before");
@@ -89,7 +94,7 @@ fn without_a_descriptor_accepting_pauses_and_a_failover_is_followed() {
     let mark = proxy.mark();
 
     let open = proxy.open_fds();
-    proxy.limit_open_files(open as u64);
+    proxy.limit_open_files(open as u64 + THIRSTY);
     let mut late: Vec<TcpStream> = (0..HELD).map(|_| connect(proxy.addr())).collect();
     for client in &mut late {
         client.write_all(b"late").expect("written");

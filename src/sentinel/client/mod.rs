@@ -490,19 +490,22 @@ async fn connect(addr: &HostPort, dial: &Dial) -> Result<(TcpStream, SocketAddr)
 async fn open(target: SocketAddr, reserve: &Reserve) -> io::Result<TcpStream> {
     loop {
         match TcpStream::connect(target).await {
-            Err(e) if Errno::from_io_error(&e) == Some(Errno::MFILE) && reserve.lend() => {}
+            Err(e) if is_out_of_files(&e) && reserve.lend() => {}
             other => return other,
         }
     }
 }
 
+/// This process, or this machine.
+fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE)
+    )
+}
+
 fn of_dial(error: &io::Error) -> ClientError {
-    const OUT_OF_FILES: [i32; 2] = [Errno::MFILE.raw_os_error(), Errno::NFILE.raw_os_error()];
-    let is_local = error.kind() == io::ErrorKind::AddrNotAvailable
-        || error
-            .raw_os_error()
-            .is_some_and(|e| OUT_OF_FILES.contains(&e));
-    if is_local {
+    if error.kind() == io::ErrorKind::AddrNotAvailable || is_out_of_files(error) {
         ClientError::Local(error.to_string())
     } else {
         ClientError::Io(error.to_string())
