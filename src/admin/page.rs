@@ -325,7 +325,7 @@ fn title(outage: &OutageAccount) -> String {
         (Some(from), Some(to), _) => format!("{from} \u{2192} {to} ({causes})"),
         (None, Some(to), _) => format!("start, until {to} was verified"),
         (_, None, "resumed") => format!("same master again ({causes})"),
-        _ => format!("lasting ({causes})"),
+        (_, None, outcome) => format!("{outcome} ({causes})"),
     }
 }
 

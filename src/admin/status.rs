@@ -114,7 +114,10 @@ fn headline(account: &Account, sessions: &Sessions) -> String {
             master.addr
         ),
         (Some(master), None) => {
-            let warning = if account.degraded {
+            let answers = account.sentinels.iter().any(|s| s.up == Some(true));
+            let warning = if account.degraded && answers {
+                ". No Sentinel knows this master: a failover would go unnoticed"
+            } else if account.degraded {
                 ". No Sentinel answers: a failover would go unnoticed"
             } else if account.ambiguous {
                 ". The Sentinels name different masters"

@@ -24,6 +24,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -222,7 +223,11 @@ impl Control {
             }
             self.act();
             let pulse = (self.entry.pulse.0)();
-            self.entry.book.with(|ledger| ledger.turn(At::now(), pulse));
+            let epoch = self.steward.epoch();
+            self.entry.book.with(|ledger| {
+                ledger.turn(At::now(), pulse);
+                ledger.believes(epoch);
+            });
             // A connection that proved nothing is not kept open on a node that is not ours.
             self.verified = None;
             // From the moment that the standstill was looked for, not from now: one in between must not pass.
@@ -292,7 +297,11 @@ impl Control {
                 Action::Unfollow => self.successor = None,
                 Action::Tell(Tale::Switched(swap)) => {
                     // Two swaps in a row: the first is reported as it is, its sockets go with the second's.
-                    self.report_switch(None);
+                    let left = self.pending_switch.as_ref().and_then(|p| {
+                        let publisher = &self.entry.publisher;
+                        publisher.acknowledged(p.swap.generation).now_or_never()
+                    });
+                    self.report_switch(left);
                     self.pending_switch = Some(PendingSwitch {
                         swap,
                         published: Instant::now(),

@@ -18,6 +18,7 @@ use super::watch::Watch;
 use super::{Event, Life, Stage};
 use crate::net::clock::now;
 use crate::resp::Request;
+use crate::topology::Phase;
 
 /// Longest request that is answered in a master's place. Longer ones are not collected.
 const REQUEST_MAX: usize = 16 * 1024;
@@ -97,7 +98,7 @@ pub(super) async fn fail_fast<W: Watch>(
                 return Poll::Ready(Event::Looked);
             }
             loop {
-                let all = match answer(carried, now().since(life.since), &seat.house) {
+                let all = match answer(carried, without_master(seat, life), &seat.house) {
                     Break(reason) => return Poll::Ready(Event::Ended(reason)),
                     Continue(all) => all,
                 };
@@ -130,6 +131,15 @@ pub(super) async fn fail_fast<W: Watch>(
         .await;
         observe(seat, life, event);
     }
+}
+
+/// For how long there has been none, whenever this client came.
+fn without_master(seat: &Seat, life: &Life) -> Duration {
+    let held = match seat.house.state().phase {
+        Phase::Held { since, .. } => now().since(since),
+        Phase::NoMaster | Phase::Serving => Duration::ZERO,
+    };
+    held.max(now().since(life.since))
 }
 
 /// Answers what can be answered truthfully. False when there is more of that than answers are kept.

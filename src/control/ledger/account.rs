@@ -191,8 +191,14 @@ impl OutageAccount {
 impl Ledger {
     /// What is known now.
     pub fn account(&self, at: At) -> Account {
-        let lasting = self.open.as_ref().filter(|o| o.is_lasting());
-        let running = lasting.map_or(Duration::ZERO, |o| at.moment.since(o.began));
+        // Never less than a moment ago: it is exported as a counter.
+        let running = self.open.as_ref().map_or(Duration::ZERO, |outage| {
+            if outage.is_lasting() {
+                at.moment.since(outage.began)
+            } else {
+                outage.length()
+            }
+        });
         let opinions = self.sentinels.iter();
         let sentinels: Vec<_> = opinions
             .map(|(addr, o)| self.sentinel(at, addr, o))
@@ -244,7 +250,10 @@ impl Ledger {
             addr: addr.to_string(),
             verified_at_addr: self.state.verified_at.map(|at| at.to_string()),
             generation: self.state.generation.0,
-            epoch: self.swap.as_ref().map_or(0, |swap| swap.epoch.0),
+            epoch: self
+                .epoch
+                .or_else(|| self.swap.as_ref().map(|swap| swap.epoch))
+                .map_or(0, |epoch| epoch.0),
             since_at: self.since.unix_of(self.since.moment),
             since_seconds: at.moment.since(self.since.moment).as_secs_f64(),
             trigger: self

@@ -26,7 +26,7 @@ use crate::net::addr::SentinelAddr;
 use crate::net::clock::{At, Moment};
 use crate::topology::observation::{Asked, Hint, Observation, ReplicaSeen, RoleReport, Said};
 use crate::topology::publish::Left;
-use crate::topology::{Generation, MasterAddr, Phase, State};
+use crate::topology::{Epoch, Generation, MasterAddr, Phase, State};
 
 /// Outages remembered; of older ones only the sums stay.
 pub const OUTAGES_KEPT: usize = 32;
@@ -112,6 +112,8 @@ pub struct Ledger {
     since: At,
     /// What the swap to it was.
     swap: Option<Swap>,
+    /// What the steward believes since.
+    epoch: Option<Epoch>,
     /// A node that hides its role, trusted all the same.
     unverified: Option<MasterAddr>,
     degraded: bool,
@@ -143,6 +145,7 @@ impl Ledger {
             state,
             since: at,
             swap: None,
+            epoch: None,
             unverified: None,
             degraded: false,
             ambiguous: false,
@@ -236,9 +239,9 @@ impl Ledger {
         if swap.from.is_some() {
             *self.totals.switches.entry(swap.trigger).or_default() += 1;
         }
-        // The outage has ended with the state that was published before this was told.
+        // The state was published before this was told: the outage has ended with it, or lasts with its fenced generation.
         let ended = self.outages.back_mut().into_iter().chain(&mut self.open);
-        if let Some(outage) = { ended }.rfind(|outage| outage.awaits_swap()) {
+        if let Some(outage) = { ended }.rfind(|outage| outage.is_of(swap.generation)) {
             outage.switched(swap);
         }
         self.replicas.clear();
@@ -300,6 +303,11 @@ impl Ledger {
         if replied || at.moment.since(served) >= FIRST_REPLY_LIMIT {
             self.close();
         }
+    }
+
+    /// The epoch that is believed; a Sentinel that was reset starts at 0 again, which is no switch.
+    pub fn believes(&mut self, epoch: Option<Epoch>) {
+        self.epoch = epoch;
     }
 
     /// Clients may go on after an outage, and the first reply is waited for: to be told soon of what the workers count.

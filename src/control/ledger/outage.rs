@@ -57,6 +57,8 @@ pub(super) struct Outage {
     pub(super) most_waiting: u64,
     /// The generation that was in force; one that is taken back is another by then.
     before: Generation,
+    /// The one that ended it.
+    after: Option<Generation>,
     outcome: Outcome,
     busy: bool,
 }
@@ -81,6 +83,7 @@ impl Outage {
             left: None,
             most_waiting: 0,
             before,
+            after: None,
             outcome: Outcome::Lasting,
             busy,
         }
@@ -99,6 +102,7 @@ impl Outage {
     /// Clients may go on.
     pub(super) fn served(&mut self, at: Moment, now: Generation, decided: Option<Moment>) {
         self.served = Some(at);
+        self.after = Some(now);
         self.decided = decided.map(|decided| decided.max(self.began));
         self.outcome = if now != self.before {
             Outcome::Switched
@@ -112,9 +116,12 @@ impl Outage {
         self.causes.first() == Some(&STARTING)
     }
 
-    /// It ended with another master, and it was not told yet with which.
-    pub(super) fn awaits_swap(&self) -> bool {
-        self.outcome == Outcome::Switched && self.swap.is_none()
+    /// This generation ended it, or was published (fenced, of a master that is gone back to) while it lasts.
+    pub(super) fn is_of(&self, generation: Generation) -> bool {
+        match self.after {
+            Some(after) => after == generation && self.outcome == Outcome::Switched,
+            None => generation != self.before,
+        }
     }
 
     pub(super) fn switched(&mut self, swap: &Swap) {

@@ -361,9 +361,13 @@ fn a_master_that_was_left_and_is_gone_back_to_is_a_switch_and_an_epoch_is_what_w
     assert_eq!(told.account().master.expect("one").epoch, 9);
     // Undone: a generation of its own is fenced before it is served.
     told.hold(10, 3, FIRST, HoldCause::Switching);
-    told.publish(50, state(3, FIRST, Phase::Serving));
     told.tell(Tale::Switched(swap(Some(SECOND), FIRST, 3)));
+    let mut counted = vec![told.account().unavailable_seconds];
+    told.publish(50, state(3, FIRST, Phase::Serving));
+    counted.push(told.account().unavailable_seconds);
     told.reply(1);
+    counted.push(told.account().unavailable_seconds);
+    assert!(counted[0] > 0.0 && counted.is_sorted(), "{counted:?}");
     let back = told.account().outages.pop().expect("there was one");
     assert_eq!(back.outcome, "switched");
     assert_eq!(back.to.as_deref(), Some("10.0.0.1:7001"));

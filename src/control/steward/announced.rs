@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Steward;
 use crate::control::action::{Action, Tale, Unfulfilled};
-use crate::net::addr::NodeAddr;
+use crate::net::addr::{NodeAddr, SentinelAddr};
 use crate::net::clock::Moment;
 use crate::topology::observation::{RoleReport, Succession};
 
@@ -20,6 +20,8 @@ pub(super) const HOLD_MIN_INTERVAL: Duration = Duration::from_secs(30);
 /// See the head of this file.
 #[derive(Debug)]
 pub(super) struct Announcement {
+    /// The leader of the failover: nobody else can give it up.
+    pub(super) by: SentinelAddr,
     pub(super) successor: NodeAddr,
     since: Moment,
     /// The successor's own last word.
@@ -33,8 +35,9 @@ pub(super) struct Announcement {
 
 impl Announcement {
     /// Heard now.
-    pub(super) const fn new(now: Moment, successor: NodeAddr) -> Self {
+    pub(super) const fn new(now: Moment, by: SentinelAddr, successor: NodeAddr) -> Self {
         Self {
+            by,
             successor,
             since: now,
             promoted: false,
@@ -110,7 +113,7 @@ impl Steward {
     }
 
     /// Holds from the announcement on: what the old master executes after the promotion is lost.
-    pub(super) fn announce(&mut self, now: Moment, succession: Succession) {
+    pub(super) fn announce(&mut self, now: Moment, by: SentinelAddr, succession: Succession) {
         let Succession { master, successor } = succession;
         let ours = self
             .master
@@ -125,7 +128,7 @@ impl Steward {
             return;
         }
         self.actions.push_back(Action::Follow(successor.clone()));
-        self.announced = Some(Announcement::new(now, successor));
+        self.announced = Some(Announcement::new(now, by, successor));
         self.holds.announced = true;
     }
 

@@ -20,8 +20,8 @@ use self::announced::Announcement;
 use self::holds::Holds;
 use self::provisional::Provisional;
 use self::trial::Trial;
-use super::action::{Action, Swap, Tale, Undone, Unfulfilled};
-use crate::net::addr::HostPort;
+use super::action::{Action, Swap, Tale, Undone};
+use crate::net::addr::{HostPort, SentinelAddr};
 use crate::net::clock::Moment;
 use crate::topology::decide::{Beliefs, Candidate, Verdict, Why};
 use crate::topology::observation::{Hint, Observation, RoleReport, Said};
@@ -40,6 +40,8 @@ const DOUBT_EVERY: Duration = Duration::from_secs(1);
 const SET_ASIDE_AFTER: Duration = Duration::from_secs(3);
 /// How often a master that said it is a replica is asked again.
 const REPLICA_AGAIN: Duration = Duration::from_millis(250);
+/// The same word of the same Sentinel is told again after so long.
+const SEEN_AGAIN: Duration = Duration::from_secs(1);
 /// Before this, waiting for the first master is ordinary start-up.
 const WAITING_FIRST: Duration = Duration::from_secs(1);
 
@@ -75,6 +77,8 @@ pub struct Steward {
     next_doubt: Moment,
     next_waiting: Moment,
     named_us: bool,
+    /// The last word of a failover that was told: whose, what, when.
+    seen: Option<(SentinelAddr, Hint, Moment)>,
     lost: bool,
     ambiguous: bool,
     published: State,
@@ -103,6 +107,7 @@ impl Steward {
             next_role: None,
             next_doubt: now,
             named_us: false,
+            seen: None,
             next_waiting: now + WAITING_FIRST,
             lost: false,
             ambiguous: false,
@@ -140,6 +145,11 @@ impl Steward {
         due.fold(tick, Moment::min)
     }
 
+    /// The epoch of what is believed; none is believed before the first master.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.beliefs.floor()
+    }
+
     /// A Sentinel was heard, or heard of.
     pub fn observe(&mut self, now: Moment, observation: Observation) {
         if let Said::Hint(hint) = observation.said
@@ -148,8 +158,16 @@ impl Steward {
                 Hint::SelectedSlave | Hint::SwitchMaster | Hint::ObjectivelyDown
             )
         {
-            let sentinel = observation.sentinel.to_string();
-            self.tell(Tale::FailoverSeen { sentinel, hint });
+            // Two of its events mean the same, one right after the other.
+            let seen = (observation.sentinel.clone(), hint, now);
+            let before = self.seen.replace(seen);
+            let again = before.is_some_and(|(by, what, at)| {
+                by == observation.sentinel && what == hint && now.since(at) < SEEN_AGAIN
+            });
+            if !again {
+                let sentinel = observation.sentinel.to_string();
+                self.tell(Tale::FailoverSeen { sentinel, hint });
+            }
         }
         if let Said::View { view: Ok(view), .. } = &observation.said {
             let named_us = self.beliefs.is_own(&view.master);
@@ -161,11 +179,10 @@ impl Steward {
             self.named_us |= named_us;
         }
         match &observation.said {
-            Said::Announced(succession) => self.announce(now, succession.clone()),
-            Said::Hint(Hint::Aborted) => {
-                self.give_up_announcement(now, Unfulfilled::Aborted);
-                self.undo(now, Undone::Aborted);
+            Said::Announced(succession) => {
+                self.announce(now, observation.sentinel.clone(), succession.clone());
             }
+            Said::Hint(Hint::Aborted) => self.aborted(now, &observation.sentinel),
             _ => {}
         }
         // An answer to a question of before the standstill is none.

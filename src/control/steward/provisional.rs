@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use super::announced::HOLD_MIN_INTERVAL;
 use super::{Adopted, Holds, Steward};
-use crate::control::action::{Action, Swap, Tale, Undone};
-use crate::net::addr::NodeAddr;
+use crate::control::action::{Action, Swap, Tale, Undone, Unfulfilled};
+use crate::net::addr::{NodeAddr, SentinelAddr};
 use crate::net::clock::Moment;
 use crate::topology::decide::{Candidate, Verdict, Why};
 use crate::topology::{Epoch, MasterAddr};
@@ -27,6 +27,8 @@ pub(super) struct Provisional {
     /// The master before.
     left: Adopted,
     since: Moment,
+    /// Who announced it.
+    by: SentinelAddr,
 }
 
 impl Provisional {
@@ -62,6 +64,9 @@ impl Steward {
         else {
             return;
         };
+        let Some(by) = self.announced.as_ref().map(|a| a.by.clone()) else {
+            return;
+        };
         let Some(candidate) = self.beliefs.successor(asked, successor, epoch) else {
             return;
         };
@@ -87,7 +92,11 @@ impl Steward {
             provisional: true,
             ..self.swap(now, &candidate)
         };
-        self.provisional = Some(Provisional { left, since: now });
+        self.provisional = Some(Provisional {
+            left,
+            since: now,
+            by,
+        });
         self.tell(Tale::Switched(swap));
     }
 
@@ -108,6 +117,16 @@ impl Steward {
         }
     }
 
+    /// The leader has given its failover up. What others give up is theirs.
+    pub(super) fn aborted(&mut self, now: Moment, by: &SentinelAddr) {
+        if self.announced.as_ref().is_some_and(|a| a.by == *by) {
+            self.give_up_announcement(now, Unfulfilled::Aborted);
+        }
+        if self.provisional.as_ref().is_some_and(|p| p.by == *by) {
+            self.undo(now, Undone::Aborted);
+        }
+    }
+
     fn make_final(&mut self, now: Moment, epoch: Epoch) {
         if let Some(Provisional { since, .. }) = self.provisional.take() {
             let after = now.since(since);
@@ -125,7 +144,7 @@ impl Steward {
     /// Back to the master before, in a generation of its own that stays fenced until the Sentinels name it, or another, and
     /// that is verified. Does nothing unless a provisional generation is in force; the caller decides anew.
     pub(super) fn undo(&mut self, now: Moment, why: Undone) {
-        let Some(Provisional { left, since }) = self.provisional.take() else {
+        let Some(Provisional { left, since, .. }) = self.provisional.take() else {
             return;
         };
         if self.trial.take().is_some() {
@@ -169,7 +188,7 @@ impl Steward {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::steward::VALIDITY;
+    use crate::control::steward::{SEEN_AGAIN, VALIDITY};
     use crate::net::addr::{HostPort, SentinelAddr};
     use crate::topology::observation::{
         Asked, Hint, Observation, RoleReport, Said, Succession, View,
@@ -188,7 +207,11 @@ mod tests {
     }
 
     fn hear(steward: &mut Steward, now: Moment, said: Said) {
-        let sentinel = SentinelAddr(HostPort::parse("s1", Some(26379)).expect("a name"));
+        hear_from("s1", steward, now, said);
+    }
+
+    fn hear_from(sentinel: &str, steward: &mut Steward, now: Moment, said: Said) {
+        let sentinel = SentinelAddr(HostPort::parse(sentinel, Some(26379)).expect("a name"));
         steward.observe(now, Observation { sentinel, said });
     }
 
@@ -302,6 +325,31 @@ mod tests {
             )
         };
         assert!(told.iter().any(confirmed), "{told:?}");
+    }
+
+    #[test]
+    fn what_another_sentinel_gives_up_is_its_own_failover() {
+        let mut steward = provisional();
+        let now = start() + Duration::from_millis(100);
+        let before = steward.state().clone();
+        hear_from("s2", &mut steward, now, Said::Hint(Hint::Aborted));
+        assert_eq!(*steward.state(), before);
+    }
+
+    #[test]
+    fn a_word_of_a_failover_is_told_once() {
+        let mut steward = provisional();
+        let now = start() + Duration::from_millis(100);
+        let mut told = |now, from| {
+            hear_from(from, &mut steward, now, Said::Hint(Hint::ObjectivelyDown));
+            let told = done(&mut steward).into_iter();
+            told.filter(|a| matches!(a, Action::Tell(Tale::FailoverSeen { .. })))
+                .count()
+        };
+        let later = now + SEEN_AGAIN;
+        let counted =
+            [(now, "s2"), (now, "s2"), (now, "s3"), (later, "s3")].map(|(n, s)| told(n, s));
+        assert_eq!(counted, [1, 0, 1, 1]);
     }
 
     #[test]
