@@ -196,7 +196,7 @@ impl House {
     }
 
     fn drop_spares(&self) {
-        let spares = self.spares.take();
+        let spares = self.spares.borrow_mut().all();
         drop(spares);
     }
 

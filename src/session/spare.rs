@@ -34,6 +34,14 @@ pub(super) struct Spare {
     since: Moment,
 }
 
+impl Spare {
+    /// Nothing is under way, and an end in order would leave a port in TIME_WAIT after all.
+    fn reset(&self) {
+        // Fails only on a descriptor that is no socket.
+        let _ = reset_on_close(&self.upstream);
+    }
+}
+
 impl Spares {
     /// Keeps one, or gives it back when there are enough or it is too old.
     pub(super) fn keep(
@@ -65,6 +73,7 @@ impl Spares {
             if spare.generation == generation && is_quiet(&spare.upstream) {
                 return Some((spare.upstream, spare.claim));
             }
+            spare.reset();
             useless.push(spare);
         }
         None
@@ -75,12 +84,15 @@ impl Spares {
         let is_old = |spare: &Spare| now.since(spare.since) >= SPARE_KEPT;
         let count = self.0.iter().take_while(|spare| is_old(spare)).count();
         let expired: Vec<_> = self.0.drain(..count).collect();
-        for spare in &expired {
-            // Nothing is under way, and an end in order would leave a port in TIME_WAIT after all. Fails only on a
-            // descriptor that is no socket.
-            let _ = reset_on_close(&spare.upstream);
-        }
+        expired.iter().for_each(Spare::reset);
         expired
+    }
+
+    /// All of them, to be dropped by the caller.
+    pub(super) fn all(&mut self) -> Vec<Spare> {
+        let all: Vec<_> = self.0.drain(..).collect();
+        all.iter().for_each(Spare::reset);
+        all
     }
 
     /// True when there is none.
@@ -91,10 +103,28 @@ impl Spares {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::UnixStream;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream, UnixStream};
 
     use super::super::tests::{G1, house};
     use super::*;
+
+    /// A switch gives up as many as sixty-four at once.
+    #[tokio::test]
+    async fn those_that_are_given_up_leave_no_port_behind() {
+        let house = house();
+        let mut spares = Spares::default();
+        let master = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let addr = master.local_addr().expect("bound");
+        let upstream = TcpStream::connect(addr).await.expect("a connection");
+        let (mut theirs, _) = master.accept().await.expect("accepted");
+        let claim = house.claim(G1);
+        let refused = spares.keep(claim.since(), G1, Stream::Tcp(upstream), claim);
+        assert!(refused.is_none());
+        drop(spares.all());
+        let end = theirs.read(&mut [0]).await.expect_err("no end in order");
+        assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
+    }
 
     #[tokio::test]
     async fn an_old_connection_is_nobodys() {
