@@ -99,7 +99,7 @@ impl Listening {
     /// PING on a separate event link: Sentinel sends nothing on a quiet one, so a dead one looks alive.
     ///
     /// # Errors
-    /// When no answer comes within [`REPLY_TIMEOUT`].
+    /// When no answer comes within [`REPLY_TIMEOUT`](super::REPLY_TIMEOUT).
     pub async fn ping_events(&mut self) -> Result<(), ClientError> {
         match &mut self.events {
             Events::Own(own) => {

@@ -156,7 +156,7 @@ impl SentinelLink {
     ///
     /// # Errors
     /// When the Sentinel cannot be reached, refuses the login or does not answer in time. A refused SUBSCRIBE is no
-    /// error, see [`Self::subscribed`].
+    /// error, see [`Listening::subscribed`].
     pub async fn open(
         addr: &HostPort,
         dial: &Dial,
@@ -225,7 +225,7 @@ impl Asking {
 
     /// What this Sentinel says of each of these masters, in that order.
     ///
-    /// All questions go in one write (of [`MAX_ASKED_AT_ONCE`] masters), and of each master SENTINEL MASTER first: a failover
+    /// All questions go in one write (of 32 masters at most), and of each master SENTINEL MASTER first: a failover
     /// between its two answers then shows as the old epoch with the new address, which is asked again, and never as the old
     /// address with the new epoch.
     ///
