@@ -27,6 +27,7 @@
 
 pub mod close;
 pub mod journal;
+pub mod luggage;
 pub mod replay;
 pub mod tally;
 pub mod tracker;

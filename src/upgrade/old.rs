@@ -1,0 +1,327 @@
+//! What the process that is followed does, and when: (state, input, now) -> actions. Pure.
+//!
+//! ```text
+//! Starting --Hello--> Preparing --Ready--> Pausing --Paused--> Opening --Opened--> Handing <--> Awaiting --> Over(Handed)
+//!     \___________________\____________________\_________________\_________________/______________/
+//!                          gone, silent or of another mind: killed, and Dead --> Over(Failed): as if nothing had been
+//! ```
+//!
+//! Until the new process has opened its doors, nothing has happened that cannot be taken back; and what is taken back (the
+//! doors, sessions on their way) is so only when the new process is known to be dead, since one that is merely slow may still act.
+
+use std::time::Duration;
+
+use crate::net::clock::Moment;
+
+/// Longest until the new process speaks.
+pub const HELLO_LIMIT: Duration = Duration::from_secs(5);
+/// Longest until it knows its masters: it has to find Sentinels and hear all of them.
+pub const READY_LIMIT: Duration = Duration::from_secs(30);
+/// Longest until it accepts, or serves the sessions it was sent: clients wait meanwhile.
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// Shortest and longest pause before those that were not quiet are asked again.
+pub const AGAIN_FLOOR: Duration = Duration::from_millis(5);
+/// See [`AGAIN_FLOOR`].
+pub const AGAIN_CAP: Duration = Duration::from_millis(250);
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The new process is there; whether sessions have the same form in both.
+    Hello {
+        /// They have.
+        same_form: bool,
+    },
+    /// It has verified its masters; whether they are ours.
+    Ready {
+        /// They are.
+        agrees: bool,
+    },
+    /// A master is held, or will be.
+    Held,
+    /// We accept no more.
+    Paused,
+    /// The new process accepts.
+    Opened,
+    /// Some sessions were let go of.
+    Taken,
+    /// Every session was asked once; so many are left.
+    Asked {
+        /// Sessions of ours.
+        left: u64,
+    },
+    /// The new process serves what it was sent last.
+    Adopted,
+    /// It does not.
+    Refused,
+    /// It cannot go on, or says what it must not; or the link is broken.
+    Gone(Failure),
+    /// It has ended, for certain.
+    Dead,
+    /// We are to end.
+    Ending,
+    /// Time has passed.
+    Turn,
+}
+
+/// What is to be done, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send the listeners, and what we believe.
+    Offer,
+    /// Stop accepting.
+    Pause,
+    /// Tell the new process to accept.
+    Go,
+    /// Ask sessions to let go. To be answered with [`Input::Taken`] or [`Input::Asked`].
+    Ask,
+    /// Send the sessions that let go.
+    Send,
+    /// The new process serves them: close our copies.
+    Forget,
+    /// Serve them again.
+    TakeBack,
+    /// From now on it is the main process of the service.
+    Introduce,
+    /// Tell the new process that nothing more will come.
+    Done,
+    /// Tell it to end.
+    Abort(Failure),
+    /// End it, and wait until it has.
+    Kill,
+    /// Accept again.
+    Resume,
+}
+
+/// Why an upgrade came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The new process ended: its configuration, its Sentinels, its defect.
+    Ended,
+    /// It said nothing for too long.
+    Silent,
+    /// It said something else than was agreed on.
+    Confused,
+    /// It believes in another master.
+    Disagrees,
+    /// A hold began.
+    Held,
+    /// This process is told to end.
+    Ending,
+}
+
+impl Failure {
+    /// The word for logs and metrics; public interface.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ended => "ended",
+            Self::Silent => "silent",
+            Self::Confused => "confused",
+            Self::Disagrees => "disagrees",
+            Self::Held => "held",
+            Self::Ending => "ending",
+        }
+    }
+}
+
+/// How it went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The new process serves; what is left here drains.
+    Handed,
+    /// It does not, and we go on.
+    Failed(Failure),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Starting,
+    Preparing,
+    Pausing,
+    Opening,
+    /// Sessions are asked.
+    Handing,
+    /// Nobody was quiet: they are asked again then.
+    Resting(Moment),
+    /// Sessions are on their way.
+    Awaiting,
+    Dying(Failure),
+    Over(Outcome),
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Giver {
+    stage: Stage,
+    /// What is waited for must come before this.
+    until: Moment,
+    /// Sessions are handed until then.
+    hand_until: Moment,
+    hand_for: Duration,
+    same_form: bool,
+    /// Sessions are with neither, and may be with the new one.
+    under_way: bool,
+    /// We do not accept.
+    closed: bool,
+    introduced: bool,
+    pause: Duration,
+}
+
+impl Giver {
+    /// The new process was started. Sessions that are not quiet are asked again for `hand_for`.
+    pub fn new(now: Moment, hand_for: Duration) -> Self {
+        Self {
+            stage: Stage::Starting,
+            until: now + HELLO_LIMIT,
+            hand_until: now,
+            hand_for,
+            same_form: false,
+            under_way: false,
+            closed: false,
+            introduced: false,
+            pause: AGAIN_FLOOR,
+        }
+    }
+
+    /// How it went, when it is over.
+    pub const fn outcome(&self) -> Option<Outcome> {
+        match self.stage {
+            Stage::Over(outcome) => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// Whether sessions of both have one form.
+    pub const fn same_form(&self) -> bool {
+        self.same_form
+    }
+
+    /// When [`Input::Turn`] is due.
+    pub const fn next_turn(&self) -> Moment {
+        match self.stage {
+            Stage::Resting(until) => until,
+            _ => self.until,
+        }
+    }
+
+    /// The only place where the stage changes.
+    #[must_use]
+    pub fn on(&mut self, now: Moment, input: Input) -> Vec<Action> {
+        match (self.stage, input) {
+            (Stage::Over(_), _) => Vec::new(),
+            (Stage::Dying(failure), Input::Dead) => self.recover(failure),
+            (Stage::Dying(_), _) => Vec::new(),
+            (_, Input::Gone(failure)) => self.kill(failure, None),
+            (_, Input::Dead) => self.kill(Failure::Ended, None),
+            (Stage::Starting | Stage::Preparing, Input::Held) => self.abort(Failure::Held),
+            (Stage::Starting | Stage::Preparing, Input::Ending) => self.abort(Failure::Ending),
+            // From here on it is quicker to finish: a hold is the new one's matter as much as ours, and so is the end.
+            (Stage::Handing | Stage::Resting(_), Input::Ending) => self.finish(),
+            (_, Input::Held | Input::Ending) => Vec::new(),
+            (Stage::Starting, Input::Hello { same_form }) => {
+                self.same_form = same_form;
+                self.await_until(Stage::Preparing, now + READY_LIMIT, vec![Action::Offer])
+            }
+            (Stage::Preparing, Input::Ready { agrees: false }) => self.abort(Failure::Disagrees),
+            (Stage::Preparing, Input::Ready { agrees: true }) => {
+                self.closed = true;
+                self.await_until(Stage::Pausing, now + ANSWER_LIMIT, vec![Action::Pause])
+            }
+            (Stage::Pausing, Input::Paused) => {
+                self.await_until(Stage::Opening, now + ANSWER_LIMIT, vec![Action::Go])
+            }
+            (Stage::Opening, Input::Opened) if self.same_form => {
+                self.hand_until = now + self.hand_for;
+                self.await_until(Stage::Handing, self.hand_until, vec![Action::Ask])
+            }
+            (Stage::Opening, Input::Opened) => self.finish(),
+            (Stage::Handing, Input::Taken) => {
+                self.under_way = true;
+                self.await_until(Stage::Awaiting, now + ANSWER_LIMIT, vec![Action::Send])
+            }
+            (Stage::Handing, Input::Asked { left }) => self.asked(now, left),
+            (Stage::Awaiting, Input::Adopted) => {
+                self.under_way = false;
+                self.pause = AGAIN_FLOOR;
+                let actions = vec![Action::Forget, Action::Ask];
+                self.await_until(Stage::Handing, self.hand_until, actions)
+            }
+            (Stage::Awaiting, Input::Refused) => {
+                self.under_way = false;
+                let mut actions = vec![Action::TakeBack];
+                actions.extend(self.rest(now));
+                actions
+            }
+            (Stage::Resting(until), Input::Turn) if now >= until => {
+                self.await_until(Stage::Handing, self.hand_until, vec![Action::Ask])
+            }
+            // Asking takes no time worth a limit; whoever asks answers.
+            (Stage::Handing | Stage::Resting(_), Input::Turn) => Vec::new(),
+            (_, Input::Turn) if now < self.until => Vec::new(),
+            (Stage::Starting | Stage::Preparing, Input::Turn) => self.abort(Failure::Silent),
+            (_, Input::Turn) => self.kill(Failure::Silent, None),
+            _ => self.kill(Failure::Confused, None),
+        }
+    }
+
+    /// Everybody was asked once.
+    fn asked(&mut self, now: Moment, left: u64) -> Vec<Action> {
+        if left == 0 || now >= self.hand_until {
+            return self.finish();
+        }
+        let mut actions = Vec::new();
+        if !std::mem::replace(&mut self.introduced, true) {
+            actions.push(Action::Introduce);
+        }
+        actions.extend(self.rest(now));
+        actions
+    }
+
+    /// Until it is worth asking again.
+    fn rest(&mut self, now: Moment) -> Vec<Action> {
+        if now >= self.hand_until {
+            return self.finish();
+        }
+        let until = (now + self.pause).min(self.hand_until);
+        self.pause = (self.pause * 2).min(AGAIN_CAP);
+        self.await_until(Stage::Resting(until), until, Vec::new())
+    }
+
+    fn finish(&mut self) -> Vec<Action> {
+        self.stage = Stage::Over(Outcome::Handed);
+        let mut actions = Vec::new();
+        if !std::mem::replace(&mut self.introduced, true) {
+            actions.push(Action::Introduce);
+        }
+        actions.push(Action::Done);
+        actions
+    }
+
+    fn abort(&mut self, failure: Failure) -> Vec<Action> {
+        self.kill(failure, Some(Action::Abort(failure)))
+    }
+
+    fn kill(&mut self, failure: Failure, first: Option<Action>) -> Vec<Action> {
+        self.stage = Stage::Dying(failure);
+        first.into_iter().chain([Action::Kill]).collect()
+    }
+
+    /// The new process is dead: whatever it had been given without having said so is ours.
+    fn recover(&mut self, failure: Failure) -> Vec<Action> {
+        self.stage = Stage::Over(Outcome::Failed(failure));
+        let mut actions = Vec::new();
+        if std::mem::take(&mut self.under_way) {
+            actions.push(Action::TakeBack);
+        }
+        if std::mem::take(&mut self.closed) {
+            actions.push(Action::Resume);
+        }
+        actions
+    }
+
+    fn await_until(&mut self, stage: Stage, until: Moment, actions: Vec<Action>) -> Vec<Action> {
+        self.stage = stage;
+        self.until = until;
+        actions
+    }
+}
