@@ -6,6 +6,7 @@
 
 mod announced;
 mod health;
+mod heritage;
 mod holds;
 mod lease;
 mod provisional;
@@ -17,6 +18,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use self::announced::Announcement;
+pub use self::heritage::Heritage;
 use self::holds::Holds;
 use self::provisional::Provisional;
 use self::trial::Trial;
@@ -62,6 +64,8 @@ pub struct Steward {
     /// The master in force is not named by any Sentinel yet.
     provisional: Option<Provisional>,
     generation: Generation,
+    /// There were so many masters before our first.
+    inherited: Generation,
     holds: Holds,
     held: Option<(HoldCause, Moment)>,
     /// Nothing may be written from then on unless it is renewed; `None` where no lease is asked for.
@@ -96,6 +100,7 @@ impl Steward {
             master: None,
             provisional: None,
             generation: Generation(0),
+            inherited: Generation(0),
             holds: Holds::default(),
             held: None,
             lease: None,
@@ -513,7 +518,7 @@ impl Steward {
     fn install(&mut self, now: Moment, master: Adopted, holds: Holds) -> Option<Adopted> {
         let watch = Action::Watch(master.addr.clone());
         let left = self.master.replace(master);
-        self.generation = Generation(self.generation.0 + 1);
+        self.generation = Generation(self.generation.max(self.inherited).0 + 1);
         self.next_role = None;
         self.end_announcement();
         self.holds = holds;
