@@ -111,6 +111,11 @@ impl Taker {
         matches!(self.stage, Stage::Receiving | Stage::Over(Outcome::Serves))
     }
 
+    /// The masters are not known yet.
+    pub const fn is_preparing(&self) -> bool {
+        matches!(self.stage, Stage::Preparing)
+    }
+
     /// The link is broken: is the old process dead?
     pub const fn is_orphaned(&self) -> bool {
         matches!(self.stage, Stage::Orphaned)

@@ -1,0 +1,365 @@
+//! The hands of the process that follows: takes listeners and sessions over as [`Taker`] says.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::process::getppid;
+use tokio::time::{interval, sleep, timeout};
+use tracing::{info, warn};
+
+use super::ExitError;
+use super::report::millis;
+use super::upgrade::{FOLLOWS, Known};
+use crate::config::Config;
+use crate::control::steward::Heritage;
+use crate::exit::Exit;
+use crate::listener::Inherited;
+use crate::net::clock::{Moment, now};
+use crate::net::stream::Unregistered;
+use crate::session::luggage::Packet;
+use crate::topology::{Epoch, Generation};
+use crate::upgrade::link::{self, Broken, Link, Parcel};
+use crate::upgrade::message::{
+    Batch, Belief, Hello, Listener, Message, Named, Reign, SESSIONS, Said, words,
+};
+use crate::upgrade::new::{Action, Input, Outcome, Taker};
+use crate::worker::Hands;
+
+/// For tests: another number for the form of sessions, as a version of another time would say.
+const OTHER_FORM: &str = "_SWITCHMASTER_SESSION_FORM";
+/// How often it is looked whether the masters are known, and whether the old process is dead.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Longest wait for a message to be taken.
+const SEND_LIMIT: Duration = Duration::from_secs(2);
+/// Most listeners that are taken over.
+const LISTENERS_MAX: usize = 4096;
+
+/// The process that started this one to be followed by it, if it was started so.
+#[derive(Debug)]
+pub(super) struct Predecessor {
+    pid: i32,
+    socket: OwnedFd,
+}
+
+impl Predecessor {
+    /// By the environment and the standard input of this process.
+    pub(super) fn of_this_process() -> Option<Self> {
+        let pid = std::env::var(FOLLOWS).ok()?.parse().ok()?;
+        // Whoever else finds the variable in its environment was started by a child of ours, and follows nobody.
+        if parent() != Some(pid) {
+            return None;
+        }
+        match link::from_stdin() {
+            Ok(socket) => Some(Self { pid, socket }),
+            Err(error) => {
+                warn!(
+                    event = "upgrade_failed",
+                    reason = "no_link",
+                    "{FOLLOWS} is set, and standard input is no link to process {pid}: {error}"
+                );
+                None
+            }
+        }
+    }
+}
+
+/// This process on its way to follow another one.
+#[derive(Debug)]
+pub(super) struct Following {
+    link: Link,
+    taker: Taker,
+    pid: i32,
+    begun: Moment,
+    listeners: Vec<(Listener, OwnedFd)>,
+    beliefs: Vec<Belief>,
+    /// What arrived last, and is not served yet.
+    parcel: Option<(Batch, Vec<OwnedFd>)>,
+    adopted: u64,
+}
+
+impl Following {
+    /// Hears what there is to be taken over.
+    ///
+    /// # Errors
+    /// When the old process does not say it.
+    pub(super) async fn greet(
+        predecessor: Predecessor,
+        config: &Config,
+    ) -> Result<Self, ExitError> {
+        let Predecessor { pid, socket } = predecessor;
+        let link = Link::new(socket).map_err(|e| ExitError::runtime("cannot follow", &e))?;
+        let (taker, actions) = Taker::new(now());
+        info!(
+            event = "taking_over",
+            pid = std::process::id(),
+            from = pid,
+            "follows process {pid}, which serves until this one can"
+        );
+        let mut following = Self {
+            link,
+            taker,
+            pid,
+            begun: now(),
+            listeners: Vec::new(),
+            beliefs: Vec::new(),
+            parcel: None,
+            adopted: 0,
+        };
+        let named = |proxy: &crate::config::Proxy| Named {
+            name: proxy.name.clone(),
+            master: proxy.master.clone(),
+        };
+        let hello = Hello {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            sessions: form_of_sessions(),
+            entries: config.proxies.iter().map(named).collect(),
+        };
+        let mut actions = actions;
+        loop {
+            for action in actions {
+                match action {
+                    Action::Hello => following.say(Said::Hello(hello.clone())).await,
+                    Action::Prepare => return Ok(following),
+                    _ => return Err(following.gives_up()),
+                }
+            }
+            let input = following.next_input(&[]).await;
+            actions = following.taker.on(now(), input);
+            if let Some(Outcome::Ends(_)) = following.taker.outcome() {
+                return Err(following.gives_up());
+            }
+        }
+    }
+
+    /// The listening sockets, for whoever binds.
+    pub(super) fn listeners(&mut self) -> Inherited {
+        let mut inherited = Inherited::default();
+        for (listener, socket) in self.listeners.drain(..) {
+            inherited.add(listener.entry, listener.asked, listener.owns_file, socket);
+        }
+        inherited
+    }
+
+    /// What the old process believes of this entry's master.
+    pub(super) fn heritage(&self, name: &str, master: &str) -> Heritage {
+        let of = |belief: &&Belief| belief.of.name == name && belief.of.master == master;
+        let belief = self.beliefs.iter().find(of);
+        belief.map_or_else(Heritage::default, |belief| Heritage {
+            generation: Generation(belief.generation),
+            epoch: belief.epoch.map(Epoch),
+        })
+    }
+
+    /// Waits for the masters, takes the place of the old process and its sessions. Gives how many those were.
+    ///
+    /// # Errors
+    /// When the old process goes on.
+    pub(super) async fn follow(mut self, entries: &[Known], hands: &Hands) -> Result<u64, ExitError> {
+        loop {
+            let input = self.next_input(entries).await;
+            for action in self.taker.on(now(), input) {
+                match action {
+                    Action::Ready => {
+                        let masters = entries.iter().filter_map(Known::reign).collect();
+                        self.say(Said::Ready { masters }).await;
+                    }
+                    Action::Open => {
+                        hands.own_files(true);
+                        hands.open_doors().await;
+                    }
+                    Action::Opened => self.say(Said::Opened).await,
+                    Action::Adopt => self.adopt(entries, hands).await,
+                    Action::Hello | Action::Prepare | Action::Part => {}
+                }
+            }
+            match self.taker.outcome() {
+                None => {}
+                Some(Outcome::Ends(why)) => {
+                    let why = why.to_owned();
+                    self.say(Said::Failed { why }).await;
+                    return Err(self.gives_up());
+                }
+                Some(Outcome::Serves) => {
+                    let sessions = self.adopted;
+                    info!(
+                        event = "took_over",
+                        pid = std::process::id(),
+                        from = self.pid,
+                        sessions,
+                        ms = millis(now().since(self.begun)),
+                        "serves in the place of process {}: {sessions} sessions were taken over",
+                        self.pid
+                    );
+                    return Ok(sessions);
+                }
+            }
+        }
+    }
+
+    async fn next_input(&mut self, entries: &[Known]) -> Input {
+        let mut look = interval(LOOK_EVERY);
+        let turn = self.taker.next_turn();
+        let turning = async {
+            match turn {
+                Some(turn) => sleep(turn.since(now())).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(turning);
+        let orphaned = self.taker.is_orphaned();
+        loop {
+            tokio::select! {
+                biased;
+                received = self.link.receive(), if !orphaned => {
+                    if let Some(input) = self.heard(received) {
+                        return input;
+                    }
+                }
+                () = &mut turning => return Input::Turn,
+                _ = look.tick() => {
+                    if orphaned && parent() != Some(self.pid) {
+                        return Input::Dead;
+                    }
+                    if self.taker.is_preparing() && self.knows_all(entries) {
+                        return Input::Known;
+                    }
+                }
+            }
+        }
+    }
+
+    /// `None` for what only adds to something.
+    fn heard(&mut self, received: Result<Parcel, Broken>) -> Option<Input> {
+        Some(match received {
+            Ok(Parcel { message, sockets }) => match message {
+                Message::Said(Said::Listeners { listeners }) => {
+                    let fits = listeners.len() == sockets.len()
+                        && self.listeners.len() + sockets.len() <= LISTENERS_MAX;
+                    if !fits {
+                        return Some(Input::Confused);
+                    }
+                    self.listeners.extend(listeners.into_iter().zip(sockets));
+                    return None;
+                }
+                Message::Said(Said::Offer(offer)) => {
+                    self.beliefs = offer.beliefs;
+                    Input::Offer
+                }
+                Message::Said(Said::Go) => Input::Go,
+                Message::Said(Said::Done) => Input::Done,
+                Message::Said(Said::Abort { why }) => {
+                    info!(event = "upgrade_aborted", "told to end: {}", words(&why));
+                    Input::Abort
+                }
+                // A later version may say more than this one understands.
+                Message::Said(Said::Unknown) => return None,
+                Message::Said(_) => Input::Confused,
+                Message::Sessions(batch) => {
+                    self.parcel = Some((batch, sockets));
+                    Input::Sessions
+                }
+            },
+            Err(Broken::Gone) => Input::Gone,
+            Err(broken) => {
+                warn!(
+                    event = "upgrade_broken",
+                    "cannot understand process {}: {broken}", self.pid
+                );
+                Input::Confused
+            }
+        })
+    }
+
+    /// Wherever the old process has had a master, there is one here, too.
+    fn knows_all(&self, entries: &[Known]) -> bool {
+        entries.iter().all(|known| {
+            let named = known.named();
+            let unknown = |belief: &&Belief| belief.of == named && belief.generation > 0;
+            self.beliefs.iter().find(unknown).is_none() || known.reign().is_some()
+        })
+    }
+
+    async fn adopt(&mut self, entries: &[Known], hands: &Hands) {
+        let Some((batch, sockets)) = self.parcel.take() else {
+            return;
+        };
+        let count = batch.sessions.len() as u64;
+        let said = match seat(batch, sockets, entries, hands).await {
+            Ok(()) => {
+                self.adopted += count;
+                Said::Adopted
+            }
+            Err(why) => Said::Refused {
+                why: why.to_owned(),
+            },
+        };
+        self.say(said).await;
+    }
+
+    /// Whoever does not hear is gone, which is heard next.
+    async fn say(&self, said: Said) {
+        let _ = timeout(SEND_LIMIT, self.link.say(said)).await;
+    }
+
+    fn gives_up(&self) -> ExitError {
+        let why = match self.taker.outcome() {
+            Some(Outcome::Ends(why)) => why,
+            _ => "nothing was agreed on",
+        };
+        ExitError {
+            exit: Exit::Runtime,
+            message: format!("cannot follow process {}: {why}", self.pid),
+        }
+    }
+}
+
+/// Serves these sessions, all of them or none.
+async fn seat(
+    batch: Batch,
+    sockets: Vec<OwnedFd>,
+    entries: &[Known],
+    hands: &Hands,
+) -> Result<(), &'static str> {
+    if batch.sockets() != sockets.len() {
+        return Err("descriptors are missing");
+    }
+    let Reign { entry, at, .. } = &batch.reign;
+    let Some((n, known)) = entries
+        .iter()
+        .enumerate()
+        .find(|(_, known)| *known.name == **entry)
+    else {
+        return Err("no such entry");
+    };
+    if known.reign().as_ref() != Some(&batch.reign) {
+        return Err("another master is in force here, or none");
+    }
+    let mut sockets = VecDeque::from(sockets);
+    let mut packets = Vec::with_capacity(batch.sessions.len());
+    for luggage in batch.sessions {
+        let mut take = |kind| sockets.pop_front().map(|s| Unregistered::of(kind, s));
+        let Some(client) = take(luggage.client) else {
+            return Err("descriptors are missing");
+        };
+        packets.push(Packet {
+            client,
+            upstream: luggage.upstream.and_then(&mut take),
+            tracked: luggage.tracked,
+        });
+    }
+    if hands.seat(n, Some(*at), packets).await {
+        Ok(())
+    } else {
+        Err("a worker is gone")
+    }
+}
+
+fn form_of_sessions() -> u32 {
+    let other = std::env::var(OTHER_FORM).ok();
+    other.and_then(|form| form.parse().ok()).unwrap_or(SESSIONS)
+}
+
+fn parent() -> Option<i32> {
+    getppid().map(|pid| pid.as_raw_nonzero().get())
+}

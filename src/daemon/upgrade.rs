@@ -1,0 +1,520 @@
+//! The hands of the process that is followed: starts the one that follows, and does what [`Giver`] says.
+//!
+//! The new process is our child, so that it is inside whatever we are inside of (a sandbox, a cgroup, a user that exists only as long
+//! as the unit runs), and its end is known for certain.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+use tokio::time::{interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::manager::Manager;
+use super::report::millis;
+use crate::control::ledger::Book;
+use crate::listener::Bound;
+use crate::net::clock::{Moment, now};
+use crate::session::luggage::{Luggage, Packet};
+use crate::topology::Phase;
+use crate::topology::publish::Reader;
+use crate::upgrade::link::{self, Broken, Link, Parcel};
+use crate::upgrade::message::{
+    Batch, Belief, DESCRIPTORS_MAX, Hello, Listener, Message, Named, Offer, Reign, SESSIONS, Said,
+    fitting, words,
+};
+use crate::upgrade::old::{Action, Failure, Giver, Input, Outcome};
+use crate::worker::{Hands, Round};
+
+/// Tells a process whom it follows: the id of the process that starts it. Not one of the `SWITCHMASTER_` variables, which are
+/// people's.
+pub(super) const FOLLOWS: &str = "_SWITCHMASTER_FOLLOWS";
+/// How often it is looked whether a master is held.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Longest wait for the new process to end by itself when it was told to; then it is killed.
+const ABORT_LIMIT: Duration = Duration::from_millis(500);
+/// Longest wait for a message to be taken; the other side reads all the time.
+const SEND_LIMIT: Duration = Duration::from_secs(2);
+
+/// How this process was started, as long as that can be known: a package that is installed later replaces the file, and the path
+/// then leads to the new one.
+#[derive(Clone, Debug)]
+pub(super) struct Program {
+    path: PathBuf,
+    arguments: Vec<OsString>,
+}
+
+impl Program {
+    /// This one.
+    pub(super) fn of_this_process() -> io::Result<Self> {
+        Ok(Self {
+            path: std::env::current_exe()?,
+            arguments: std::env::args_os().skip(1).collect(),
+        })
+    }
+
+    fn start(&self) -> io::Result<(Link, Child)> {
+        let (ours, theirs) = link::pair()?;
+        let child = Command::new(&self.path)
+            .args(&self.arguments)
+            .env(FOLLOWS, std::process::id().to_string())
+            // Meant for us by its number; without it, for whoever is the main process.
+            .env_remove("WATCHDOG_PID")
+            .stdin(Stdio::from(theirs))
+            .spawn()?;
+        Ok((Link::new(ours)?, child))
+    }
+}
+
+/// One proxy entry, as far as the other process has to know it.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) name: Arc<str>,
+    pub(super) master: String,
+    pub(super) reader: Reader,
+    pub(super) book: Book,
+}
+
+impl Known {
+    /// Its names.
+    pub(super) fn named(&self) -> Named {
+        Named {
+            name: self.name.to_string(),
+            master: self.master.clone(),
+        }
+    }
+
+    /// The master in force; none while it is held.
+    pub(super) fn reign(&self) -> Option<Reign> {
+        let state = self.reader.state();
+        let at = state.verified_at.filter(|_| state.phase == Phase::Serving)?;
+        Some(Reign {
+            entry: self.name.to_string(),
+            at,
+            epoch: self.epoch(),
+        })
+    }
+
+    /// There is a master, and clients wait all the same.
+    pub(super) fn is_held(&self) -> bool {
+        matches!(self.reader.state().phase, Phase::Held { .. })
+    }
+
+    fn epoch(&self) -> Option<u64> {
+        self.book.with(|ledger| ledger.epoch().map(|epoch| epoch.0))
+    }
+
+    fn belief(&self) -> Belief {
+        Belief {
+            of: self.named(),
+            generation: self.reader.state().generation.0,
+            epoch: self.epoch(),
+        }
+    }
+}
+
+/// What there is to hand over.
+pub(super) struct Estate {
+    pub(super) program: Program,
+    pub(super) entries: Vec<Known>,
+    pub(super) hands: Hands,
+    /// The admin endpoint's listeners.
+    pub(super) admin: Vec<Bound>,
+    pub(super) manager: Arc<Manager>,
+    /// Sessions that are not quiet are asked again for so long.
+    pub(super) grace: Duration,
+    /// This process is told to end.
+    pub(super) ending: CancellationToken,
+}
+
+/// Why no upgrade is begun.
+pub(super) fn obstacle(entries: &[Known]) -> Option<&'static str> {
+    if std::process::id() == 1 {
+        // The end of the first process is the end of all others of its namespace.
+        Some("pid_1")
+    } else if entries.iter().any(Known::is_held) {
+        Some("held")
+    } else {
+        None
+    }
+}
+
+/// Hands everything over, or nothing. Ends within the limits of [`Giver`].
+pub(super) async fn hand_over(estate: Estate) -> Outcome {
+    let begun = now();
+    let path = estate.program.path.display().to_string();
+    let (link, child) = match estate.program.start() {
+        Ok(started) => started,
+        Err(error) => {
+            warn!(
+                event = "upgrade_failed",
+                reason = "not_started",
+                "cannot start {path}: {error}. This process goes on"
+            );
+            return Outcome::Failed(Failure::Ended);
+        }
+    };
+    let pid = child.id().unwrap_or_default();
+    info!(
+        event = "upgrade_started",
+        pid, "process {pid} is to follow this one: {path}"
+    );
+    let mut giver = Giver::new(now(), estate.grace);
+    let mut hand = Hand {
+        estate,
+        link,
+        child,
+        pid,
+        common: BTreeSet::new(),
+        round: Round::default(),
+        waiting: VecDeque::new(),
+        sent: VecDeque::new(),
+        entry: 0,
+        handed: 0,
+        why: None,
+        aborted: false,
+        told_to_end: false,
+    };
+    loop {
+        if let Some(outcome) = giver.outcome() {
+            hand.tell(outcome, begun);
+            return outcome;
+        }
+        let mut inputs = VecDeque::from([hand.next_input(giver.next_turn()).await]);
+        while let Some(input) = inputs.pop_front() {
+            for action in giver.on(now(), input) {
+                inputs.extend(hand.act(action).await);
+            }
+        }
+    }
+}
+
+struct Hand {
+    estate: Estate,
+    link: Link,
+    child: Child,
+    pid: u32,
+    /// Entries that both processes have, by name.
+    common: BTreeSet<String>,
+    round: Round,
+    /// Let go, and not sent.
+    waiting: VecDeque<Packet>,
+    /// Sent, and not acknowledged.
+    sent: VecDeque<Packet>,
+    /// Whose they are.
+    entry: usize,
+    handed: u64,
+    /// What the other side gave as a reason, or how it ended.
+    why: Option<String>,
+    aborted: bool,
+    told_to_end: bool,
+}
+
+impl Hand {
+    async fn next_input(&mut self, turn: Moment) -> Input {
+        let mut look = interval(LOOK_EVERY);
+        let turning = sleep(turn.since(now()));
+        tokio::pin!(turning);
+        loop {
+            tokio::select! {
+                biased;
+                received = self.link.receive() => return self.heard(received),
+                ended = self.child.wait() => {
+                    self.why = ended.ok().map(|status| in_words(&status));
+                    return Input::Dead;
+                }
+                () = self.estate.ending.cancelled(), if !self.told_to_end => {
+                    self.told_to_end = true;
+                    return Input::Ending;
+                }
+                () = &mut turning => return Input::Turn,
+                _ = look.tick() => {
+                    let held = |known: &Known| self.is_common(known) && known.is_held();
+                    if self.estate.entries.iter().any(held) {
+                        return Input::Held;
+                    }
+                }
+            }
+        }
+    }
+
+    fn heard(&mut self, received: Result<Parcel, Broken>) -> Input {
+        match received.map(|parcel| parcel.message) {
+            Ok(Message::Said(said)) => self.said(said),
+            Ok(Message::Sessions(_)) => Input::Gone(Failure::Confused),
+            Err(Broken::Gone) => Input::Gone(Failure::Ended),
+            Err(broken) => {
+                self.why = Some(broken.to_string());
+                Input::Gone(Failure::Confused)
+            }
+        }
+    }
+
+    fn said(&mut self, said: Said) -> Input {
+        match said {
+            Said::Hello(hello) => self.greeted(&hello),
+            Said::Ready { masters } => Input::Ready {
+                agrees: self.agrees(&masters),
+            },
+            Said::Opened => Input::Opened,
+            Said::Adopted => Input::Adopted,
+            Said::Refused { why } => {
+                info!(
+                    event = "upgrade_refused_sessions",
+                    sessions = self.sent.len(),
+                    "the new process does not take these sessions now: {}",
+                    words(&why)
+                );
+                Input::Refused
+            }
+            Said::Failed { why } => {
+                self.why = Some(words(&why));
+                Input::Gone(Failure::Ended)
+            }
+            _ => Input::Gone(Failure::Confused),
+        }
+    }
+
+    fn greeted(&mut self, hello: &Hello) -> Input {
+        let ours = self.estate.entries.iter().map(Known::named);
+        self.common = ours
+            .filter(|named| hello.entries.contains(named))
+            .map(|named| named.name)
+            .collect();
+        let same_form = hello.sessions == SESSIONS;
+        if !same_form {
+            info!(
+                event = "upgrade_drains",
+                "version {} has sessions of another form ({}, here {SESSIONS}): it takes the listeners, and sessions drain \
+                 in this process",
+                words(&hello.version),
+                hello.sessions
+            );
+        }
+        Input::Hello { same_form }
+    }
+
+    fn is_common(&self, known: &Known) -> bool {
+        self.common.contains(&*known.name)
+    }
+
+    /// Both have verified the same masters, wherever there are any.
+    fn agrees(&mut self, masters: &[Reign]) -> bool {
+        let differs = self
+            .estate
+            .entries
+            .iter()
+            .filter(|known| self.is_common(known) && known.belief().generation > 0)
+            .find(|known| known.reign().is_none_or(|reign| !masters.contains(&reign)));
+        if let Some(known) = differs {
+            let theirs = masters.iter().find(|reign| reign.entry == *known.name);
+            self.why = Some(format!(
+                "{}: here {:?}, there {theirs:?}",
+                known.name,
+                known.reign()
+            ));
+        }
+        differs.is_none()
+    }
+
+    /// Does it, and says what came of it where that is known at once.
+    async fn act(&mut self, action: Action) -> Option<Input> {
+        match action {
+            Action::Offer => self.offer().await,
+            Action::Pause => {
+                if self.estate.hands.close_doors().await {
+                    Some(Input::Paused)
+                } else {
+                    self.why = Some("a worker does not stop accepting".to_owned());
+                    Some(Input::Gone(Failure::Confused))
+                }
+            }
+            Action::Go => self.say(Said::Go).await,
+            Action::Ask => Some(self.ask().await),
+            Action::Send => self.send().await,
+            Action::Forget => {
+                self.handed += self.sent.len() as u64;
+                // The connections live on in the other process.
+                self.sent.clear();
+                None
+            }
+            Action::TakeBack => {
+                self.take_back().await;
+                None
+            }
+            Action::Introduce => {
+                self.estate.manager.introduce(self.pid).await;
+                None
+            }
+            Action::Done => self.say(Said::Done).await,
+            Action::Abort(failure) => {
+                self.aborted = true;
+                let why = failure.label().to_owned();
+                self.say(Said::Abort { why }).await;
+                None
+            }
+            Action::Kill => {
+                self.kill().await;
+                Some(Input::Dead)
+            }
+            Action::Resume => {
+                self.estate.hands.open_doors().await;
+                None
+            }
+        }
+    }
+
+    async fn offer(&mut self) -> Option<Input> {
+        let estate = &self.estate;
+        let bound = estate.hands.bound();
+        let of_entries = estate.entries.iter().zip(&bound);
+        let of_entries = of_entries.flat_map(|(known, bound)| {
+            let entry = Some(known.name.to_string());
+            bound.iter().map(move |bound| (entry.clone(), bound))
+        });
+        let admin = estate.admin.iter().map(|bound| (None, bound));
+        let all: Vec<(Listener, &Bound)> = of_entries
+            .chain(admin)
+            .map(|(entry, bound)| (bound.described(entry), bound))
+            .collect();
+        for some in all.chunks(DESCRIPTORS_MAX) {
+            let listeners = some.iter().map(|(listener, _)| listener.clone()).collect();
+            let sockets: Vec<_> = some.iter().map(|(_, bound)| bound.as_fd()).collect();
+            let said = Message::Said(Said::Listeners { listeners });
+            if let Some(failed) = send(&self.link, &said, &sockets, &mut self.why).await {
+                return Some(failed);
+            }
+        }
+        let offer = Offer {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            beliefs: estate.entries.iter().map(Known::belief).collect(),
+        };
+        self.say(Said::Offer(offer)).await
+    }
+
+    /// Goes on with the round: the next sessions that let go, or how many there are behind the last.
+    async fn ask(&mut self) -> Input {
+        while self.waiting.is_empty() {
+            let Some((entry, packets)) = self.estate.hands.let_go(&mut self.round).await else {
+                self.round = Round::default();
+                return Input::Asked { left: self.left() };
+            };
+            self.entry = entry;
+            self.waiting.extend(packets);
+            let known = self.estate.entries.get(entry);
+            if known.is_none_or(|known| !self.is_common(known)) {
+                self.take_back().await;
+            }
+        }
+        Input::Taken
+    }
+
+    async fn send(&mut self) -> Option<Input> {
+        // A hold began, or a switch: they go back, and wait for its end.
+        let Some(reign) = self.estate.entries.get(self.entry).and_then(Known::reign) else {
+            return Some(Input::Refused);
+        };
+        let luggage: Vec<Luggage> = self.waiting.iter().map(Packet::luggage).collect();
+        // Each fits by itself.
+        let count = fitting(&luggage).max(1);
+        let sessions = luggage.into_iter().take(count).collect();
+        self.sent.extend(self.waiting.drain(..count));
+        let sockets: Vec<BorrowedFd<'_>> = self
+            .sent
+            .iter()
+            .flat_map(|packet| {
+                let upstream = packet.upstream.as_ref().map(AsFd::as_fd);
+                [Some(packet.client.as_fd()), upstream]
+            })
+            .flatten()
+            .collect();
+        let batch = Message::Sessions(Batch { reign, sessions });
+        send(&self.link, &batch, &sockets, &mut self.why).await
+    }
+
+    async fn take_back(&mut self) {
+        let packets: Vec<Packet> = self.sent.drain(..).chain(self.waiting.drain(..)).collect();
+        let known = self.estate.entries.get(self.entry);
+        let at = known.and_then(|known| known.reader.state().verified_at);
+        self.estate.hands.seat(self.entry, at, packets).await;
+    }
+
+    async fn kill(&mut self) {
+        // Whoever closed the link, or was told to end, ends by itself in a moment, and its exit code tells why.
+        let ended = match timeout(ABORT_LIMIT, self.child.wait()).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                // Fails only when it has ended meanwhile.
+                let _ = self.child.start_kill();
+                self.child.wait().await
+            }
+        };
+        if let (Ok(status), None, false) = (ended, &self.why, self.aborted) {
+            self.why = Some(in_words(&status));
+        }
+    }
+
+    async fn say(&mut self, said: Said) -> Option<Input> {
+        send(&self.link, &Message::Said(said), &[], &mut self.why).await
+    }
+
+    /// Sessions that are still here.
+    fn left(&self) -> u64 {
+        let entries = self.estate.entries.iter().enumerate();
+        entries
+            .filter(|(_, known)| self.is_common(known))
+            .map(|(n, _)| self.estate.hands.sessions(n))
+            .sum()
+    }
+
+    fn tell(&self, outcome: Outcome, begun: Moment) {
+        let (pid, handed, left) = (self.pid, self.handed, self.left());
+        let ms = millis(now().since(begun));
+        match outcome {
+            Outcome::Handed => info!(
+                event = "upgrade_finished",
+                pid, handed, left, ms, "process {pid} serves: {handed} sessions were handed to it, {left} drain here"
+            ),
+            Outcome::Failed(failure) => {
+                let why = self.why.as_deref().unwrap_or("no more is known");
+                warn!(
+                    event = "upgrade_failed",
+                    pid,
+                    reason = failure.label(),
+                    handed,
+                    ms,
+                    "the upgrade came to nothing, and this process goes on: {why}"
+                );
+            }
+        }
+    }
+}
+
+/// Sends a message; what went wrong, if it did.
+async fn send(
+    link: &Link,
+    message: &Message,
+    sockets: &[BorrowedFd<'_>],
+    why: &mut Option<String>,
+) -> Option<Input> {
+    match timeout(SEND_LIMIT, link.send(message, sockets)).await {
+        Ok(Ok(())) => None,
+        Ok(Err(Broken::Gone)) => Some(Input::Gone(Failure::Ended)),
+        Ok(Err(broken)) => {
+            *why = Some(broken.to_string());
+            Some(Input::Gone(Failure::Confused))
+        }
+        Err(_) => Some(Input::Gone(Failure::Silent)),
+    }
+}
+
+fn in_words(status: &ExitStatus) -> String {
+    format!("the new process ended: {status}; its own lines say why")
+}
