@@ -119,6 +119,7 @@ pub async fn run(entry: Entry, tasks: TaskTracker, end: CancellationToken) {
         link: None,
         successor: None,
         pending_switch: None,
+        limits: tales::Limits::default(),
     };
     tokio::select! {
         () = end.cancelled() => {}
@@ -157,6 +158,7 @@ struct Control {
     /// Asks an announced successor.
     successor: Option<Successor>,
     pending_switch: Option<PendingSwitch>,
+    limits: tales::Limits,
 }
 
 /// A swap that is in force but not reported, because a worker may still hold an old socket.
@@ -221,8 +223,7 @@ impl Control {
                 Input::Turn => {}
             }
             self.act();
-            let pulse = (self.entry.pulse.0)();
-            self.entry.book.with(|ledger| ledger.turn(At::now(), pulse));
+            self.note_turn();
             // A connection that proved nothing is not kept open on a node that is not ours.
             self.verified = None;
             // From the moment that the standstill was looked for, not from now: one in between must not pass.
@@ -298,7 +299,7 @@ impl Control {
                         published: Instant::now(),
                     });
                 }
-                Action::Tell(tale) => tales::tell(&self.entry, &tale),
+                Action::Tell(tale) => tales::tell(&self.entry, &mut self.limits, &tale),
             }
         }
     }
@@ -332,13 +333,39 @@ impl Control {
         self.successor = Some(Successor::start(addr, dial, answers, &self.tasks));
     }
 
+    /// Writes down what the workers have counted, and tells what is known by that.
+    fn note_turn(&mut self) {
+        let pulse = (self.entry.pulse.0)();
+        let (over, disagreements) = self.entry.book.with(|ledger| {
+            let at = At::now();
+            ledger.turn(at, pulse);
+            (ledger.over(at), ledger.disagreements(at))
+        });
+        let proxy = &*self.entry.name;
+        if let Some(outage) = over
+            && self.limits.allow(proxy, "outage_over")
+        {
+            tales::outage_over(proxy, &outage);
+        }
+        for news in disagreements {
+            if self.limits.allow(proxy, "sentinel_disagrees") {
+                tales::disagreement(&self.entry, &news);
+            }
+        }
+    }
+
     /// `None`: not every worker has acknowledged.
     fn report_switch(&mut self, left: Option<Left>) {
         if let Some(PendingSwitch { swap, published }) = self.pending_switch.take() {
             let fence = published.elapsed();
-            let book = &self.entry.book;
-            book.with(|ledger| ledger.fenced(fence, &swap, left));
-            tales::switched(&self.entry, &swap, fence, left);
+            let pulse = (self.entry.pulse.0)();
+            let harm = self.entry.book.with(|ledger| {
+                ledger.turn(At::now(), pulse);
+                ledger.fenced(fence, &swap, left)
+            });
+            if self.limits.allow(&self.entry.name, "switched") {
+                tales::switched(&self.entry, &swap, fence, left, harm);
+            }
         }
     }
 }

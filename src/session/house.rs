@@ -315,9 +315,8 @@ impl House {
         generation: Generation,
         error: &DialError,
     ) {
-        self.tally.dial_failures.add(1);
+        self.tally.dial_failures[error.index()].add(1);
         if matches!(error, DialError::NoPort) {
-            self.tally.no_port.add(1);
             self.no_port.set(Some((generation, now() + NO_PORT_PAUSE)));
         }
         if !error.is_our_own() {

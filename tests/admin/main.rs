@@ -12,6 +12,7 @@ use switchmaster::net::clock::now;
 
 #[path = "../harness/mod.rs"]
 mod harness;
+mod numbers;
 mod page;
 
 use harness::proxy::{Plan, Proxy};
