@@ -41,6 +41,7 @@ use crate::net::resolver::Resolver;
 use crate::sentinel::Credentials;
 use crate::sentinel::client::{Dial, RoleLink};
 use crate::sentinel::discovery::Asker;
+use crate::telemetry::Often;
 use crate::topology::observation::{Observation, ReplicaSeen, RoleReport};
 use crate::topology::publish::{Left, Publisher};
 use crate::topology::rules::Rules;
@@ -119,7 +120,7 @@ pub async fn run(entry: Entry, tasks: TaskTracker, end: CancellationToken) {
         link: None,
         successor: None,
         pending_switch: None,
-        limits: tales::Limits::default(),
+        often: Often::after(tales::AT_ONCE),
     };
     tokio::select! {
         () = end.cancelled() => {}
@@ -158,7 +159,7 @@ struct Control {
     /// Asks an announced successor.
     successor: Option<Successor>,
     pending_switch: Option<PendingSwitch>,
-    limits: tales::Limits,
+    often: Often,
 }
 
 /// A swap that is in force but not reported, because a worker may still hold an old socket.
@@ -299,7 +300,7 @@ impl Control {
                         published: Instant::now(),
                     });
                 }
-                Action::Tell(tale) => tales::tell(&self.entry, &mut self.limits, &tale),
+                Action::Tell(tale) => tales::tell(&self.entry, &mut self.often, &tale),
             }
         }
     }
@@ -343,12 +344,12 @@ impl Control {
         });
         let proxy = &*self.entry.name;
         if let Some(outage) = over
-            && self.limits.allow(proxy, "outage_over")
+            && self.often.allow("outage_over", proxy)
         {
             tales::outage_over(proxy, &outage);
         }
         for news in disagreements {
-            if self.limits.allow(proxy, "sentinel_disagrees") {
+            if self.often.allow("sentinel_disagrees", proxy) {
                 tales::disagreement(&self.entry, &news);
             }
         }
@@ -363,7 +364,7 @@ impl Control {
                 ledger.turn(At::now(), pulse);
                 ledger.fenced(fence, &swap, left)
             });
-            if self.limits.allow(&self.entry.name, "switched") {
+            if self.often.allow("switched", &self.entry.name) {
                 tales::switched(&self.entry, &swap, fence, left, harm);
             }
         }

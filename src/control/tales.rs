@@ -1,7 +1,6 @@
 //! What the control task tells people: one line each, in the words of the field. The names of events and fields are
 //! public interface.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tracing::{info, warn};
@@ -10,8 +9,7 @@ use super::Entry;
 use super::action::{Swap, Tale, Unfulfilled};
 use super::ledger::{Disagreement, Harm, OutageAccount, Phases};
 use crate::net::addr::SentinelAddr;
-use crate::net::clock::now;
-use crate::net::rarely::Rarely;
+use crate::telemetry::Often;
 use crate::topology::decide::{Candidate, Census};
 use crate::topology::observation::RoleReport;
 use crate::topology::publish::Left;
@@ -19,34 +17,7 @@ use crate::topology::rules::{SentinelsLost, Verify};
 use crate::topology::{HoldCause, MasterAddr};
 
 /// Lines of one name that are written at once: some failovers in a row are told in full. Then one a second.
-const AT_ONCE: u32 = 30;
-
-/// Keeps peers that provoke the same event again and again from filling the log, for each event by itself.
-#[derive(Debug, Default)]
-pub(super) struct Limits(BTreeMap<&'static str, Rarely>);
-
-impl Limits {
-    /// Whether this event may be told now; says how many of the same name were left out before.
-    pub(super) fn allow(&mut self, proxy: &str, event: &'static str) -> bool {
-        let rarely = self
-            .0
-            .entry(event)
-            .or_insert_with(|| Rarely::after(AT_ONCE));
-        let Some(count) = rarely.allow(now()) else {
-            return false;
-        };
-        if count > 1 {
-            warn!(
-                event = "log_lines_left_out",
-                proxy,
-                of = event,
-                count = count - 1,
-                "so many lines of this kind were left out: they come faster than one a second"
-            );
-        }
-        true
-    }
-}
+pub(super) const AT_ONCE: u32 = 30;
 
 /// The name of its line. Public interface.
 const fn event_of(tale: &Tale) -> &'static str {
@@ -74,10 +45,10 @@ const fn event_of(tale: &Tale) -> &'static str {
 }
 
 /// Tells what can be told at once.
-pub(super) fn tell(entry: &Entry, limits: &mut Limits, tale: &Tale) {
+pub(super) fn tell(entry: &Entry, often: &mut Often, tale: &Tale) {
     let proxy = &*entry.name;
     // Told by `switched` when the workers have acknowledged.
-    if matches!(tale, Tale::Switched(_)) || !limits.allow(proxy, event_of(tale)) {
+    if matches!(tale, Tale::Switched(_)) || !often.allow(event_of(tale), proxy) {
         return;
     }
     match tale {

@@ -406,10 +406,14 @@ impl House {
         self.tally.closed[reason.index()].add(1);
         let (proxy, fault) = (&self.name, reason.fault());
         match reason.level() {
-            tracing::Level::ERROR => error!(
-                event = "session_closed", %proxy, %reason, ?fault,
-                "a defect of the proxy ended a session; all others go on"
-            ),
+            tracing::Level::ERROR => {
+                if let Some(count) = self.common.closes[reason.index()].allow(now()) {
+                    error!(
+                        event = "session_closed", %proxy, %reason, ?fault, count,
+                        "a defect of the proxy ended a session; all others go on"
+                    );
+                }
+            }
             tracing::Level::WARN => {
                 if let Some(count) = self.common.closes[reason.index()].allow(now()) {
                     warn!(event = "session_closed", %proxy, %reason, ?fault, count, "closed clients");
