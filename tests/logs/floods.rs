@@ -136,3 +136,49 @@ fn clients_that_come_in_vain_by_the_thousand() {
             >= TIMES
     });
 }
+
+/// Each end of a link and each new one is news of its own.
+#[test]
+fn a_sentinel_whose_link_comes_and_goes() {
+    let master = FakeMaster::start(Bytes::Echo);
+    let steady = FakeSentinel::start(Protocol::Resp3, View::of(master.addr()).by(0, 2));
+    let shaky = FakeSentinel::start(Protocol::Resp3, View::of(master.addr()).by(1, 2));
+    let proxy = Proxy::ready(Plan::following(&[steady.addr(), shaky.addr()]));
+    let begun = now();
+    let end = begun + Duration::from_secs(5);
+    let mut cut = 0;
+    while now() < end {
+        if shaky.links() > 0 {
+            shaky.drop_subscribers();
+            cut += 1;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    assert!(cut > 3, "{cut} times");
+    few_lines(
+        &proxy,
+        &["sentinel_up", "sentinel_down"],
+        now().since(begun).as_secs(),
+    );
+}
+
+#[test]
+fn a_crowd_at_the_admin_endpoint() {
+    let nobody = "127.0.0.1:9".parse().expect("an address");
+    let proxy = Plan::following(&[nobody])
+        .env("SWITCHMASTER_ADMIN_LISTEN", "127.0.0.1:0")
+        .start();
+    let admin = proxy.event("admin_listening", PATIENCE);
+    let admin: std::net::SocketAddr = admin.text("addr").parse().expect("an address");
+    let begun = now();
+    // More than may be inside; they say nothing, so those who come later are turned away.
+    let crowd: Vec<_> = (0..TIMES)
+        .filter_map(|_| TcpStream::connect(admin).ok())
+        .collect();
+    assert!(crowd.len() > 200, "{}", crowd.len());
+    proxy.event("client_refused", PATIENCE);
+    drop(crowd);
+    let lines = proxy.events(0, "client_refused").len() as u64;
+    let seconds = now().since(begun).as_secs();
+    assert!(lines <= seconds + 2, "{lines} lines in {seconds} s");
+}

@@ -3,6 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod disagreement;
 mod floods;
 mod names;
 mod secrets;
