@@ -58,9 +58,9 @@ pub(crate) struct Common {
     dial_slots: Arc<Semaphore>,
     /// How long dials took that succeeded, in seconds.
     dial_seconds: metrics::Histogram,
-    dials: Rarely,
     replays: Rarely,
-    /// One for each reason: what is counted in a line happened for the reason it names.
+    /// One for each reason, as of those below: what is counted in a line happened for the reason it names.
+    dials: [Rarely; DialError::LABELS.len()],
     closes: [Rarely; CloseReason::ALL.len()],
 }
 
@@ -70,8 +70,8 @@ impl Default for Common {
             waiting: AtomicUsize::new(0),
             dial_slots: Arc::new(Semaphore::new(DIALS_AT_ONCE)),
             dial_seconds: metrics::Histogram::noop(),
-            dials: Rarely::default(),
             replays: Rarely::default(),
+            dials: Default::default(),
             closes: Default::default(),
         }
     }
@@ -322,7 +322,7 @@ impl House {
         if !error.is_our_own() {
             self.doubt();
         }
-        if let Some(count) = self.common.dials.allow(now()) {
+        if let Some(count) = self.common.dials[error.index()].allow(now()) {
             warn!(
                 event = "dial_failed",
                 proxy = %self.name,

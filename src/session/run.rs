@@ -446,6 +446,9 @@ pub(super) async fn live<W: Watch>(
         if reason.fault() != Fault::Client {
             seat.house.tally.unknown.add(relay.unheard());
         }
+        if reason == CloseReason::UpstreamClosed && relay.is_leaving() {
+            seat.house.tally.quit.add(1);
+        }
         if let Some(why) = relay.retired() {
             seat.house.tally.retired[why.index()].add(1);
         }

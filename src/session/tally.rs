@@ -18,6 +18,7 @@ pub(crate) struct Tally {
     pub(crate) refused: Counter,
     pub(crate) unknown: Counter,
     pub(crate) passed_bytes: Counter,
+    pub(crate) quit: Counter,
     pub(crate) retired: [Counter; Retire::LABELS.len()],
     pub(crate) closed: [Counter; CloseReason::ALL.len()],
 }
@@ -45,6 +46,8 @@ pub struct Sum {
     pub unknown: u64,
     /// Bytes that went to a master in the instant in which its generation passed.
     pub passed_bytes: u64,
+    /// Sessions that their master closed because their clients had asked it to (QUIT), as far as that is known.
+    pub quit: u64,
     /// Sessions that ended and could not be carried over any more, by [`Retire::index`].
     pub retired: [u64; Retire::LABELS.len()],
     /// Ended sessions by [`CloseReason::index`].
@@ -72,7 +75,8 @@ impl Sum {
         let lost =
             |reason: &CloseReason| matches!(reason.fault(), Fault::Upstream | Fault::Failover);
         let lost = CloseReason::ALL.into_iter().filter(lost);
-        lost.map(|reason| self.closed_by(reason)).sum()
+        let lost: u64 = lost.map(|reason| self.closed_by(reason)).sum();
+        lost.saturating_sub(self.quit)
     }
 
     /// Sessions that ended for this reason.
@@ -94,6 +98,7 @@ impl Sum {
         self.refused += tally.refused.read();
         self.unknown += tally.unknown.read();
         self.passed_bytes += tally.passed_bytes.read();
+        self.quit += tally.quit.read();
         for (sum, counter) in self.failed_dials.iter_mut().zip(&tally.dial_failures) {
             *sum += counter.read();
         }

@@ -23,6 +23,9 @@ pub(super) trait Watch {
     /// Why requests and replies are followed no longer.
     fn retired(&self) -> Option<Retire>;
 
+    /// The master was told to close.
+    fn is_leaving(&self) -> bool;
+
     /// How many of these bytes may be written; fewer than there are when the session has to end before the next one.
     fn allowed(&self, unwritten: &[u8]) -> usize;
 
@@ -76,6 +79,10 @@ impl Watch for Blind {
 
     fn retired(&self) -> Option<Retire> {
         None
+    }
+
+    fn is_leaving(&self) -> bool {
+        false
     }
 
     #[inline]
@@ -139,6 +146,10 @@ impl Watch for Tracker {
 
     fn retired(&self) -> Option<Retire> {
         Self::retired(self)
+    }
+
+    fn is_leaving(&self) -> bool {
+        Self::is_leaving(self)
     }
 
     #[inline]

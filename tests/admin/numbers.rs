@@ -6,12 +6,16 @@ use std::time::Duration;
 use switchmaster::demo::wire::{Conn, Value as Reply};
 
 use super::harness::fake_sentinel::{FakeSentinel, Protocol, View};
+use super::harness::history::{Outcome, Writers};
 use super::harness::proxy::{Plan, Proxy};
 use super::harness::topology::{
     FOLLOW, Topology, blocked_clients, follows, idle_client, is_closed,
 };
 use super::harness::wait_until;
 use super::{PATIENCE, admin_of, get, over, status, watched};
+
+/// One write at a time each, so at most one of each can be lost.
+const WRITERS: usize = 16;
 
 /// The sum of the series of this name with these labels.
 fn sum(proxy: &Proxy, name: &str, labels: &[&str]) -> f64 {
@@ -81,6 +85,14 @@ fn what_a_crash_cost_is_told_alike_by_metrics_log_and_status() {
     });
     drop(direct);
 
+    // Nor is anybody lost who asked the master to close.
+    let mut quitting = client(&proxy);
+    quitting.call(&["QUIT"]).expect("an answer");
+    is_closed(&mut quitting, PATIENCE);
+    wait_until("it to be counted", PATIENCE, || {
+        sum(&proxy, "sessions_closed_total", &["upstream_closed"]) == 1.0
+    });
+
     let mark = proxy.mark();
     servers.node(old).kill().expect("it dies");
     let switch = servers.switched_from(old);
@@ -128,6 +140,38 @@ fn what_a_crash_cost_is_told_alike_by_metrics_log_and_status() {
         ("dial_duration_seconds_count", ""),
     ] {
         moves(&proxy, name, &[label]);
+    }
+}
+
+/// What is counted as unknown is what the clients did not get to know; and nothing goes to a master that was left.
+#[test]
+fn under_load_what_is_counted_is_what_clients_saw() {
+    let servers = Topology::start();
+    let plan = Plan::moving(&servers.sentinels()).env("SWITCHMASTER_LIMITS_WORKERS", "2");
+    let proxy = watched(plan);
+    proxy.event("ready", PATIENCE);
+    for kill in [false, true] {
+        let before = sum(&proxy, "requests_unknown_total", &[]);
+        let writers = Writers::start(proxy.addr(), WRITERS, Duration::ZERO);
+        let old = servers.settle();
+        let mark = proxy.mark();
+        let switch = if kill {
+            servers.node(old).kill().expect("it dies");
+            servers.switched_from(old)
+        } else {
+            servers.fail_over(0)
+        };
+        let switched = follows(&proxy, mark, switch);
+        writers.all_acknowledged_after(switched.written(), FOLLOW);
+        let unknown = writers.stop().count(|outcome| *outcome == Outcome::Unknown);
+        let counted = sum(&proxy, "requests_unknown_total", &[]) - before;
+        println!("kill: {kill}, {unknown} writes unknown to their clients, {counted} counted");
+        assert_eq!(counted, unknown as f64, "kill: {kill}");
+        assert_eq!(switched.fields["unknown"], unknown, "{}", switched.fields);
+        assert_eq!(sum(&proxy, "old_generation_bytes_total", &[]), 0.0);
+        if !kill {
+            servers.ready_again(switch);
+        }
     }
 }
 

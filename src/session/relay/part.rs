@@ -25,6 +25,11 @@ impl<W: Watch> Relay<'_, W> {
         (self.upstream, spotless)
     }
 
+    /// The client has asked the master to close.
+    pub(in crate::session) fn is_leaving(&self) -> bool {
+        self.carried.watch.is_leaving()
+    }
+
     /// Why its requests and replies are followed no longer.
     pub(in crate::session) fn retired(&self) -> Option<Retire> {
         self.carried.watch.retired()
