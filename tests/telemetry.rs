@@ -185,7 +185,7 @@ fn act(role: &str) {
             }
         }
         "forge_text" | "forge_json" => {
-            tracing::warn!(event = "x", peer = %hostile, quoted = hostile, "{hostile}")
+            tracing::warn!(event = "x", peer = %hostile, quoted = hostile, "{hostile}");
         }
         "json" => tracing::info!(
             event = "switched",

@@ -13,8 +13,6 @@ use super::Entry;
 use super::table::{self, Kind, Metric};
 use crate::control::ledger::{Account, OutageAccount, Outcome, Totals};
 use crate::session::close::CloseReason;
-use crate::session::tracker::Retire;
-use crate::upstream::DialError;
 use crate::worker::Counters;
 
 const METADATA: Metadata<'_> = Metadata::new(module_path!(), Level::INFO, None);
@@ -223,11 +221,11 @@ impl Sheet {
         self.count(&table::REQUESTS_REFUSED, &[proxy], s.refused);
         self.count(&table::BYTES, &[proxy, "up"], s.bytes_up);
         self.count(&table::BYTES, &[proxy, "down"], s.bytes_down);
-        for (reason, count) in DialError::LABELS.into_iter().zip(s.failed_dials) {
+        for (reason, count) in s.dial_failures_by_reason() {
             self.count(&table::DIAL_FAILURES, &[proxy, reason], count);
         }
         self.count(&table::REQUESTS_UNKNOWN, &[proxy], s.unknown);
-        for (reason, count) in Retire::LABELS.into_iter().zip(s.retired) {
+        for (reason, count) in s.retired_by_reason() {
             self.count(&table::SESSIONS_RETIRED, &[proxy, reason], count);
         }
         self.count(&table::OLD_GENERATION_BYTES, &[proxy], s.passed_bytes);

@@ -70,6 +70,16 @@ impl Sum {
         self.failed_dials[DialError::NoPort.index()]
     }
 
+    /// All of them, with the word of each reason there is.
+    pub fn dial_failures_by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        DialError::LABELS.into_iter().zip(self.failed_dials)
+    }
+
+    /// Sessions that could not be carried over any more, with the word of each reason there is.
+    pub fn retired_by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Retire::LABELS.into_iter().zip(self.retired)
+    }
+
     /// Sessions that ended for want of their master, and not because anybody asked for it.
     pub fn lost(&self) -> u64 {
         let lost =

@@ -26,7 +26,9 @@ fn few_lines(proxy: &Proxy, events: &[&str], seconds: u64) -> u64 {
     let left_out = proxy.events(0, "log_lines_left_out");
     let of = |name: &str| events.contains(&name);
     let counted = left_out.iter().filter(|line| of(line.text("of")));
-    counted.map(|line| line.number("count") as u64).sum()
+    counted
+        .map(|line| line.fields["count"].as_u64().unwrap_or(0))
+        .sum()
 }
 
 fn told(proxy: &Proxy, event: &str) -> u64 {
@@ -131,7 +133,7 @@ fn clients_that_come_in_vain_by_the_thousand() {
         let lines = proxy.events(0, "session_closed");
         lines
             .iter()
-            .map(|line| line.number("count") as u64)
+            .map(|line| line.fields["count"].as_u64().unwrap_or(0))
             .sum::<u64>()
             >= TIMES
     });
