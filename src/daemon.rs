@@ -295,6 +295,8 @@ fn start(
             Pulse {
                 bytes_down: sum.bytes_down,
                 waiting: sum.waiting,
+                lost: sum.lost(),
+                unknown: sum.unknown,
             }
         };
         let entry = control::Entry {
@@ -423,7 +425,7 @@ fn log_status(counters: &[Counters], readers: &[Reader]) {
         info!(
             event = "status", proxy = %counters.name, phase, master, generation = state.generation.0,
             sessions = s.active(), waiting = s.waiting, opened = s.opened, bytes_up = s.bytes_up, bytes_down = s.bytes_down,
-            dial_failures = s.dial_failures, no_port = s.no_port, accept_errors = counters.accept_errors,
+            dial_failures = s.dial_failures(), no_port = s.no_port(), accept_errors = counters.accept_errors,
             refused = counters.refused_not_allowed + counters.refused_full, closed = %closed_by_reason(counters),
             "{} sessions to {master}", s.active()
         );
@@ -435,7 +437,7 @@ fn log_stopped(counters: &[Counters]) {
         let s = &counters.sessions;
         info!(
             event = "stopped", proxy = %counters.name, sessions = s.active(), opened = s.opened, bytes_up = s.bytes_up,
-            bytes_down = s.bytes_down, dial_failures = s.dial_failures, no_port = s.no_port,
+            bytes_down = s.bytes_down, dial_failures = s.dial_failures(), no_port = s.no_port(),
             accept_errors = counters.accept_errors, refused = counters.refused_not_allowed + counters.refused_full,
             closed = %closed_by_reason(counters), "stopped"
         );

@@ -221,7 +221,14 @@ impl Sheet {
         self.count(&table::REQUESTS_REFUSED, &[proxy], s.refused);
         self.count(&table::BYTES, &[proxy, "up"], s.bytes_up);
         self.count(&table::BYTES, &[proxy, "down"], s.bytes_down);
-        self.count(&table::DIAL_FAILURES, &[proxy], s.dial_failures);
+        for (reason, count) in s.dial_failures_by_reason() {
+            self.count(&table::DIAL_FAILURES, &[proxy, reason], count);
+        }
+        self.count(&table::REQUESTS_UNKNOWN, &[proxy], s.unknown);
+        for (reason, count) in s.retired_by_reason() {
+            self.count(&table::SESSIONS_RETIRED, &[proxy, reason], count);
+        }
+        self.count(&table::OLD_GENERATION_BYTES, &[proxy], s.passed_bytes);
         self.count(&table::ACCEPT_ERRORS, &[proxy], counters.accept_errors);
     }
 

@@ -365,6 +365,7 @@ fn sessions(proxy: &ProxyStatus) -> Markup {
         ("moved to another upstream", s.moved),
         ("turned away", s.turned_away),
         ("requests refused", s.requests_refused),
+        ("requests with unknown outcome", s.requests_unknown),
         ("failed dials", s.dial_failures),
     ];
     html! {

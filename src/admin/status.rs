@@ -58,6 +58,9 @@ pub struct Sessions {
     pub closed: BTreeMap<String, u64>,
     /// Requests answered with an error for want of a master; none was executed.
     pub requests_refused: u64,
+    /// Requests whose replies were lost with their connection; whether they were executed nobody knows.
+    #[serde(default)]
+    pub requests_unknown: u64,
     /// Connections turned away.
     pub turned_away: u64,
     /// Bytes written to masters.
@@ -82,10 +85,11 @@ impl ProxyStatus {
             moved: s.moved,
             closed: closed.filter(|(_, count)| *count > 0).collect(),
             requests_refused: s.refused,
+            requests_unknown: s.unknown,
             turned_away: counters.refused_full + counters.refused_not_allowed,
             bytes_up: s.bytes_up,
             bytes_down: s.bytes_down,
-            dial_failures: s.dial_failures,
+            dial_failures: s.dial_failures(),
         };
         Self {
             headline: headline(&account, &sessions),

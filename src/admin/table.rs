@@ -86,9 +86,16 @@ metrics! {
     REPLAY_FAILURES = Counter "replay_failures_total" ["proxy"] "Times that a new master did not take over what a session needs.";
     REQUESTS_REFUSED = Counter "requests_refused_total" ["proxy"]
         "Requests answered with -LOADING for want of a master; none of them was executed.";
+    REQUESTS_UNKNOWN = Counter "requests_unknown_total" ["proxy"]
+        "Requests that a master was sent, in part or as a whole, and whose replies were lost when the proxy closed their connection: whether they were executed the client cannot know. A connection that is not followed request by request counts one if its client had the last word; clients that left by themselves are not counted.";
+    SESSIONS_RETIRED = Counter "sessions_retired_total" ["proxy", "reason"]
+        "Sessions that ended and could not have been carried over any more, by what they had done (on_switch = \"move\").";
+    OLD_GENERATION_BYTES = Counter "old_generation_bytes_total" ["proxy"]
+        "Bytes that went to a master that had been left by then, looked at after each write; must stay 0.";
     BYTES = Counter "bytes_total" ["proxy", "direction"] "Bytes relayed: up to the master, down to clients.";
     DIAL_SECONDS = Histogram "dial_duration_seconds" ["proxy"] "TCP connections to the master that succeeded, in seconds.";
-    DIAL_FAILURES = Counter "dial_failures_total" ["proxy"] "TCP connections to the master that failed.";
+    DIAL_FAILURES = Counter "dial_failures_total" ["proxy", "reason"]
+        "TCP connections to the master that failed, by reason; no_port: this host had no local port left, and clients wait for one.";
     ACCEPT_ERRORS = Counter "accept_errors_total" ["proxy"] "Failed calls of accept(2), for want of descriptors or memory.";
 
     ROLE_CHECK_FAILURES = Counter "role_check_failures_total" ["proxy", "reason"]

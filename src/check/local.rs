@@ -25,11 +25,8 @@ pub(super) fn judge(host: &Host) -> Vec<Finding> {
         ),
     ));
     for warning in &host.warnings {
-        findings.push(Finding::warn(
-            Code::ConfigWarning,
-            "configuration",
-            warning.clone(),
-        ));
+        let finding = Finding::warn(Code::ConfigWarning, "configuration", warning.clone());
+        findings.push(finding.hint("switchmaster config show"));
     }
     findings.extend(host.doors.iter().map(|door| at_door(door, host)));
     let range = host.port_range;

@@ -42,6 +42,7 @@ use crate::net::resolver::Resolver;
 use crate::sentinel::Credentials;
 use crate::sentinel::client::{Dial, RoleLink};
 use crate::sentinel::discovery::Asker;
+use crate::telemetry::Often;
 use crate::topology::observation::{Observation, ReplicaSeen, RoleReport};
 use crate::topology::publish::{Left, Publisher};
 use crate::topology::rules::Rules;
@@ -120,6 +121,7 @@ pub async fn run(entry: Entry, tasks: TaskTracker, end: CancellationToken) {
         link: None,
         successor: None,
         pending_switch: None,
+        often: Often::after(tales::AT_ONCE),
     };
     tokio::select! {
         () = end.cancelled() => {}
@@ -158,6 +160,7 @@ struct Control {
     /// Asks an announced successor.
     successor: Option<Successor>,
     pending_switch: Option<PendingSwitch>,
+    often: Often,
 }
 
 /// A swap that is in force but not reported, because a worker may still hold an old socket.
@@ -222,12 +225,7 @@ impl Control {
                 Input::Turn => {}
             }
             self.act();
-            let pulse = (self.entry.pulse.0)();
-            let epoch = self.steward.epoch();
-            self.entry.book.with(|ledger| {
-                ledger.turn(At::now(), pulse);
-                ledger.believes(epoch);
-            });
+            self.note_turn();
             // A connection that proved nothing is not kept open on a node that is not ours.
             self.verified = None;
             // From the moment that the standstill was looked for, not from now: one in between must not pass.
@@ -307,7 +305,7 @@ impl Control {
                         published: Instant::now(),
                     });
                 }
-                Action::Tell(tale) => tales::tell(&self.entry, &tale),
+                Action::Tell(tale) => tales::tell(&self.entry, &mut self.often, &tale),
             }
         }
     }
@@ -341,13 +339,41 @@ impl Control {
         self.successor = Some(Successor::start(addr, dial, answers, &self.tasks));
     }
 
+    /// Writes down what the workers have counted, and tells what is known by that.
+    fn note_turn(&mut self) {
+        let pulse = (self.entry.pulse.0)();
+        let epoch = self.steward.epoch();
+        let (over, disagreements) = self.entry.book.with(|ledger| {
+            let at = At::now();
+            ledger.turn(at, pulse);
+            ledger.believes(epoch);
+            (ledger.over(at), ledger.disagreements(at))
+        });
+        let proxy = &*self.entry.name;
+        if let Some(outage) = over
+            && self.often.allow("outage_over", proxy)
+        {
+            tales::outage_over(proxy, &outage);
+        }
+        for news in disagreements {
+            if self.often.allow("sentinel_disagrees", proxy) {
+                tales::disagreement(&self.entry, &news);
+            }
+        }
+    }
+
     /// `None`: not every worker has acknowledged.
     fn report_switch(&mut self, left: Option<Left>) {
         if let Some(PendingSwitch { swap, published }) = self.pending_switch.take() {
             let fence = published.elapsed();
-            let book = &self.entry.book;
-            book.with(|ledger| ledger.fenced(fence, &swap, left));
-            tales::switched(&self.entry, &swap, fence, left);
+            let pulse = (self.entry.pulse.0)();
+            let harm = self.entry.book.with(|ledger| {
+                ledger.turn(At::now(), pulse);
+                ledger.fenced(fence, &swap, left)
+            });
+            if self.often.allow("switched", &self.entry.name) {
+                tales::switched(&self.entry, &swap, fence, left, harm);
+            }
         }
     }
 }

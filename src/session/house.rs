@@ -60,9 +60,9 @@ pub(crate) struct Common {
     /// How long dials took that succeeded, in seconds.
     dial_seconds: metrics::Histogram,
     reserve: Reserve,
-    dials: Rarely,
     replays: Rarely,
-    /// One for each reason: what is counted in a line happened for the reason it names.
+    /// One for each reason, as of those below: what is counted in a line happened for the reason it names.
+    dials: [Rarely; DialError::LABELS.len()],
     closes: [Rarely; CloseReason::ALL.len()],
 }
 
@@ -73,8 +73,8 @@ impl Default for Common {
             dial_slots: Arc::new(Semaphore::new(DIALS_AT_ONCE)),
             dial_seconds: metrics::Histogram::noop(),
             reserve: Reserve::default(),
-            dials: Rarely::default(),
             replays: Rarely::default(),
+            dials: Default::default(),
             closes: Default::default(),
         }
     }
@@ -324,15 +324,14 @@ impl House {
         generation: Generation,
         error: &DialError,
     ) {
-        self.tally.dial_failures.add(1);
+        self.tally.dial_failures[error.index()].add(1);
         if matches!(error, DialError::NoPort) {
-            self.tally.no_port.add(1);
             self.no_port.set(Some((generation, now() + NO_PORT_PAUSE)));
         }
         if !error.is_our_own() {
             self.doubt();
         }
-        if let Some(count) = self.common.dials.allow(now()) {
+        if let Some(count) = self.common.dials[error.index()].allow(now()) {
             warn!(
                 event = "dial_failed",
                 proxy = %self.name,
@@ -416,10 +415,14 @@ impl House {
         self.tally.closed[reason.index()].add(1);
         let (proxy, fault) = (&self.name, reason.fault());
         match reason.level() {
-            tracing::Level::ERROR => error!(
-                event = "session_closed", %proxy, %reason, ?fault,
-                "a defect of the proxy ended a session; all others go on"
-            ),
+            tracing::Level::ERROR => {
+                if let Some(count) = self.common.closes[reason.index()].allow(now()) {
+                    error!(
+                        event = "session_closed", %proxy, %reason, ?fault, count,
+                        "a defect of the proxy ended a session; all others go on"
+                    );
+                }
+            }
             tracing::Level::WARN => {
                 if let Some(count) = self.common.closes[reason.index()].allow(now()) {
                     warn!(event = "session_closed", %proxy, %reason, ?fault, count, "closed clients");

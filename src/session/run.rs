@@ -12,7 +12,7 @@ use futures_util::future::Either;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::afloat::{fail_fast, linger};
-use super::close::CloseReason;
+use super::close::{CloseReason, Fault};
 use super::farewell::farewell;
 use super::house::{Claim, DialSlot, House, Seat};
 use super::relay::{Carried, Relay};
@@ -307,7 +307,7 @@ async fn introduce(
             return None;
         }
         let house = Rc::clone(&seat.house);
-        let telling = timeout(REPLAY_LIMIT, tell(&replay, &mut connected.upstream, &house));
+        let telling = timeout(REPLAY_LIMIT, tell(&replay, connected, &house));
         let failed = match while_dialing(seat, life, generation, telling).await? {
             Ok(Ok((Answer::Done, messages))) => {
                 heard = messages;
@@ -335,13 +335,17 @@ async fn introduce(
 /// Writes a replay and hears what is said to it, and behind it.
 async fn tell(
     replay: &Replay,
-    upstream: &mut Stream,
+    connected: &mut Connected,
     house: &House,
 ) -> io::Result<(Answer, Vec<u8>)> {
+    let Connected { upstream, pass, .. } = connected;
     let mut rest = replay.request();
     while !rest.is_empty() {
         let n = poll_fn(|cx| upstream.poll_write(cx, rest)).await?;
         rest = &rest[n..];
+        if house.gate().has_passed(*pass) {
+            house.tally.passed_bytes.add(n as u64);
+        }
     }
     let mut check = replay.check();
     loop {
@@ -443,6 +447,18 @@ pub(super) async fn live<W: Watch>(
         Poll::Ready(part_or_close(seat, life, &mut relay, cx, stage))
     })
     .await;
+    if let Stage::Closing(reason) = stage {
+        // A client that left by itself knows what it did.
+        if reason.fault() != Fault::Client {
+            seat.house.tally.unknown.add(relay.unheard());
+        }
+        if reason == CloseReason::UpstreamClosed && relay.is_leaving() {
+            seat.house.tally.quit.add(1);
+        }
+        if let Some(why) = relay.retired() {
+            seat.house.tally.retired[why.index()].add(1);
+        }
+    }
     let may_keep = relay.can_part();
     let (upstream, spotless) = relay.into_upstream();
     let left = seat.house.state().generation != pass.generation();

@@ -1,7 +1,7 @@
 //! What a relay lets look at its bytes: nobody (`on_switch = "close"`), or the tracker (`"move"`). Chosen once a session, so
 //! that a session which is never moved pays nothing for it.
 
-use super::tracker::{Sight, Tracker};
+use super::tracker::{Retire, Sight, Tracker};
 
 /// Sees each byte that is forwarded, once and in order; changes none.
 pub(super) trait Watch {
@@ -16,6 +16,15 @@ pub(super) trait Watch {
 
     /// Requests without a reply, where that is known.
     fn unanswered(&self) -> Option<u32>;
+
+    /// The master has the beginning of a request, as far as that is known.
+    fn has_begun(&self) -> bool;
+
+    /// Why requests and replies are followed no longer.
+    fn retired(&self) -> Option<Retire>;
+
+    /// The master was told to close.
+    fn is_leaving(&self) -> bool;
 
     /// How many of these bytes may be written; fewer than there are when the session has to end before the next one.
     fn allowed(&self, unwritten: &[u8]) -> usize;
@@ -62,6 +71,18 @@ impl Watch for Blind {
 
     fn unanswered(&self) -> Option<u32> {
         None
+    }
+
+    fn has_begun(&self) -> bool {
+        false
+    }
+
+    fn retired(&self) -> Option<Retire> {
+        None
+    }
+
+    fn is_leaving(&self) -> bool {
+        false
     }
 
     #[inline]
@@ -116,7 +137,19 @@ impl Watch for Tracker {
     }
 
     fn unanswered(&self) -> Option<u32> {
-        self.retired().is_none().then(|| self.in_flight())
+        Self::retired(self).is_none().then(|| self.in_flight())
+    }
+
+    fn has_begun(&self) -> bool {
+        Self::retired(self).is_none() && !self.at_request_boundary()
+    }
+
+    fn retired(&self) -> Option<Retire> {
+        Self::retired(self)
+    }
+
+    fn is_leaving(&self) -> bool {
+        Self::is_leaving(self)
     }
 
     #[inline]
@@ -126,7 +159,7 @@ impl Watch for Tracker {
     }
 
     fn rest_of_request(&self, unwritten: &[u8]) -> Option<usize> {
-        if self.retired().is_some() || self.at_request_boundary() {
+        if Self::retired(self).is_some() || self.at_request_boundary() {
             return None;
         }
         let end = self.outlook(unwritten).first?;

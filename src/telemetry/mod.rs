@@ -6,9 +6,11 @@
 //! A full queue drops the line and counts it. Text that a peer sent cannot forge a line or move a
 //! terminal's cursor: control characters are escaped in both forms.
 
+mod often;
 mod recent;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -26,9 +28,11 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+pub use self::often::Often;
 pub use self::recent::{Recent, RecentEvent};
 
 use crate::net::clock;
+use crate::net::rarely::Rarely;
 
 /// Most lines waiting to be written.
 const MAX_QUEUED_LINES: usize = 8192;
@@ -36,6 +40,8 @@ const MAX_QUEUED_LINES: usize = 8192;
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 /// How often that is looked at.
 const FLUSH_POLL: Duration = Duration::from_millis(1);
+/// Panics that are told of at once; then one a second.
+const PANICS_AT_ONCE: u32 = 10;
 /// Longest filter, in bytes.
 const MAX_FILTER: usize = 1024;
 
@@ -129,6 +135,7 @@ pub fn init(config: &Config) -> Result<Guard, InitError> {
         .thread_name("log")
         .finish(Output {
             stderr,
+            is_json: config.format == Format::Json,
             counts: Arc::clone(&counts),
         });
     let lines = Lines {
@@ -266,12 +273,18 @@ impl MakeWriter<'_> for Counted {
 /// The queue's exit, on the log thread.
 struct Output {
     stderr: File,
+    is_json: bool,
     counts: Arc<Counts>,
 }
 
 impl Write for Output {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.stderr.write_all(line).is_err() {
+        let written = if self.is_json {
+            self.stderr.write_all(&without_c1(line))
+        } else {
+            self.stderr.write_all(line)
+        };
+        if written.is_err() {
             self.counts.failed.fetch_add(1, Ordering::Relaxed);
         }
         self.counts.done.fetch_add(1, Ordering::AcqRel);
@@ -281,6 +294,36 @@ impl Write for Output {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// JSON escapes what its grammar forbids, U+0000 to U+001F. Terminals take U+0080 to U+009F for control characters, too, and
+/// some readers of lines U+0085 for an end of line. They can only be inside of texts, where they may be escaped.
+fn without_c1(json: &[u8]) -> Cow<'_, [u8]> {
+    let is_c1 = |pair: &[u8]| pair[0] == 0xc2 && (0x80..0xa0).contains(&pair[1]);
+    if !json.contains(&0x7f) && !json.windows(2).any(is_c1) {
+        return Cow::Borrowed(json);
+    }
+    let mut escaped = Vec::with_capacity(json.len() + 16);
+    let mut rest = json;
+    while let Some((&byte, behind)) = rest.split_first() {
+        let control = match behind.first() {
+            _ if byte == 0x7f => Some(byte),
+            Some(&second) if is_c1(&[byte, second]) => Some(second),
+            _ => None,
+        };
+        let used = match control {
+            Some(control) => {
+                escaped.extend_from_slice(format!("\\u{control:04x}").as_bytes());
+                1 + usize::from(byte != 0x7f)
+            }
+            None => {
+                escaped.push(byte);
+                1
+            }
+        };
+        rest = &rest[used..];
+    }
+    Cow::Owned(escaped)
 }
 
 fn filter(text: &str) -> Result<EnvFilter, FilterError> {
@@ -326,7 +369,12 @@ fn wants_colour() -> bool {
 
 /// A panic is an event like any other: the default hook would wait for a stalled stderr.
 fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| {
+    // A defect that one peer can provoke it can provoke again and again.
+    let rarely = Rarely::after(PANICS_AT_ONCE);
+    std::panic::set_hook(Box::new(move |panic| {
+        let Some(count) = rarely.allow(clock::now()) else {
+            return;
+        };
         let backtrace = Backtrace::capture();
         let backtrace = (backtrace.status() == BacktraceStatus::Captured)
             .then(|| tracing::field::display(backtrace));
@@ -334,6 +382,7 @@ fn log_panics() {
             event = "panic",
             thread = std::thread::current().name().unwrap_or("unnamed"),
             backtrace,
+            count,
             "{panic}"
         );
     }));
@@ -396,6 +445,22 @@ mod tests {
             &"info,".repeat(1000),
         ] {
             assert!(check_filter(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn json_of_peers_says_the_same_without_control_characters() {
+        for text in [
+            "plain ä €",
+            "a\u{9b}31m\u{85}\u{7f}ä\u{80}\u{9f}\u{a0}",
+            "\u{7f}",
+            "Â\u{85}",
+        ] {
+            let json = serde_json::to_string(text).expect("JSON");
+            let escaped = without_c1(json.as_bytes());
+            let escaped = std::str::from_utf8(&escaped).expect("text");
+            assert!(!escaped.chars().any(char::is_control), "{escaped:?}");
+            assert_eq!(serde_json::from_str::<String>(escaped).expect("JSON"), text);
         }
     }
 

@@ -105,6 +105,12 @@ impl Gate {
         }
     }
 
+    /// True when this pass will never be good again. One load of a word that was read a moment ago.
+    #[inline]
+    pub fn has_passed(&self, pass: Pass) -> bool {
+        self.word.load(Ordering::Acquire) >> MODE_BITS != pass.0 >> MODE_BITS
+    }
+
     /// The announced successor was still a replica after this moment: what the old master had replied by then was no reply
     /// of one that has been replaced.
     pub fn is_proven(&self, read: Moment) -> bool {
@@ -373,8 +379,10 @@ mod tests {
         assert_eq!(reader.gate().leave_to_read(pass), Leave::Held);
         publisher.publish(first);
         assert_eq!(reader.gate().leave(pass), Leave::Open);
+        assert!(!reader.gate().has_passed(pass));
         publisher.publish(serving(2));
         assert_eq!(reader.gate().leave(pass), Leave::Passed);
+        assert!(reader.gate().has_passed(pass));
         publisher.extend(now() - Duration::from_nanos(1));
         assert_eq!(reader.gate().leave(Reader::pass(&serving(2))), Leave::Held);
     }

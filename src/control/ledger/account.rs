@@ -162,6 +162,12 @@ pub struct OutageAccount {
     pub kept: Option<u64>,
     /// Most clients that waited at once, as far as was seen.
     pub most_waiting: u64,
+    /// Sessions that were lost for want of a master, from a second before it began.
+    #[serde(default)]
+    pub lost: u64,
+    /// Requests whose replies were lost with them.
+    #[serde(default)]
+    pub unknown: u64,
 }
 
 /// The parts of an outage, one after the other. Their sum is its length.
@@ -316,7 +322,7 @@ fn quorum_ok(sentinels: &[SentinelAccount]) -> bool {
     answering * 2 > sentinels.len() && answering as u64 >= quorum
 }
 
-fn tell(at: At, outage: &Outage, over: bool) -> OutageAccount {
+pub(super) fn tell(at: At, outage: &Outage, over: bool) -> OutageAccount {
     let swap = outage.swap.as_ref();
     let length = match outage.outcome() {
         Outcome::Lasting => at.moment.since(outage.began),
@@ -348,5 +354,7 @@ fn tell(at: At, outage: &Outage, over: bool) -> OutageAccount {
         cut: outage.left.map(|left| left.cut),
         kept: outage.left.map(|left| left.kept),
         most_waiting: outage.most_waiting,
+        lost: outage.lost,
+        unknown: outage.unknown,
     }
 }

@@ -20,7 +20,7 @@ use super::close::CloseReason;
 use super::house::House;
 use super::tracker::Sight;
 use super::watch::Watch;
-use crate::net::clock::{Moment, now};
+use crate::net::clock::Moment;
 use crate::net::socket::read_closed;
 use crate::net::stream::Stream;
 use crate::topology::publish::{Leave, Pass};
@@ -92,13 +92,22 @@ pub(super) struct Relay<'a, W> {
     heard: bool,
     /// Why this session will have ended once both directions have.
     reason: Option<CloseReason>,
-    /// When the last of what is owed was read while a promotion was announced: handed over once that turns out to have been
-    /// before the promotion, and never otherwise.
-    unproven: Option<Moment>,
+    /// What is owed was read while a promotion was announced: handed over once that turns out to have been before the
+    /// promotion, and never otherwise. In a box, so that a session that knows none does not pay for it.
+    unproven: Option<Box<Unproven>>,
     proof: Option<Pin<Box<Sleep>>>,
-    /// The client sent something since the silence was last measured.
+    /// The client sent something since the upstream last said something, or since the silence was last measured.
     spoke: bool,
     silence: Option<Pin<Box<Sleep>>>,
+}
+
+/// Replies that may be undone.
+#[derive(Debug)]
+struct Unproven {
+    /// When the last of them was read.
+    read: Moment,
+    /// How many, as far as that is known.
+    replies: u32,
 }
 
 impl<'a, W: Watch> Relay<'a, W> {
@@ -253,7 +262,7 @@ impl<'a, W: Watch> Relay<'a, W> {
                 } else {
                     0
                 };
-                house.tally.bytes_up.add(sent as u64);
+                self.wrote(sent, house);
                 self.carried.watch.sent(&buffer[..sent]);
                 if sent < n && self.up == Flow::Open {
                     self.carried.unsent.extend_from_slice(&buffer[sent..n]);
@@ -285,9 +294,19 @@ impl<'a, W: Watch> Relay<'a, W> {
     }
 
     fn sent_spilled(&mut self, n: usize, house: &House) {
-        house.tally.bytes_up.add(n as u64);
+        self.wrote(n, house);
         self.carried.watch.sent(&self.carried.unsent[..n]);
         took(&mut self.carried.unsent, n);
+    }
+
+    /// Counts what the upstream took. The look at the fence and the write are two steps: a thread that is stopped between them
+    /// writes to a master that has been left meanwhile, which nothing can prevent, and which shows here.
+    #[inline]
+    fn wrote(&self, n: usize, house: &House) {
+        house.tally.bytes_up.add(n as u64);
+        if house.gate().has_passed(self.pass) {
+            house.tally.passed_bytes.add(n as u64);
+        }
     }
 
     /// The next request must not reach this master. What was sent before is answered; then the session ends.
@@ -374,6 +393,7 @@ impl<'a, W: Watch> Relay<'a, W> {
             }
             Poll::Ready(Ok(n)) => {
                 self.heard = true;
+                self.spoke = false;
                 if self.carried.watch.received(&buffer[..n]) == Sight::NotMaster
                     && !std::mem::replace(&mut self.doubted, true)
                 {
@@ -383,7 +403,7 @@ impl<'a, W: Watch> Relay<'a, W> {
                 let ends_none =
                     unanswered.is_some() && unanswered == self.carried.watch.unanswered();
                 if drains && !ends_none {
-                    self.unproven = Some(now());
+                    self.doubt_replies(unanswered);
                 }
                 let sent = if self.unproven.is_some() {
                     0
@@ -406,7 +426,7 @@ impl<'a, W: Watch> Relay<'a, W> {
     /// Ready when what is owed may be handed over.
     #[inline]
     fn poll_proof(&mut self, cx: &mut Context<'_>, house: &House) -> Poll<()> {
-        match self.unproven {
+        match self.unproven.as_ref().map(|unproven| unproven.read) {
             None => Poll::Ready(()),
             Some(read) => self.prove(read, cx, house),
         }
