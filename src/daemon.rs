@@ -285,8 +285,10 @@ fn start(
             (*publisher.state()).clone(),
         );
         let book = Book::new(ledger);
+        let (orders, ordered) = control::orders::channel();
         looked_at.push(admin::Entry {
             book: book.clone(),
+            orders,
             listen: std::mem::take(&mut listens[n]),
         });
         let tallies = pool.tallies();
@@ -308,6 +310,7 @@ fn start(
             own,
             observations,
             asker: asker.clone(),
+            orders: ordered,
             publisher,
             book,
             pulse: PulseReader(Box::new(pulse)),

@@ -30,6 +30,7 @@ pub use self::metrics::Histograms;
 use self::samples::{Sample, Samples};
 use self::status::{ProxyStatus, Status};
 use crate::control::ledger::{Account, Book, Totals};
+use crate::control::orders::Orders;
 use crate::listener::{self, Bound};
 use crate::net::addr::ListenAddr;
 use crate::net::clock::At;
@@ -98,6 +99,8 @@ pub struct Entry {
     pub book: Book,
     /// Where its clients connect.
     pub listen: Vec<String>,
+    /// Where its control task is told what to do.
+    pub orders: Orders,
 }
 
 /// All that can be looked at.

@@ -13,6 +13,7 @@
 pub mod action;
 pub mod ledger;
 mod link;
+pub mod orders;
 pub mod steward;
 mod succession;
 mod tales;
@@ -32,6 +33,7 @@ use tokio_util::task::TaskTracker;
 use self::action::{Action, Swap, Tale};
 use self::ledger::{Book, Pulse};
 use self::link::{Dialled, MasterLink};
+use self::orders::Order;
 use self::steward::Steward;
 use self::succession::Successor;
 use crate::net::addr::{HostPort, NodeAddr};
@@ -89,6 +91,8 @@ pub struct Entry {
     pub observations: mpsc::Receiver<Observation>,
     /// Asks all watchers to ask.
     pub asker: Asker,
+    /// What operators ask for.
+    pub orders: mpsc::Receiver<Order>,
     /// Where the outcome goes.
     pub publisher: Publisher,
     /// Where it is written down what happened.
@@ -119,6 +123,8 @@ pub async fn run(entry: Entry, tasks: TaskTracker, end: CancellationToken) {
         link: None,
         successor: None,
         pending_switch: None,
+        edition: 0,
+        ordered: Vec::new(),
     };
     tokio::select! {
         () = end.cancelled() => {}
@@ -157,6 +163,10 @@ struct Control {
     /// Asks an announced successor.
     successor: Option<Successor>,
     pending_switch: Option<PendingSwitch>,
+    /// Of which edition upstreams are that are made now.
+    edition: u64,
+    /// Orders that wait for sessions; no more than [`orders::MAX_ORDERS`].
+    ordered: Vec<orders::Pending>,
 }
 
 /// A swap that is in force but not reported, because a worker may still hold an old socket.
@@ -169,6 +179,7 @@ enum Input {
     Observation(Option<Observation>),
     Probed(Probed),
     Answer(Answer),
+    Order(Order),
     Doubt,
     Acknowledged(Left),
     FenceLate,
@@ -215,12 +226,14 @@ impl Control {
                     tales::master_gone(&self.entry, &addr, &why);
                     self.steward.master_gone(now(), &addr);
                 }
+                Input::Order(order) => self.order(order),
                 Input::Doubt => self.steward.doubt(now()),
                 Input::Acknowledged(left) => self.report_switch(Some(left)),
                 Input::FenceLate => self.report_switch(None),
                 Input::Turn => {}
             }
             self.act();
+            self.answer_orders();
             let pulse = (self.entry.pulse.0)();
             self.entry.book.with(|ledger| ledger.turn(At::now(), pulse));
             // A connection that proved nothing is not kept open on a node that is not ours.
@@ -232,7 +245,7 @@ impl Control {
     }
 
     async fn next_input(&mut self, answers: &mut mpsc::Receiver<Answer>) -> Input {
-        let mut wait = self.steward.next_turn().since(now());
+        let mut wait = self.steward.next_turn().since(now()).min(self.next_look());
         if self.entry.book.with(|ledger| ledger.awaits_reply()) {
             wait = wait.min(REPLY_LOOK);
         }
@@ -268,6 +281,7 @@ impl Control {
             Some(answer) = answers.recv() => Input::Answer(answer),
             observation = entry.observations.recv() => Input::Observation(observation),
             () = publisher.doubted() => Input::Doubt,
+            Some(order) = entry.orders.recv() => Input::Order(order),
         }
     }
 
@@ -290,6 +304,7 @@ impl Control {
                 Action::Follow(addr) => self.follow(addr),
                 Action::Prove(asked) => self.entry.publisher.prove(asked),
                 Action::Unfollow => self.successor = None,
+                Action::Renew => self.edition = self.entry.publisher.renew(),
                 Action::Tell(Tale::Switched(swap)) => {
                     // Two swaps in a row: the first is reported as it is, its sockets go with the second's.
                     self.report_switch(None);

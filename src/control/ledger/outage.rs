@@ -10,10 +10,12 @@ use std::time::Duration;
 use crate::control::action::Swap;
 use crate::net::clock::Moment;
 use crate::topology::publish::Left;
-use crate::topology::{Generation, MasterAddr};
+use crate::topology::{Generation, HoldCause, MasterAddr};
 
 /// The cause of the first outage, before any master was verified.
 pub(super) const STARTING: &str = "starting";
+/// Somebody wanted it.
+const PAUSED: &str = HoldCause::Paused.label();
 /// Causes remembered of one outage; a hold that goes on for ever changes between few.
 const MAX_CAUSES: usize = 8;
 
@@ -112,9 +114,15 @@ impl Outage {
         self.causes.first() == Some(&STARTING)
     }
 
-    /// It ended with another master, and it was not told yet with which.
+    /// It ended with another master, and it was not told yet with which; or a pause goes on, whoever is master.
     pub(super) fn awaits_swap(&self) -> bool {
-        self.outcome == Outcome::Switched && self.swap.is_none()
+        let paused = self.is_lasting() && self.causes.last() == Some(&PAUSED);
+        paused || (self.outcome == Outcome::Switched && self.swap.is_none())
+    }
+
+    /// For a part of it nobody was to be served.
+    pub(super) fn was_paused(&self) -> bool {
+        self.causes.contains(&PAUSED)
     }
 
     pub(super) fn switched(&mut self, swap: &Swap) {

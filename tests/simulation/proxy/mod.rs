@@ -374,7 +374,7 @@ impl Proxy {
                     }
                 }
                 // What the data plane makes of it is not simulated.
-                Action::Prove(_) => {}
+                Action::Prove(_) | Action::Renew => {}
                 Action::AskAll => {
                     for link in 0..self.links.len() {
                         self.want(net, link, Asked::OnDoubt, net.now);
