@@ -126,7 +126,7 @@ enum Event {
     Looked,
     /// The same, of a session that need not be closed for the loss of its upstream.
     LookedMovable,
-    /// The upstream is lost, and the client need not notice.
+    /// The upstream is lost, or given up because somebody asked for it, and the client need not notice.
     Parted,
     /// A client without an upstream wants something.
     Spoke,

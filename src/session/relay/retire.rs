@@ -8,12 +8,17 @@
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::task::{Context, Poll};
 
+use bytes::BytesMut;
+
 use super::super::House;
 use super::super::close::CloseReason;
 use super::{Flow, ROUNDS_PER_POLL, Relay, give_way};
 use crate::net::socket::{is_quiet, read_closed};
 use crate::session::watch::Watch;
 use crate::topology::publish::Leave;
+
+/// Most bytes of requests that are read while they have to wait for another upstream.
+const READ_AHEAD_MAX: usize = 16 * 1024;
 
 impl<W: Watch> Relay<'_, W> {
     /// Looks whether this upstream is `old`. A client that has closed will say no more, and is served to its end.
@@ -55,22 +60,32 @@ impl<W: Watch> Relay<'_, W> {
         !self.is_whole() || self.carried.watch.is_bound()
     }
 
-    /// Gives the master the rest of the request that it has the beginning of, as it comes from the client.
+    /// Gives the master the rest of the request that it has the beginning of, as it comes from the client. Behind that the
+    /// client is heard on, for its end: what is under way may be a blocking command, which must not outlive it.
     fn finish_begun(&mut self, cx: &mut Context<'_>, house: &House) -> ControlFlow<CloseReason> {
         if self.keeps {
             return Continue(());
         }
         for _ in 0..ROUNDS_PER_POLL {
+            let unsent = self.carried.unsent.len();
             match self.carried.watch.rest_of_begun(&self.carried.unsent) {
-                None => return Continue(()),
-                Some(0) if self.carried.unsent.is_empty() => {
+                None if unsent >= READ_AHEAD_MAX => return Continue(()),
+                rest if rest.is_none() || unsent == 0 => {
                     let mut buffer = house.buffer.borrow_mut();
                     match self.carried.client.poll_read(cx, &mut buffer) {
                         Poll::Pending => return Continue(()),
                         Poll::Ready(Err(_)) => return Break(CloseReason::ClientReset),
                         Poll::Ready(Ok(0)) => {
                             self.up = Flow::Ending;
-                            self.reason.get_or_insert(CloseReason::ClientClosed);
+                            let reason = if unsent > 0 && house.is_paused() {
+                                // As in any hold: it has given up on what it had to wait with.
+                                self.carried.unsent = BytesMut::new();
+                                CloseReason::ClientLeftWaiting
+                            } else {
+                                // It is served to its end here, as it would have been.
+                                CloseReason::ClientClosed
+                            };
+                            self.reason.get_or_insert(reason);
                             return Continue(());
                         }
                         Poll::Ready(Ok(n)) => {
@@ -79,7 +94,7 @@ impl<W: Watch> Relay<'_, W> {
                         }
                     }
                 }
-                Some(0) => {
+                None | Some(0) => {
                     self.refuse();
                     return Continue(());
                 }

@@ -171,6 +171,38 @@ fn a_transaction_goes_on_to_its_end() {
 }
 
 #[test]
+fn a_blocking_command_does_not_outlive_its_client() {
+    // With another request behind it, and without. In a pause that one has waited in vain, and must not run any more.
+    for (asks, paused) in [(false, false), (false, true), (true, false), (true, true)] {
+        let upstream = upstream();
+        let mut rig = moving(&upstream);
+        let (mut client, mut old) = joined(&rig, &upstream);
+        ask(&mut client, &mut old, PING);
+        if paused {
+            rig.hold_for(HoldCause::Paused);
+        }
+        let edition = rig.publisher.renew();
+        wait_upstreams(&rig, edition, 1, 1);
+        if asks {
+            client.write_all(ECHO).expect("write");
+        }
+        assert_silent(&mut old);
+        drop(client);
+        let runs = asks && !paused;
+        let heard = read_to_end(&mut old);
+        assert_eq!(heard, if runs { ECHO } else { b"" });
+        drop(old);
+        let reason = if asks && paused {
+            CloseReason::ClientLeftWaiting
+        } else {
+            CloseReason::ClientClosed
+        };
+        rig.wait_closed(reason, 1);
+        wait_upstreams(&rig, edition, 0, 0);
+    }
+}
+
+#[test]
 fn an_upstream_that_was_being_made_when_it_was_asked_for_is_given_up_too() {
     let upstream = upstream();
     let mut rig = moving(&upstream);
