@@ -31,7 +31,7 @@ use crate::net::socket;
 use crate::sentinel::discovery;
 use crate::sentinel::watcher::Subscriber;
 use crate::session::close::CloseReason;
-use crate::telemetry::{Lines, Recent};
+use crate::telemetry::{Filter, Lines, Recent};
 use crate::topology::publish::{self, Reader};
 use crate::topology::rules::SentinelsLost;
 use crate::topology::{Phase, State};
@@ -82,7 +82,7 @@ impl From<BindError> for ExitError {
 ///
 /// # Errors
 /// When serving cannot begin, or a worker was lost.
-pub fn run(config: Config, lines: Lines, recent: Recent) -> Result<(), ExitError> {
+pub fn run(config: Config, lines: Lines, recent: Recent, filter: Filter) -> Result<(), ExitError> {
     let proxies: Vec<_> = config.proxies.iter().map(|p| &*p.master).collect();
     info!(
         event = "starting",
@@ -104,7 +104,11 @@ pub fn run(config: Config, lines: Lines, recent: Recent) -> Result<(), ExitError
         .enable_all()
         .build()
         .map_err(|e| ExitError::runtime("cannot start the control plane", &e))?;
-    let log = Log { lines, recent };
+    let log = Log {
+        lines,
+        recent,
+        filter,
+    };
     let outcome = runtime.block_on(serve(config, bound, admin, sessions_max, log));
     // A name that is being looked up holds a thread that cannot be ended; nobody waits for it.
     runtime.shutdown_background();
@@ -146,6 +150,7 @@ async fn serve(
             histograms,
             log.recent,
             log.lines,
+            log.filter,
         );
         let thread = admin::thread(admin, config.admin.clone(), panel, end.clone())
             .map_err(|e| ExitError::runtime("cannot start the admin endpoint", &e))?;
@@ -210,6 +215,7 @@ struct Started {
 struct Log {
     lines: Lines,
     recent: Recent,
+    filter: Filter,
 }
 
 /// Starts both flows.
@@ -285,8 +291,10 @@ fn start(
             (*publisher.state()).clone(),
         );
         let book = Book::new(ledger);
+        let (orders, ordered) = control::orders::channel();
         looked_at.push(admin::Entry {
             book: book.clone(),
+            orders,
             listen: std::mem::take(&mut listens[n]),
         });
         let tallies = pool.tallies();
@@ -310,6 +318,7 @@ fn start(
             own,
             observations,
             asker: asker.clone(),
+            orders: ordered,
             publisher,
             book,
             pulse: PulseReader(Box::new(pulse)),

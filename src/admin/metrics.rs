@@ -10,6 +10,7 @@ use metrics::{Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
 use super::Entry;
+use super::actions::Refusals;
 use super::table::{self, Kind, Metric};
 use crate::control::ledger::{Account, OutageAccount, Outcome, Totals};
 use crate::session::close::CloseReason;
@@ -97,10 +98,14 @@ pub(super) fn render(
     entries: &[(&Entry, Account, Totals, Counters)],
     histograms: &Histograms,
     lines_dropped: u64,
+    refusals: &Refusals,
 ) -> String {
     let sheet = Sheet(PrometheusBuilder::new().build_recorder());
     sheet.set(&table::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
     sheet.count(&table::LOG_LINES_DROPPED, &[], lines_dropped);
+    for (reason, count) in refusals.read() {
+        sheet.count(&table::ACTIONS_REFUSED, &[reason], count);
+    }
     for (_, account, totals, counters) in entries {
         sheet.master(account);
         sheet.history(account, totals);
@@ -149,6 +154,7 @@ impl Sheet {
     fn master(&self, account: &Account) {
         let proxy = [account.proxy.as_str()];
         self.flag(&table::MASTER_UP, &proxy, account.phase == "serving");
+        self.flag(&table::PAUSED, &proxy, account.pause.is_some());
         self.flag(&table::DEGRADED, &proxy, account.degraded);
         self.flag(&table::AMBIGUOUS, &proxy, account.ambiguous);
         let master = account.master.as_ref();

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::ledger::Account;
 use crate::session::close::CloseReason;
+use crate::topology::HoldCause;
 use crate::worker::Counters;
 
 /// One process.
@@ -105,11 +106,33 @@ impl ProxyStatus {
     }
 }
 
+/// The cause of a hold that an operator wants.
+const PAUSED: &str = HoldCause::Paused.label();
+
 /// One sentence for somebody who was just woken.
 fn headline(account: &Account, sessions: &Sessions) -> String {
     let people = counted(sessions.active, "session");
     let voters = account.sentinels.len();
     let agree = format!("{} of {voters} Sentinels agree", account.agreeing);
+    if let (Some(master), Some(pause)) = (&account.master, &account.pause)
+        && account
+            .hold
+            .as_ref()
+            .is_some_and(|hold| hold.cause == PAUSED)
+    {
+        let left = pause.left_seconds.map(duration);
+        return format!(
+            "Paused by {} for {}, {}: {people}, {} of them waiting. The master is {}; {agree}",
+            pause.by,
+            duration(pause.seconds),
+            left.map_or_else(
+                || "until resumed".to_owned(),
+                |left| format!("{left} to go")
+            ),
+            sessions.waiting,
+            master.addr
+        );
+    }
     match (&account.master, &account.hold) {
         (Some(master), Some(hold)) => format!(
             "{people} held for {}: {}. Last master {}; {agree}",

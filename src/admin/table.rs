@@ -111,6 +111,10 @@ metrics! {
     REPLICA_LAG = Gauge "replica_lag_bytes" ["proxy", "replica"]
         "Bytes of the replication stream that this replica has not acknowledged.";
 
+    PAUSED = Gauge "paused" ["proxy"] "1 while an operator has paused the entry (POST /proxies/NAME/pause).";
+    ACTIONS_REFUSED = Counter "actions_refused_total" ["reason"]
+        "Attempts to act over the admin endpoint by somebody who may not: no_token, wrong_token, wrong_user.";
+
     LOG_LINES_DROPPED = Counter "log_lines_dropped_total" [] "Log lines lost because stderr was not read fast enough.";
 }
 

@@ -164,6 +164,8 @@ struct Written {
     proxies: Vec<Items>,
     /// Who gave the password for Sentinels, if anybody.
     sentinel_password: Option<Source>,
+    /// Who gave the token of those who may act, if anybody.
+    admin_token: Option<Source>,
     /// Who gave each entry's probe password, if anybody; as long as `proxies`.
     probe_passwords: Vec<Option<Source>>,
 }

@@ -1,4 +1,4 @@
-//! Passwords: from the environment, a file or systemd's credentials; never from the command line.
+//! Passwords and the like: from the environment, a file or systemd's credentials; never from the command line.
 
 use std::fs::File;
 use std::io::Read;
@@ -18,6 +18,8 @@ const WORLD_READABLE: u32 = 0o004;
 
 /// The places a password may be.
 pub(super) struct Places<'a> {
+    /// The word for it, in messages.
+    pub(super) noun: &'static str,
     /// The user name it belongs to, if one was written.
     pub(super) username: Option<&'a Item>,
     /// The key that names a file, for messages.
@@ -56,7 +58,7 @@ impl Places<'_> {
             {
                 return Err(Problem::at(
                     other,
-                    format!("{} and {other} both give a password", self.variable),
+                    format!("{} and {other} both give a {}", self.variable, self.noun),
                     "unset one of them",
                 ));
             }
@@ -72,17 +74,27 @@ impl Places<'_> {
                 Problem::at(
                     &item.source,
                     format!("{}: a path in quotes is needed", self.key.path()),
-                    "write \"/path/to/the/password\"",
+                    format!("write \"/path/to/the/{}\"", self.noun),
                 )
             })?;
-            return read(&path, &item.source, self.key, warnings).map(Some);
+            return self.read(&path, &item.source, warnings).map(Some);
         }
         match &self.credential {
             Some(path) if path.exists() => {
-                read(path, &Source::Credential(path.clone()), self.key, warnings).map(Some)
+                let source = Source::Credential(path.clone());
+                self.read(path, &source, warnings).map(Some)
             }
             _ => Ok(None),
         }
+    }
+
+    fn read(
+        &self,
+        path: &Path,
+        source: &Source,
+        warnings: &mut Vec<String>,
+    ) -> Result<Password, Problem> {
+        read(path, source, (self.key, self.noun), warnings)
     }
 }
 
@@ -108,7 +120,7 @@ pub(super) fn path(item: &Item) -> Option<PathBuf> {
 fn read(
     path: &Path,
     source: &Source,
-    key: Key,
+    (key, noun): (Key, &'static str),
     warnings: &mut Vec<String>,
 ) -> Result<Password, Problem> {
     let shown = printable_path(path);
@@ -116,7 +128,7 @@ fn read(
         |what: String, help: &str| Problem::at(source, format!("{}: {what}", key.path()), help);
     let unreadable = |e| {
         bad(
-            format!("cannot read the password from {shown}: {e}"),
+            format!("cannot read the {noun} from {shown}: {e}"),
             "the file must exist and be readable by the user that switchmaster runs as",
         )
     };
@@ -125,7 +137,7 @@ fn read(
     let metadata = file.metadata().map_err(unreadable)?;
     if metadata.is_file() && metadata.mode() & WORLD_READABLE != 0 {
         warnings.push(format!(
-            "everybody on this machine can read the password in {shown}: chmod 600 it"
+            "everybody on this machine can read the {noun} in {shown}: chmod 600 it"
         ));
     }
     let mut secret = String::new();
@@ -135,7 +147,7 @@ fn read(
     if secret.len() as u64 > MAX_SECRET_BYTES {
         return Err(bad(
             format!("{shown} is larger than 64 KiB"),
-            "this is hardly a password: name its file",
+            &format!("this is hardly a {noun}: name its file"),
         ));
     }
     // Editors and `echo` end a file with a newline that nobody means.
@@ -148,7 +160,7 @@ fn read(
     if secret.is_empty() {
         return Err(bad(
             format!("{shown} is empty"),
-            "write the password into it, or leave the key out where no login is needed",
+            &format!("write the {noun} into it, or leave the key out where none is needed"),
         ));
     }
     Ok(Password {

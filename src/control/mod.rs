@@ -13,6 +13,7 @@
 pub mod action;
 pub mod ledger;
 mod link;
+pub mod orders;
 pub mod steward;
 mod succession;
 mod tales;
@@ -33,6 +34,7 @@ use tokio_util::task::TaskTracker;
 use self::action::{Action, Swap, Tale};
 use self::ledger::{Book, Pulse};
 use self::link::{Dialled, MasterLink};
+use self::orders::Order;
 use self::steward::Steward;
 use self::succession::Successor;
 use crate::net::addr::{HostPort, NodeAddr};
@@ -91,6 +93,8 @@ pub struct Entry {
     pub observations: mpsc::Receiver<Observation>,
     /// Asks all watchers to ask.
     pub asker: Asker,
+    /// What operators ask for.
+    pub orders: mpsc::Receiver<Order>,
     /// Where the outcome goes.
     pub publisher: Publisher,
     /// Where it is written down what happened.
@@ -122,6 +126,8 @@ pub async fn run(entry: Entry, tasks: TaskTracker, end: CancellationToken) {
         successor: None,
         pending_switch: None,
         often: Often::after(tales::AT_ONCE),
+        edition: 0,
+        ordered: Vec::new(),
     };
     tokio::select! {
         () = end.cancelled() => {}
@@ -161,6 +167,10 @@ struct Control {
     successor: Option<Successor>,
     pending_switch: Option<PendingSwitch>,
     often: Often,
+    /// Of which edition upstreams are that are made now.
+    edition: u64,
+    /// Orders that wait for sessions; no more than [`orders::MAX_ORDERS`].
+    ordered: Vec<orders::Pending>,
 }
 
 /// A swap that is in force but not reported, because a worker may still hold an old socket.
@@ -173,6 +183,7 @@ enum Input {
     Observation(Option<Observation>),
     Probed(Probed),
     Answer(Answer),
+    Order(Order),
     Doubt,
     Acknowledged(Left),
     FenceLate,
@@ -219,12 +230,14 @@ impl Control {
                     tales::master_gone(&self.entry, &addr, &why);
                     self.steward.master_gone(now(), &addr);
                 }
+                Input::Order(order) => self.order(order),
                 Input::Doubt => self.steward.doubt(now()),
                 Input::Acknowledged(left) => self.report_switch(Some(left)),
                 Input::FenceLate => self.report_switch(None),
                 Input::Turn => {}
             }
             self.act();
+            self.answer_orders();
             self.note_turn();
             // A connection that proved nothing is not kept open on a node that is not ours.
             self.verified = None;
@@ -235,7 +248,7 @@ impl Control {
     }
 
     async fn next_input(&mut self, answers: &mut mpsc::Receiver<Answer>) -> Input {
-        let mut wait = self.steward.next_turn().since(now());
+        let mut wait = self.steward.next_turn().since(now()).min(self.next_look());
         if self.entry.book.with(|ledger| ledger.awaits_reply()) {
             wait = wait.min(REPLY_LOOK);
         }
@@ -271,6 +284,7 @@ impl Control {
             Some(answer) = answers.recv() => Input::Answer(answer),
             observation = entry.observations.recv() => Input::Observation(observation),
             () = publisher.doubted() => Input::Doubt,
+            Some(order) = entry.orders.recv() => Input::Order(order),
         }
     }
 
@@ -293,6 +307,7 @@ impl Control {
                 Action::Follow(addr) => self.follow(addr),
                 Action::Prove(asked) => self.entry.publisher.prove(asked),
                 Action::Unfollow => self.successor = None,
+                Action::Renew => self.edition = self.entry.publisher.renew(),
                 Action::Tell(Tale::Switched(swap)) => {
                     // Two swaps in a row: the first is reported as it is, its sockets go with the second's.
                     let left = self.pending_switch.as_ref().and_then(|p| {

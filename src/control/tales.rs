@@ -41,6 +41,9 @@ const fn event_of(tale: &Tale) -> &'static str {
         Tale::SetAside(_) => "candidate_set_aside",
         Tale::StoodStill(_) => "stood_still",
         Tale::Waiting { .. } => "waiting",
+        Tale::Paused { .. } => "paused",
+        Tale::Resumed { .. } => "resumed",
+        Tale::Reconnecting { .. } => "reconnecting",
     }
 }
 
@@ -114,6 +117,9 @@ pub(super) fn tell(entry: &Entry, often: &mut Often, tale: &Tale) {
             "Sentinel {sentinel} names our own listener {addr} as the master; that is not followed. Listen on another \
              port, or announce the master by an address that is not this host's loopback"
         ),
+        Tale::Paused { .. } | Tale::Resumed { .. } | Tale::Reconnecting { .. } => {
+            ordered(entry, tale);
+        }
         Tale::SentinelsLost(census) => sentinels_lost(entry, *census),
         Tale::SentinelsBack => {
             info!(
@@ -152,6 +158,48 @@ pub(super) fn tell(entry: &Entry, often: &mut Often, tale: &Tale) {
             held,
         } => waiting(entry, *census, silent, *held),
     }
+}
+
+/// What an operator asked for, and who that was.
+fn ordered(entry: &Entry, tale: &Tale) {
+    let proxy = &*entry.name;
+    match tale {
+        Tale::Paused { by, limit } => {
+            let for_ms = limit.map(millis);
+            let until = limit.map_or_else(
+                || "until it is resumed".to_owned(),
+                |limit| format!("for {}", humantime::format_duration(limit)),
+            );
+            warn!(
+                event = "paused",
+                proxy, by, for_ms, "paused {until}: new requests wait, what is under way is ended"
+            );
+        }
+        Tale::Resumed { by, lasted } => {
+            let paused_ms = millis(*lasted);
+            let by = by.as_deref().unwrap_or("time");
+            warn!(event = "resumed", proxy, by, paused_ms, "the pause is over");
+        }
+        Tale::Reconnecting { by } => {
+            warn!(
+                event = "reconnecting",
+                proxy,
+                by,
+                "every session takes another connection to the master, as soon as it can"
+            );
+        }
+        _ => {}
+    }
+}
+
+/// What became of the upstreams that were to be given up; those that are left have something under way.
+pub(super) fn let_go(entry: &Entry, upstreams: Option<u64>, left: Option<u64>, took: Duration) {
+    let proxy = &*entry.name;
+    let took_ms = millis(took);
+    info!(
+        event = "let_go",
+        proxy, upstreams, left, took_ms, "sessions have given their connections to the master up"
+    );
 }
 
 /// A switch is in force and every worker has let go of the old master (what became of the sessions), or has not in time (`None`).

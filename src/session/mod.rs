@@ -32,6 +32,7 @@ pub mod tally;
 pub mod tracker;
 
 mod afloat;
+mod claim;
 mod farewell;
 mod house;
 #[cfg(test)]
@@ -125,7 +126,7 @@ enum Event {
     Looked,
     /// The same, of a session that need not be closed for the loss of its upstream.
     LookedMovable,
-    /// The upstream is lost, and the client need not notice.
+    /// The upstream is lost, or given up because somebody asked for it, and the client need not notice.
     Parted,
     /// A client without an upstream wants something.
     Spoke,
@@ -154,6 +155,8 @@ struct Outlook {
     /// Verified, not held, and the fence word counts.
     open: bool,
     held_since: Option<Moment>,
+    /// It is held because somebody wants it so: who has a master keeps it.
+    paused: bool,
     hold_max: Duration,
     /// The proxy is ending.
     ending: bool,
@@ -168,6 +171,7 @@ impl Outlook {
                 Phase::Held { since, .. } => Some(since),
                 Phase::NoMaster | Phase::Serving => None,
             },
+            paused: state.is_paused(),
             hold_max: state.hold_max,
             ending,
         }
@@ -257,7 +261,7 @@ impl Life {
         if outlook.generation != generation {
             return Some(CloseReason::Switched);
         }
-        let held = outlook.held_since?;
+        let held = outlook.held_since.filter(|_| !outlook.paused)?;
         (now.since(held) >= outlook.hold_max).then_some(CloseReason::HeldTooLong)
     }
 

@@ -5,16 +5,17 @@ use std::io;
 use std::ops::ControlFlow::{Break, Continue};
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::Either;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::afloat::{fail_fast, linger};
+use super::claim::Claim;
 use super::close::{CloseReason, Fault};
 use super::farewell::farewell;
-use super::house::{Claim, DialSlot, House, Seat};
+use super::house::{DialSlot, House, Seat};
 use super::relay::{Carried, Relay};
 use super::replay::{Answer, Replay};
 use super::tracker::{Rules, Tracker};
@@ -25,7 +26,7 @@ use crate::net::clock::now;
 use crate::net::socket::{read_closed, reset_on_close};
 use crate::net::stream::Stream;
 use crate::topology::Generation;
-use crate::topology::publish::{Leave, Pass, Reader};
+use crate::topology::publish::Leave;
 use crate::upstream::{self, DialError, dial};
 
 /// Shortest and longest wait between two dials of one session.
@@ -101,7 +102,6 @@ pub(super) fn observe(seat: &Seat, life: &mut Life, event: Event) -> Stage {
 #[derive(Debug)]
 pub(super) struct Connected {
     pub(super) upstream: Stream,
-    pub(super) pass: Pass,
     pub(super) claim: Claim,
 }
 
@@ -179,11 +179,7 @@ async fn try_dial<W: Watch>(
         None => dial_new(seat, life, &carried.client, generation).await?,
     };
     // From here on in the order in which they have to be dropped.
-    let mut connected = Connected {
-        upstream,
-        pass: Reader::pass(&state),
-        claim,
-    };
+    let mut connected = Connected { upstream, claim };
     let moves = life.served;
     let mut heard = Vec::new();
     if moves && let Some(tracker) = carried.watch.tracker() {
@@ -299,10 +295,10 @@ async fn introduce(
     connected: &mut Connected,
 ) -> Option<Vec<u8>> {
     let mut heard = Vec::new();
-    let generation = connected.pass.generation();
+    let generation = connected.claim.generation();
     if let Some(replay) = Replay::new(tracker.journal(), None) {
         // The replay is a write like any other.
-        if seat.house.gate().leave(connected.pass) != Leave::Open {
+        if seat.house.gate().leave(connected.claim.pass()) != Leave::Open {
             observe(seat, life, Event::Looked);
             return None;
         }
@@ -338,12 +334,12 @@ async fn tell(
     connected: &mut Connected,
     house: &House,
 ) -> io::Result<(Answer, Vec<u8>)> {
-    let Connected { upstream, pass, .. } = connected;
+    let Connected { upstream, claim } = connected;
     let mut rest = replay.request();
     while !rest.is_empty() {
         let n = poll_fn(|cx| upstream.poll_write(cx, rest)).await?;
         rest = &rest[n..];
-        if house.gate().has_passed(*pass) {
+        if house.gate().has_passed(claim.pass()) {
             house.tally.passed_bytes.add(n as u64);
         }
     }
@@ -416,12 +412,12 @@ pub(super) async fn live<W: Watch>(
     connected: Connected,
     carried: &mut Carried<W>,
 ) {
-    let Connected {
-        upstream,
-        pass,
-        claim,
-    } = connected;
-    let mut relay = Relay::new(carried, upstream, pass);
+    let Connected { upstream, claim } = connected;
+    let mut relay = Relay::new(carried, upstream, claim.pass());
+    if claim.is_old() {
+        // The bell rang while it was made.
+        relay.look(&seat.house, true);
+    }
     let stage = poll_fn(|cx| {
         if seat.has_turned() {
             let movable = relay.can_go_on();
@@ -434,9 +430,15 @@ pub(super) async fn live<W: Watch>(
             if !matches!(stage, Stage::Live(_)) {
                 return Poll::Ready(part_or_close(seat, life, &mut relay, cx, stage));
             }
-            relay.look(&seat.house);
+            relay.look(&seat.house, claim.is_old());
         }
-        let reason = ready!(relay.poll(cx, &seat.house));
+        let Poll::Ready(reason) = relay.poll(cx, &seat.house) else {
+            if !relay.may_retire() {
+                return Poll::Pending;
+            }
+            let stage = observe(seat, life, Event::Parted);
+            return Poll::Ready(part_or_close(seat, life, &mut relay, cx, stage));
+        };
         let parts = reason.may_part() && relay.can_go_on();
         let event = match (parts, relay.is_stillborn()) {
             (false, _) => Event::Ended(reason),
@@ -461,15 +463,15 @@ pub(super) async fn live<W: Watch>(
     }
     let may_keep = relay.can_part();
     let (upstream, spotless) = relay.into_upstream();
-    let left = seat.house.state().generation != pass.generation();
+    let left = seat.house.state().generation != claim.generation();
     match stage {
         Stage::Detached if left => seat.kept(),
         Stage::Closing(CloseReason::Switched) => seat.cut(),
         _ => {}
     }
     let (upstream, claim) = match stage {
-        Stage::Closing(CloseReason::ClientClosed) if spotless => {
-            match seat.house.keep_spare(pass, upstream, claim) {
+        Stage::Closing(CloseReason::ClientClosed) if spotless && !claim.is_old() => {
+            match seat.house.keep_spare(upstream, claim) {
                 None => return,
                 Some(refused) => refused,
             }

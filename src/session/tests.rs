@@ -28,6 +28,7 @@ fn open(generation: Generation) -> Outlook {
         generation,
         open: true,
         held_since: None,
+        paused: false,
         hold_max: HOLD,
         ending: false,
     }

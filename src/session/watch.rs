@@ -32,8 +32,14 @@ pub(super) trait Watch {
     /// The end, in these bytes, of the request that the master has only the beginning of.
     fn rest_of_request(&self, unwritten: &[u8]) -> Option<usize>;
 
+    /// How many of these bytes belong to the request that the master has only the beginning of. `None`: it has whole ones.
+    fn rest_of_begun(&self, unwritten: &[u8]) -> Option<usize>;
+
     /// The session can be carried over to another upstream, as far as its bytes tell.
     fn is_movable(&self) -> bool;
+
+    /// More than requests and their replies stand against that.
+    fn is_bound(&self) -> bool;
 
     /// All that is under way is one request, which may be sent again.
     fn is_repeatable(&self) -> bool;
@@ -94,8 +100,16 @@ impl Watch for Blind {
         None
     }
 
+    fn rest_of_begun(&self, _: &[u8]) -> Option<usize> {
+        None
+    }
+
     fn is_movable(&self) -> bool {
         false
+    }
+
+    fn is_bound(&self) -> bool {
+        true
     }
 
     fn is_repeatable(&self) -> bool {
@@ -167,8 +181,20 @@ impl Watch for Tracker {
         self.refuses(unwritten.get(..end)?).is_none().then_some(end)
     }
 
+    fn rest_of_begun(&self, unwritten: &[u8]) -> Option<usize> {
+        if self.retired().is_some() || self.at_request_boundary() {
+            return None;
+        }
+        let end = self.outlook(unwritten).first;
+        Some(self.allowed(&unwritten[..end.unwrap_or(unwritten.len())]))
+    }
+
     fn is_movable(&self) -> bool {
         self.movable().is_ok()
+    }
+
+    fn is_bound(&self) -> bool {
+        Self::is_bound(self)
     }
 
     fn is_repeatable(&self) -> bool {

@@ -6,6 +6,7 @@
 //! A full queue drops the line and counts it. Text that a peer sent cannot forge a line or move a
 //! terminal's cursor: control characters are escaped in both forms.
 
+mod level;
 mod often;
 mod recent;
 
@@ -28,6 +29,7 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+pub use self::level::Filter;
 pub use self::often::Often;
 pub use self::recent::{Recent, RecentEvent};
 
@@ -153,28 +155,41 @@ pub fn init(config: &Config) -> Result<Guard, InitError> {
         .with_env_filter(filter)
         .log_internal_errors(false)
         .with_writer(writer);
-    let initialised = match config.format {
-        Format::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .finish()
-            .with(recent.layer())
-            .try_init(),
-        form => builder
-            .with_ansi(form == Format::Auto && wants_colour())
-            .with_target(false)
-            .fmt_fields(debug_fn(write_field).delimited(" "))
-            .finish()
-            .with(recent.layer())
-            .try_init(),
+    let (initialised, filter) = match config.format {
+        Format::Json => {
+            let builder = builder
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_span_list(false)
+                .with_filter_reloading();
+            let handle = builder.reload_handle();
+            let filter = Filter::new(
+                &config.level,
+                Box::new(move |new| handle.reload(new).is_ok()),
+            );
+            (builder.finish().with(recent.layer()).try_init(), filter)
+        }
+        form => {
+            let builder = builder
+                .with_ansi(form == Format::Auto && wants_colour())
+                .with_target(false)
+                .fmt_fields(debug_fn(write_field).delimited(" "))
+                .with_filter_reloading();
+            let handle = builder.reload_handle();
+            let filter = Filter::new(
+                &config.level,
+                Box::new(move |new| handle.reload(new).is_ok()),
+            );
+            (builder.finish().with(recent.layer()).try_init(), filter)
+        }
     };
     initialised.map_err(|_| InitError::Twice)?;
     log_panics();
     Ok(Guard {
         lines,
         recent,
+        filter,
         _worker: std::mem::ManuallyDrop::new(worker),
     })
 }
@@ -184,6 +199,7 @@ pub fn init(config: &Config) -> Result<Guard, InitError> {
 pub struct Guard {
     lines: Lines,
     recent: Recent,
+    filter: Filter,
     // Its own drop waits longer than a stalled stderr deserves, and prints about it.
     _worker: std::mem::ManuallyDrop<WorkerGuard>,
 }
@@ -197,6 +213,11 @@ impl Guard {
     /// The last events, for whoever shows them.
     pub fn recent(&self) -> Recent {
         self.recent.clone()
+    }
+
+    /// What is logged, for whoever changes it.
+    pub fn filter(&self) -> Filter {
+        self.filter.clone()
     }
 
     /// The same count for whoever reports it.

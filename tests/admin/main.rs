@@ -10,6 +10,8 @@ use switchmaster::admin::table;
 use switchmaster::demo::wire::Conn;
 use switchmaster::net::clock::now;
 
+mod actions;
+mod guard;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod numbers;

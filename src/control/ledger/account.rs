@@ -29,6 +29,9 @@ pub struct Account {
     pub phase: String,
     /// Why clients wait, if they do.
     pub hold: Option<Hold>,
+    /// An operator has paused the entry, whatever else clients wait for.
+    #[serde(default)]
+    pub pause: Option<Pause>,
     /// Who is master.
     pub master: Option<Master>,
     /// Its replicas as it told last.
@@ -62,6 +65,17 @@ pub struct Hold {
     pub seconds: f64,
     /// Longest that clients wait.
     pub limit_seconds: f64,
+}
+
+/// See [`Account::pause`].
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Pause {
+    /// Who paused it: a uid, or the token.
+    pub by: String,
+    /// For how long.
+    pub seconds: f64,
+    /// When it ends by itself, from now; `None` when somebody has to resume it.
+    pub left_seconds: Option<f64>,
 }
 
 /// See [`Account::master`].
@@ -217,6 +231,13 @@ impl Ledger {
             master_name: self.master_name.clone(),
             phase: phase_word(&self.state.phase).to_owned(),
             hold: self.hold(at),
+            pause: self.pause.as_ref().map(|pause| Pause {
+                by: pause.by.clone(),
+                seconds: at.moment.since(pause.since).as_secs_f64(),
+                left_seconds: pause
+                    .until
+                    .map(|until| until.since(at.moment).as_secs_f64()),
+            }),
             master: self.master(at),
             replicas: self
                 .replicas

@@ -18,7 +18,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-pub use self::account::{Account, Hold, Master, OutageAccount, Phases, Replica, SentinelAccount};
+pub use self::account::{
+    Account, Hold, Master, OutageAccount, Pause, Phases, Replica, SentinelAccount,
+};
 pub use self::disagreement::Disagreement;
 use self::opinion::Opinion;
 use self::outage::Outage;
@@ -123,6 +125,14 @@ impl Book {
     }
 }
 
+/// A pause that lasts.
+#[derive(Debug)]
+struct Paused {
+    by: String,
+    since: Moment,
+    until: Option<Moment>,
+}
+
 /// See the head of this file.
 #[derive(Debug)]
 pub struct Ledger {
@@ -139,6 +149,7 @@ pub struct Ledger {
     unverified: Option<MasterAddr>,
     degraded: bool,
     ambiguous: bool,
+    pause: Option<Paused>,
     /// What the workers had counted when it was last looked at, and when replies last reached clients.
     pulse: Pulse,
     turned: Moment,
@@ -174,6 +185,7 @@ impl Ledger {
             unverified: None,
             degraded: false,
             ambiguous: false,
+            pause: None,
             pulse: Pulse::default(),
             turned: at.moment,
             busy_at: None,
@@ -249,6 +261,15 @@ impl Ledger {
             Tale::Ready(swap) | Tale::Switched(swap) => self.swapped(swap),
             Tale::Candidate(_) => self.candidate_since = Some(at.moment),
             Tale::Unverified(addr, _) => self.unverified = Some(addr.clone()),
+            Tale::Paused { by, limit } => {
+                let since = self.pause.take().map_or(at.moment, |pause| pause.since);
+                self.pause = Some(Paused {
+                    by: by.clone(),
+                    since,
+                    until: limit.map(|limit| at.moment + limit),
+                });
+            }
+            Tale::Resumed { .. } => self.pause = None,
             Tale::SentinelsLost(_) => self.degraded = true,
             Tale::SentinelsBack => self.degraded = false,
             Tale::Ambiguous(ambiguous) => self.ambiguous = *ambiguous,
@@ -284,7 +305,10 @@ impl Ledger {
         }
         match (&state.phase, &mut self.open) {
             (Phase::Serving, Some(outage)) if outage.is_lasting() => {
-                outage.served(at.moment, state.generation, self.candidate_since.take());
+                // The phases of a switch are not those of the pause around it.
+                let decided = self.candidate_since.take();
+                let decided = decided.filter(|_| !outage.was_paused());
+                outage.served(at.moment, state.generation, decided);
                 if !outage.is_start() {
                     let ended = outage.outcome().label();
                     *self.totals.holds.entry(ended).or_default() += 1;
@@ -403,6 +427,11 @@ impl Ledger {
         opinions
             .filter_map(|(addr, opinion)| opinion.news(at.moment, addr, current))
             .collect()
+    }
+
+    /// The entry's name.
+    pub fn proxy(&self) -> &str {
+        &self.proxy
     }
 
     /// The entry's name, and for how long its control task has not turned.

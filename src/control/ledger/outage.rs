@@ -11,10 +11,12 @@ use super::{Harm, Pulse};
 use crate::control::action::Swap;
 use crate::net::clock::Moment;
 use crate::topology::publish::Left;
-use crate::topology::{Generation, MasterAddr};
+use crate::topology::{Generation, HoldCause, MasterAddr};
 
 /// The cause of the first outage, before any master was verified.
 pub(super) const STARTING: &str = "starting";
+/// Somebody wanted it.
+const PAUSED: &str = HoldCause::Paused.label();
 /// Causes remembered of one outage; a hold that goes on for ever changes between few.
 const MAX_CAUSES: usize = 8;
 
@@ -139,6 +141,11 @@ impl Outage {
             Some(after) => after == generation && self.outcome == Outcome::Switched,
             None => generation != self.before,
         }
+    }
+
+    /// For a part of it nobody was to be served.
+    pub(super) fn was_paused(&self) -> bool {
+        self.causes.contains(&PAUSED)
     }
 
     pub(super) fn switched(&mut self, swap: &Swap) {

@@ -515,3 +515,40 @@ fn a_sentinel_that_disagrees_for_longer_than_a_failover_takes_is_told_with_its_e
     let over: Vec<_> = lines.iter().map(|line| line.over).collect();
     assert_eq!(over, [false, true, false, true]);
 }
+
+#[test]
+fn a_pause_is_an_outage_with_the_switch_in_it_and_without_its_phases() {
+    let mut told = Told::serving();
+    told.tell(Tale::Paused {
+        by: "uid 0".to_owned(),
+        limit: Some(Duration::from_secs(5)),
+    });
+    told.hold(0, 1, FIRST, HoldCause::Paused);
+    told.pass(1000);
+    let pause = told.account().pause.expect("it lasts");
+    assert_eq!((pause.by.as_str(), pause.seconds), ("uid 0", 1.0));
+    assert_eq!(pause.left_seconds, Some(4.0));
+    told.hold(100, 1, FIRST, HoldCause::Switching);
+    told.candidate(0);
+    told.hold(100, 2, SECOND, HoldCause::Paused);
+    let switch = swap(Some(FIRST), SECOND, 2);
+    told.tell(Tale::Switched(switch.clone()));
+    let left = Left { cut: 1, kept: 2 };
+    told.ledger
+        .fenced(Duration::from_millis(2), &switch, Some(left));
+    told.tell(Tale::Resumed {
+        by: None,
+        lasted: Duration::from_secs(5),
+    });
+    told.publish(3800, state(2, SECOND, Phase::Serving));
+    told.pass(2000);
+    let account = told.account();
+    assert!(account.pause.is_none());
+    let outage = account.outages.last().expect("it is over");
+    assert_eq!(outage.causes, ["paused", "switching", "paused"]);
+    assert_eq!(outage.outcome, "switched");
+    assert_eq!(outage.to, Some(addr(SECOND).to_string()));
+    assert_eq!((outage.cut, outage.kept), (Some(1), Some(2)));
+    assert_eq!(outage.phases, Phases::default());
+    assert_eq!(outage.seconds, 5.0);
+}

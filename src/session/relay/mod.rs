@@ -6,6 +6,7 @@
 //! and is never cut for being slow.
 
 mod part;
+mod retire;
 
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::pin::{Pin, pin};
@@ -82,8 +83,10 @@ pub(super) struct Relay<'a, W> {
     pass: Pass,
     up: Flow,
     down: Flow,
-    /// The fence said "not now"; only a look at a ring of the bell takes this back.
+    /// The fence said "not now", or `retires` does; only a look at a ring of the bell takes this back.
     withheld: bool,
+    /// The upstream is to be given up at the next quiet moment, see [`retire`].
+    retires: bool,
     /// The upstream takes no more, and its last replies are still read: what the client says meanwhile is kept for the next.
     keeps: bool,
     /// The master was doubted since the last ring of the bell.
@@ -119,6 +122,7 @@ impl<'a, W: Watch> Relay<'a, W> {
             up: Flow::Open,
             down: Flow::Open,
             withheld: false,
+            retires: false,
             keeps: false,
             doubted: false,
             heard: false,
@@ -134,7 +138,7 @@ impl<'a, W: Watch> Relay<'a, W> {
     ///
     /// A client that closed while its bytes were withheld has given up on them: they are dropped, the upstream
     /// sees the end of the stream, and replies to what was sent before still flow.
-    pub(super) fn look(&mut self, house: &House) {
+    pub(super) fn look(&mut self, house: &House, old: bool) {
         self.doubted = false;
         match house.gate().leave(self.pass) {
             Leave::Held | Leave::Draining => self.withheld = true,
@@ -149,6 +153,7 @@ impl<'a, W: Watch> Relay<'a, W> {
             // A passed generation ends the next poll.
             Leave::Open | Leave::Passed => {}
         }
+        self.begin_to_retire(old);
     }
 
     /// Moves what can be moved; ready when the session is over.
@@ -162,6 +167,11 @@ impl<'a, W: Watch> Relay<'a, W> {
         if let Break(reason) = self.pump_down(cx, house) {
             return Poll::Ready(reason);
         }
+        if self.retires
+            && let Break(reason) = self.retire(cx, house)
+        {
+            return Poll::Ready(reason);
+        }
         match (self.down, self.up) {
             (Flow::Open | Flow::Ending | Flow::Broken, _) => Poll::Pending,
             (Flow::Ended, Flow::Ended | Flow::Broken) => Poll::Ready(self.reason()),
@@ -173,7 +183,12 @@ impl<'a, W: Watch> Relay<'a, W> {
     fn pump_up(&mut self, cx: &mut Context<'_>, house: &House) -> ControlFlow<CloseReason> {
         for _ in 0..ROUNDS_PER_POLL {
             if self.withheld {
-                return self.finish_request(cx, house);
+                // `retire` comes behind both directions.
+                return if self.retires {
+                    Continue(())
+                } else {
+                    self.finish_request(cx, house)
+                };
             }
             if self.keeps {
                 return Continue(());

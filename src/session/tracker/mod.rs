@@ -200,6 +200,13 @@ impl Tracker {
         }
     }
 
+    /// True when more than requests and their replies stands against carrying it over: no answer to what was asked so far
+    /// need change that.
+    pub fn is_bound(&self) -> bool {
+        let passes = |why| matches!(why, WhyNot::MidReply | WhyNot::MidRequest);
+        self.obstacle().is_some_and(|why| !passes(why))
+    }
+
     /// What stands against carrying it over apart from requests in flight.
     fn obstacle(&self) -> Option<WhyNot> {
         if let Some(why) = self.retired {

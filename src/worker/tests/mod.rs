@@ -6,6 +6,7 @@ mod crowd;
 mod fence;
 mod moving;
 mod pool;
+mod retiring;
 mod waiting;
 
 use std::io::{ErrorKind, Read, Write};
