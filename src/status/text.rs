@@ -1,7 +1,5 @@
 //! A status as text, for a terminal of eighty columns and for somebody in a hurry. Pure.
 
-use std::fmt::Write;
-
 use crate::admin::status::{ProxyStatus, Status, counted, duration};
 use crate::control::ledger::{OutageAccount, SentinelAccount};
 
@@ -97,7 +95,7 @@ fn entry(page: &mut String, proxy: &ProxyStatus) {
     }
 }
 
-fn opinion(sentinel: &SentinelAccount) -> String {
+pub(crate) fn opinion(sentinel: &SentinelAccount) -> String {
     let names = match (&sentinel.names, sentinel.epoch) {
         (Some(names), Some(epoch)) => format!("names {names} at epoch {epoch}"),
         _ => "names no master".to_owned(),
@@ -120,31 +118,40 @@ fn opinion(sentinel: &SentinelAccount) -> String {
 
 fn story(outage: &OutageAccount) -> String {
     let causes = outage.causes.join(", ");
-    let what = match (&outage.from, &outage.to) {
+    let parts = [format!("{} ({causes})", what(outage))];
+    let parts: Vec<_> = parts.into_iter().chain(costs(outage)).collect();
+    format!(
+        "{} ago: {} {}",
+        duration(outage.ago_seconds),
+        duration(outage.seconds),
+        parts.join(", ")
+    )
+}
+
+/// What came of an outage: `10.0.0.3:6379 -> 10.0.0.4:6379`
+pub(crate) fn what(outage: &OutageAccount) -> String {
+    match (&outage.from, &outage.to) {
         (Some(from), Some(to)) => format!("{from} -> {to}"),
         (None, Some(to)) => format!("until {to} was verified"),
         _ => outage.outcome.clone(),
-    };
+    }
+}
+
+/// Where its time went, and what became of its sessions.
+pub(crate) fn costs(outage: &OutageAccount) -> Vec<String> {
     let phases = [
         ("detect", outage.phases.detect),
         ("verify", outage.phases.verify),
         ("first byte", outage.phases.first_byte),
     ];
-    let mut text = format!(
-        "{} ago: {} {what} ({causes})",
-        duration(outage.ago_seconds),
-        duration(outage.seconds)
-    );
-    for (word, seconds) in phases {
-        if let Some(seconds) = seconds {
-            // Writing into a String does not fail.
-            let _ = write!(text, ", {word} {}", duration(seconds));
-        }
-    }
+    let mut parts: Vec<_> = phases
+        .iter()
+        .filter_map(|(word, seconds)| Some(format!("{word} {}", duration((*seconds)?))))
+        .collect();
     if let (Some(kept), Some(cut)) = (outage.kept, outage.cut) {
-        let _ = write!(text, ", {kept} kept, {cut} closed");
+        parts.push(format!("{kept} kept, {cut} closed"));
     }
-    text
+    parts
 }
 
 fn line(page: &mut String, text: &str) {
