@@ -4,7 +4,7 @@ pub(crate) mod fetch;
 pub(crate) mod harmless;
 pub(crate) mod text;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use crate::admin::status::Status;
@@ -58,7 +58,7 @@ pub fn run(endpoint: Option<&ListenAddr>, form: Form) -> Exit {
             print(&format!("{}\n", harmless::json(answer.text.trim_end())))
         }
         Form::Text if answer.is_good() => match harmless::read::<Status>(&answer.text) {
-            Ok(status) => print(&text::render(&status)),
+            Ok(status) => print(&text::render(&status, wants_colour())),
             Err(error) => {
                 complain(&format!(
                     "what {endpoint} answered is no status ({error}): is that another program?"
@@ -75,6 +75,17 @@ pub fn run(endpoint: Option<&ListenAddr>, form: Form) -> Exit {
             Exit::Runtime
         }
     }
+}
+
+/// Somebody looks at it, on something that has colours.
+fn wants_colour() -> bool {
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    io::stdout().is_terminal() && !is_dumb && allows_colour()
+}
+
+/// <https://no-color.org>
+pub(crate) fn allows_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 fn print(text: &str) -> Exit {

@@ -1,15 +1,21 @@
 //! A status as text, for a terminal of eighty columns and for somebody in a hurry. Pure.
 
-use crate::admin::status::{ProxyStatus, Status, counted, duration};
+use crate::admin::status::{Mood, ProxyStatus, Status, counted, duration};
 use crate::control::ledger::{OutageAccount, SentinelAccount};
 
 /// Outages listed, the latest first.
 const MAX_OUTAGES: usize = 5;
 
-pub(super) fn render(status: &Status) -> String {
+/// The numbers of SGR (ECMA-48): bold green, yellow, red.
+const GREEN: &str = "1;32";
+const YELLOW: &str = "1;33";
+const RED: &str = "1;31";
+
+/// `colour`: what matters most is set off, too.
+pub(super) fn render(status: &Status, colour: bool) -> String {
     let mut page = String::new();
     for proxy in &status.proxies {
-        entry(&mut page, proxy);
+        entry(&mut page, proxy, colour);
     }
     let lost = match status.log_lines_dropped {
         0 => String::new(),
@@ -27,9 +33,14 @@ pub(super) fn render(status: &Status) -> String {
     page
 }
 
-fn entry(page: &mut String, proxy: &ProxyStatus) {
+fn entry(page: &mut String, proxy: &ProxyStatus, colour: bool) {
     let account = &proxy.account;
-    line(page, &proxy.headline);
+    let sgr = match proxy.mood() {
+        Mood::Good => GREEN,
+        Mood::Uneasy => YELLOW,
+        Mood::Bad => RED,
+    };
+    line(page, &painted(&proxy.headline, sgr, colour));
     line(
         page,
         &format!(
@@ -59,13 +70,14 @@ fn entry(page: &mut String, proxy: &ProxyStatus) {
         );
     }
     for sentinel in &account.sentinels {
-        line(
-            page,
-            &format!("  sentinel  {}  {}", sentinel.addr, opinion(sentinel)),
-        );
+        let told = format!("{}  {}", sentinel.addr, opinion(sentinel));
+        let is_well = sentinel.up == Some(true) && sentinel.agrees == Some(true);
+        let told = painted(&told, RED, colour && !is_well);
+        line(page, &format!("  sentinel  {told}"));
     }
     if !account.quorum_ok {
-        line(page, "  too few Sentinels answer to agree on a failover");
+        let words = "too few Sentinels answer to agree on a failover";
+        line(page, &format!("  {}", painted(words, RED, colour)));
     }
     let s = &proxy.sessions;
     line(
@@ -95,7 +107,7 @@ fn entry(page: &mut String, proxy: &ProxyStatus) {
     }
 }
 
-pub(crate) fn opinion(sentinel: &SentinelAccount) -> String {
+fn opinion(sentinel: &SentinelAccount) -> String {
     let names = match (&sentinel.names, sentinel.epoch) {
         (Some(names), Some(epoch)) => format!("names {names} at epoch {epoch}"),
         _ => "names no master".to_owned(),
@@ -152,6 +164,14 @@ pub(crate) fn costs(outage: &OutageAccount) -> Vec<String> {
         parts.push(format!("{kept} kept, {cut} closed"));
     }
     parts
+}
+
+fn painted(text: &str, sgr: &str, colour: bool) -> String {
+    if colour {
+        format!("\x1b[{sgr}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
 }
 
 fn line(page: &mut String, text: &str) {

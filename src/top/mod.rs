@@ -30,7 +30,7 @@ use crate::exit::Exit;
 use crate::net::addr::ListenAddr;
 use crate::net::clock;
 use crate::status::fetch::{Answer, Asker};
-use crate::status::{ANSWER_LIMIT, complain, harmless};
+use crate::status::{ANSWER_LIMIT, allows_colour, complain, harmless};
 use crate::telemetry::RecentEvent;
 
 /// How often a screen is drawn anew that says for how long nothing has come.
@@ -76,10 +76,8 @@ pub fn run(endpoint: Option<&ListenAddr>, options: Options) -> Exit {
         ));
         return Exit::Usage;
     }
-    // https://no-color.org
-    let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let theme = Theme {
-        colour: options.colour && !forbidden,
+        colour: options.colour && allows_colour(),
     };
     let shown = tokio::runtime::Builder::new_current_thread()
         .enable_all()

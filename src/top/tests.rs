@@ -290,7 +290,7 @@ fn nobody_has_answered_yet() {
 #[test]
 fn help_log_and_frozen() {
     let facts = facts_of(status());
-    let mut shown = |name: &str, keys: &[Key], area| {
+    let shown = |name: &str, keys: &[Key], area| {
         let mut view = View::new(EVERY);
         for key in keys {
             // As the shell does: each key is about what was drawn.
@@ -301,7 +301,8 @@ fn help_log_and_frozen() {
     };
     shown("help_80x24", &[Key::Char('?')], (80, 24));
     shown("help_40x20", &[Key::Char('?')], (40, 20));
-    shown("log_80x24", &[Key::Char('s')], (80, 24));
+    shown("failovers_80x24", &[Key::Char('s')], (80, 24));
+    shown("log_80x24", &[Key::Char('s'), Key::Char('s')], (80, 24));
     shown("frozen_80x24", &[Key::Char(' '), Key::Char('+')], (80, 24));
     shown("scrolled_40x20", &[Key::PageDown, Key::Down], (40, 20));
 }

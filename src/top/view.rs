@@ -25,6 +25,7 @@ const STEPS: [Duration; 8] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Page {
     Overview,
+    Failovers,
     Log,
 }
 
@@ -109,7 +110,8 @@ impl View {
             }
             Key::Char('s') => {
                 self.page = match self.page {
-                    Page::Overview => Page::Log,
+                    Page::Overview => Page::Failovers,
+                    Page::Failovers => Page::Log,
                     Page::Log => Page::Overview,
                 };
                 self.scroll = 0;

@@ -88,16 +88,16 @@ pub(super) fn row(
     parts.collect()
 }
 
-/// As many of the pieces as there is room for, the first ones; `right` at the right edge.
+/// As many of the pieces as there is room for, of the first one what there is room for; `right` at the right edge.
 pub(super) fn pieces(left: &[String], between: &str, right: &str, width: usize) -> Line<'static> {
     let room = width.saturating_sub(width_of(right) + 1);
     let mut text = String::new();
     for piece in left {
-        let more = if text.is_empty() {
-            piece.clone()
-        } else {
-            format!("{between}{piece}")
-        };
+        if text.is_empty() {
+            text = cut(piece, room).swap_remove(0);
+            continue;
+        }
+        let more = format!("{between}{piece}");
         if width_of(&text) + width_of(&more) > room {
             break;
         }
@@ -253,6 +253,7 @@ mod tests {
         let left = ["ab".to_owned(), "cd".to_owned(), "ef".to_owned()];
         assert_eq!(pieces(&left, "-", "R", 10).to_string(), "ab-cd-ef R");
         assert_eq!(pieces(&left, "-", "R", 8).to_string(), "ab-cd  R");
-        assert_eq!(pieces(&left, "-", "", 1).to_string(), " ");
+        assert_eq!(pieces(&left, "-", "R", 3).to_string(), "a R");
+        assert_eq!(pieces(&[], "-", "", 1).to_string(), " ");
     }
 }

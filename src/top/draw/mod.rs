@@ -29,6 +29,10 @@ use crate::net::clock::Moment;
 const TWO_COLUMNS: u16 = 140;
 /// Below, what would be one line takes several.
 const NARROW: usize = 64;
+/// Failovers in the overview, so that something of the log is seen below them; more where the screen is so tall.
+const FEW: usize = 2;
+const MORE: usize = 6;
+const TALL: u16 = 34;
 /// What is between two columns.
 const GUTTER: u16 = 3;
 
@@ -43,7 +47,10 @@ const HELP: &[(&str, &str)] = &[
         "space, p",
         "freeze the screen, and go on. The proxy is not paused: nothing here changes anything",
     ),
-    ("s", "the log alone, with all fields; the overview again"),
+    (
+        "s",
+        "all failovers; the log with all its fields; the overview again",
+    ),
     ("+, -", "ask less often; more often"),
     ("Ctrl-L", "draw anew"),
     ("Ctrl-Z", "suspend; `fg` goes on"),
@@ -115,7 +122,7 @@ fn height(lines: &[Line<'_>], most: u16) -> u16 {
 }
 
 fn header(facts: &Facts, view: &View, theme: Theme, width: usize) -> Line<'static> {
-    let mut left = vec![format!(" switchmaster at {}", facts.endpoint)];
+    let mut left = vec![format!(" switchmaster {}", facts.endpoint)];
     let mut right = String::new();
     if let Some(seen) = &facts.seen {
         let status = &seen.status;
@@ -146,7 +153,7 @@ fn alerts(
     let mut lines = Vec::new();
     if let Some(silence) = &facts.silence {
         let since = duration(at.since(silence.since).as_secs_f64());
-        let mut text = format!("no answer since {since}: {}", silence.why);
+        let mut text = format!("no answer for {since}: {}", silence.why);
         if facts.seen.is_none() {
             text.push_str(". Does the proxy run, and with this admin.listen? Name it with --admin");
         }
@@ -195,8 +202,12 @@ fn columns(
     let now_at = seen.status.now_at;
     match (view.page, facts.proxies().get(selected)) {
         (Page::Log, _) => vec![(body, log::whole(&seen.events, now_at, theme, width))],
-        (Page::Overview, None) => {
+        (_, None) => {
             vec![(body, vec![Line::styled(" It has no proxy.", theme.faint())])]
+        }
+        (Page::Failovers, Some(proxy)) => {
+            let all = proxy.account.outages.len();
+            vec![(body, proxy::failovers(&proxy.account, all, theme, width))]
         }
         (Page::Overview, Some(proxy)) => {
             let history = facts.history(&proxy.account.proxy);
@@ -207,7 +218,8 @@ fn columns(
                 lines
             };
             let past = |width| {
-                let mut lines = proxy::failovers(&proxy.account, theme, width);
+                let most = if body.height < TALL { FEW } else { MORE };
+                let mut lines = proxy::failovers(&proxy.account, most, theme, width);
                 lines.extend(log::latest(&seen.events, now_at, theme, width));
                 lines
             };
@@ -250,7 +262,8 @@ fn help(theme: Theme, width: usize) -> Vec<Line<'static>> {
 
 fn footer(view: &View, theme: Theme, hidden: usize, width: usize) -> Line<'static> {
     let other = match view.page {
-        Page::Overview => "s log",
+        Page::Overview => "s failovers",
+        Page::Failovers => "s log",
         Page::Log => "s overview",
     };
     let space = if view.frozen.is_some() {

@@ -19,8 +19,13 @@ const LABEL: usize = 11;
 const RATE: usize = 13;
 /// Widest sparkline: five minutes at one question a second would be no use on any screen.
 const MAX_SPARK: usize = 120;
-/// Columns of a bar where its story stands beside it.
-const BAR: usize = 24;
+/// A replica of a busy master is always a little behind; redis' own backlog is as long, in bytes.
+const LAGGING: u64 = 1024 * 1024;
+/// A Sentinel is asked each second; what it said longer ago is told with its age, in seconds.
+const LATE: f64 = 2.0;
+/// A bar takes this part of the width, where its story stands beside it, and is no wider than that.
+const BAR_SHARE: usize = 6;
+const MAX_BAR: usize = 40;
 
 /// The sentence for somebody who was just woken.
 pub(super) fn headline(proxy: &ProxyStatus, theme: Theme, width: usize) -> Vec<Line<'static>> {
@@ -105,11 +110,27 @@ pub(super) fn master(
     let phase = Span::styled(phase(account), theme.mood(proxy.mood()));
     let label = |label: &str| Span::styled(format!(" {}", pad(label, LABEL)), theme.faint());
     if let Some(master) = &account.master {
-        lines.push(Line::from(vec![
+        let role = match (&master.role, master.role_age_seconds) {
+            (Some(role), Some(age)) => format!(", ROLE {role} {} ago", duration(age)),
+            _ if master.verified => String::new(),
+            _ => ", ROLE hidden".to_owned(),
+        };
+        let order = format!(
+            "epoch {}, generation {}{role}",
+            master.epoch, master.generation
+        );
+        let mut first = vec![
             label("master"),
             Span::styled(format!("{}  ", master.addr), theme.strong()),
             phase,
-        ]));
+        ];
+        if width >= NARROW {
+            first.push(Span::raw(format!("  {order}")));
+        }
+        lines.push(Line::from(first));
+        if width < NARROW {
+            lines.extend(text("", &order));
+        }
         let by = if master.trigger.is_empty() {
             String::new()
         } else {
@@ -121,13 +142,6 @@ pub(super) fn master(
             duration(master.since_seconds)
         );
         lines.extend(text("since", &since));
-        let role = match (&master.role, master.role_age_seconds) {
-            (Some(role), Some(age)) => format!(", ROLE {role} {} ago", duration(age)),
-            _ if master.verified => String::new(),
-            _ => ", ROLE hidden".to_owned(),
-        };
-        let order = format!("{}, generation {}{role}", master.epoch, master.generation);
-        lines.extend(text("epoch", &order));
     } else {
         lines.push(Line::from(vec![label("master"), phase]));
     }
@@ -144,7 +158,14 @@ pub(super) fn master(
     for replica in &account.replicas {
         let lag = match replica.lag_bytes {
             0 => Span::styled("in step", theme.good()),
-            lag => Span::styled(format!("{} behind", bytes(lag as f64)), theme.uneasy()),
+            lag => {
+                let style = if lag < LAGGING {
+                    theme.plain()
+                } else {
+                    theme.uneasy()
+                };
+                Span::styled(format!("{} behind", bytes(lag as f64)), style)
+            }
         };
         lines.push(Line::from(vec![
             label("replica"),
@@ -190,9 +211,9 @@ pub(super) fn master(
         ]));
     }
     let lost = format!(
-        "{} in which clients could not be served, since the start, in {}",
+        "{} since the start, {}",
         duration(account.unavailable_seconds),
-        counted(account.outages_total, "time")
+        counted(account.outages_total, "outage")
     );
     lines.extend(text("unserved", &lost));
     lines
@@ -273,7 +294,8 @@ fn state(sentinel: &SentinelAccount) -> String {
         Some(false) => vec![format!("down for {since}")],
         None => Vec::new(),
     };
-    if let Some(heard) = sentinel.heard_seconds {
+    // Of one that answers as it should the time is no news.
+    if let Some(heard) = sentinel.heard_seconds.filter(|heard| *heard >= LATE) {
         parts.push(format!("heard {} ago", duration(heard)));
     }
     if sentinel.objectively_down {
@@ -284,7 +306,12 @@ fn state(sentinel: &SentinelAccount) -> String {
 }
 
 /// The last times in which clients had to wait, drawn in their phases; the latest first.
-pub(super) fn failovers(account: &Account, theme: Theme, width: usize) -> Vec<Line<'static>> {
+pub(super) fn failovers(
+    account: &Account,
+    most: usize,
+    theme: Theme,
+    width: usize,
+) -> Vec<Line<'static>> {
     let mut lines = vec![Line::from(vec![
         Span::styled(" FAILOVERS ", theme.strong()),
         Span::styled("\u{2588}", theme.detect()),
@@ -298,12 +325,14 @@ pub(super) fn failovers(account: &Account, theme: Theme, width: usize) -> Vec<Li
     let longest = account
         .outages
         .iter()
+        .rev()
+        .take(most)
         .map(|o| o.seconds)
         .fold(0.001, f64::max);
     if account.outages.is_empty() {
         lines.push(Line::styled(" none", theme.faint()));
     }
-    for outage in account.outages.iter().rev() {
+    for outage in account.outages.iter().rev().take(most) {
         lines.extend(failover(outage, longest, theme, width));
     }
     lines
@@ -324,10 +353,7 @@ fn failover(
     let causes = outage.causes.join(", ").replace('_', " ");
     let mut cost = costs(outage);
     if outage.most_waiting > 0 {
-        cost.push(format!(
-            "up to {} waited",
-            counted(outage.most_waiting, "client")
-        ));
+        cost.push(format!("{} waited", outage.most_waiting));
     }
     let cost = cost.join(", ");
     let mut lines = Vec::new();
@@ -350,10 +376,11 @@ fn failover(
     lines.push(Line::from(vec![
         Span::styled(format!(" {} ", pad(&length, 9)), style),
         Span::raw(what(outage)),
-        Span::styled(format!("  {ago} ago ({causes})"), theme.faint()),
+        Span::styled(format!("  {ago} ago, {causes}"), theme.faint()),
     ]));
     let mut drawn = vec![Span::raw(" ")];
-    drawn.extend(bar(outage, longest, BAR, theme));
+    let room = (width / BAR_SHARE).min(MAX_BAR);
+    drawn.extend(bar(outage, longest, room, theme));
     drawn.push(Span::styled(format!(" {cost}"), theme.plain()));
     lines.push(Line::from(drawn));
     lines
