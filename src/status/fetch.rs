@@ -153,3 +153,74 @@ fn here(mut addr: SocketAddr) -> SocketAddr {
     }
     addr
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::sync::mpsc::{Receiver, sync_channel};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// Answers so many questions on each connection with the path asked for, then closes it; tells each path and connection.
+    fn server(answers: usize) -> (ListenAddr, Receiver<(usize, String)>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let addr = ListenAddr::Tcp(listener.local_addr().expect("a port"));
+        let (tell, told) = sync_channel(64);
+        std::thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                let mut stream = stream.expect("a connection");
+                let mut lines = BufReader::new(stream.try_clone().expect("a descriptor")).lines();
+                for _ in 0..answers {
+                    let Some(Ok(first)) = lines.next() else { break };
+                    // The rest of the head.
+                    while lines
+                        .next()
+                        .is_some_and(|line| line.is_ok_and(|line| !line.is_empty()))
+                    {
+                    }
+                    let path = first.split(' ').nth(1).expect("a path").to_owned();
+                    let answer = format!(
+                        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{path}",
+                        path.len()
+                    );
+                    stream
+                        .write_all(answer.as_bytes())
+                        .expect("somebody listens");
+                    if tell.send((number, path)).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        (addr, told)
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_and_another_opened_when_it_has_ended() {
+        let (addr, told) = server(2);
+        let mut asker = Asker::new(addr);
+        for path in ["/a", "/b", "/c"] {
+            let answer = asker.get(path, LIMIT).await.expect("an answer");
+            assert!(answer.is_good() && answer.text == path, "{answer:?}");
+        }
+        let seen: Vec<_> = told.iter().take(3).collect();
+        assert_eq!(seen, [(0, "/a".into()), (0, "/b".into()), (1, "/c".into())]);
+    }
+
+    #[tokio::test]
+    async fn a_question_has_a_deadline_and_the_next_one_a_connection_of_its_own() {
+        // Accepted by the kernel, and by nobody else.
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let addr = ListenAddr::Tcp(listener.local_addr().expect("a port"));
+        let mut asker = Asker::new(addr);
+        let why = asker
+            .get("/", Duration::from_secs(1))
+            .await
+            .expect_err("nobody answers");
+        assert_eq!(why, "nothing within 1 s");
+        assert!(asker.kept.is_none());
+    }
+}

@@ -139,7 +139,9 @@ fn top_lives_through_a_failover() {
         });
         for (columns, rows) in [(40, 20), (200, 50)] {
             other.resize(columns, rows);
-            other.wait("a line of that width", |screen| widest(screen) == columns);
+            other.wait("a line of that width", |screen| {
+                widest(screen) == columns && screen.contains("q quit")
+            });
             show(&format!("failing over, {columns}x{rows}"), &other.text());
         }
         let switch = servers.switched_from(old);
@@ -303,6 +305,7 @@ fn an_endpoint_that_goes_leaves_its_facts_and_may_come_back() {
             widest(screen) == columns
                 && screen.contains("no answer for")
                 && screen.contains("NO MASTER")
+                && screen.contains("q quit")
         });
         show(&format!("gone, {columns}x{rows}"), &gone);
         assert!(terminal.look(is_grey));

@@ -1,4 +1,5 @@
-//! A program on a pseudo-terminal of its own, which is its controlling terminal, and what a person would see there.
+//! A program on a pseudo-terminal of its own, which is its controlling terminal, and what a person would see there. `setsid` and
+//! `bash` are part of every Debian.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -108,8 +109,14 @@ impl Pty {
 
     /// Another size.
     pub(crate) fn resize(&self, columns: u16, rows: u16) {
-        // First here, so that nothing drawn for the new size meets the old one.
-        self.locked().parser.set_size(size(rows), size(columns));
+        // First here, so that nothing drawn for the new size meets the old one; and nothing drawn before is left to be seen.
+        let mut seen = self.locked();
+        if seen.parser.screen().size() == (size(rows), size(columns)) {
+            return;
+        }
+        seen.parser.set_size(size(rows), size(columns));
+        seen.parser.process(b"\x1b[2J");
+        drop(seen);
         resize(self.master.as_ref().expect("not hung up"), columns, rows);
     }
 

@@ -29,10 +29,10 @@ use crate::net::clock::Moment;
 const TWO_COLUMNS: u16 = 140;
 /// Below, what would be one line takes several.
 const NARROW: usize = 64;
-/// Failovers in the overview, so that something of the log is seen below them; more where the screen is so tall.
-const FEW: usize = 2;
-const MORE: usize = 6;
-const TALL: u16 = 34;
+/// Most failovers in the overview, the lines of one, and what is left for the log: its title, the failovers', an event.
+const MOST: usize = 8;
+const FAILOVER_ROWS: usize = 2;
+const LOG_ROWS: usize = 3;
 /// What is between two columns.
 const GUTTER: u16 = 3;
 
@@ -217,15 +217,17 @@ fn columns(
                 lines.extend(proxy::sentinels(&proxy.account, theme, width));
                 lines
             };
-            let past = |width| {
-                let most = if body.height < TALL { FEW } else { MORE };
+            // So many that something of the log is seen below them.
+            let past = |width: usize, rows: usize| {
+                let most = (rows.saturating_sub(LOG_ROWS) / FAILOVER_ROWS).clamp(1, MOST);
                 let mut lines = proxy::failovers(&proxy.account, most, theme, width);
                 lines.extend(log::latest(&seen.events, now_at, theme, width));
                 lines
             };
             if body.width < TWO_COLUMNS {
                 let mut lines = who(width);
-                lines.extend(past(width));
+                let left = usize::from(body.height).saturating_sub(lines.len());
+                lines.extend(past(width, left));
                 return vec![(body, lines)];
             }
             let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)])
@@ -233,7 +235,10 @@ fn columns(
                 .areas(body);
             vec![
                 (left, who(usize::from(left.width))),
-                (right, past(usize::from(right.width))),
+                (
+                    right,
+                    past(usize::from(right.width), usize::from(right.height) / 2),
+                ),
             ]
         }
     }

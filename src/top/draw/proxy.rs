@@ -4,7 +4,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::NARROW;
-use super::cells::{bar, date, fill, pad, row, spark, width_of};
+use super::cells::{bar, date, fill, pad, pieces, row, spark, width_of};
 use super::theme::Theme;
 use crate::admin::status::{ProxyStatus, bytes, counted, duration};
 use crate::control::ledger::{Account, OutageAccount, SentinelAccount};
@@ -111,6 +111,9 @@ pub(super) fn master(
     let label = |label: &str| Span::styled(format!(" {}", pad(label, LABEL)), theme.faint());
     if let Some(master) = &account.master {
         let role = match (&master.role, master.role_age_seconds) {
+            (Some(role), Some(age)) if role == "master" => {
+                format!(", ROLE {} ago", duration(age))
+            }
             (Some(role), Some(age)) => format!(", ROLE {role} {} ago", duration(age)),
             _ if master.verified => String::new(),
             _ => ", ROLE hidden".to_owned(),
@@ -295,7 +298,8 @@ fn state(sentinel: &SentinelAccount) -> String {
         None => Vec::new(),
     };
     // Of one that answers as it should the time is no news.
-    if let Some(heard) = sentinel.heard_seconds.filter(|heard| *heard >= LATE) {
+    let late = sentinel.heard_seconds.filter(|heard| *heard >= LATE);
+    if let Some(heard) = late.filter(|_| sentinel.up == Some(true)) {
         parts.push(format!("heard {} ago", duration(heard)));
     }
     if sentinel.objectively_down {
@@ -355,7 +359,6 @@ fn failover(
     if outage.most_waiting > 0 {
         cost.push(format!("{} waited", outage.most_waiting));
     }
-    let cost = cost.join(", ");
     let mut lines = Vec::new();
     if width < NARROW {
         lines.push(Line::styled(format!(" {length}, {ago} ago"), style));
@@ -370,7 +373,7 @@ fn failover(
         let mut drawn = vec![Span::raw("   ")];
         drawn.extend(bar(outage, longest, width.saturating_sub(5), theme));
         lines.push(Line::from(drawn));
-        lines.extend(row("", 2, &cost, theme.faint(), theme, width));
+        lines.extend(row("", 2, &cost.join(", "), theme.faint(), theme, width));
         return lines;
     }
     lines.push(Line::from(vec![
@@ -381,7 +384,8 @@ fn failover(
     let mut drawn = vec![Span::raw(" ")];
     let room = (width / BAR_SHARE).min(MAX_BAR);
     drawn.extend(bar(outage, longest, room, theme));
-    drawn.push(Span::styled(format!(" {cost}"), theme.plain()));
+    drawn.push(Span::raw(" "));
+    drawn.extend(pieces(&cost, ", ", "", width.saturating_sub(room + 3)).spans);
     lines.push(Line::from(drawn));
     lines
 }
