@@ -118,7 +118,7 @@ enum Sub {
     /// Show a running proxy: its master, what each Sentinel believes, its last failovers
     #[command(after_help = STATUS_EXAMPLES)]
     Status(StatusOptions),
-    /// The same live, full-screen: throughput, Sentinels, failovers as bars, the log
+    /// Show a running proxy live, full-screen: throughput, Sentinels, failovers as bars, the log
     #[command(after_help = TOP_EXAMPLES)]
     Top(TopOptions),
     /// Start 1 master, 2 replicas, 3 Sentinels and the proxy here, with traffic, and fail over
