@@ -96,7 +96,7 @@ async fn show(endpoint: &ListenAddr, every: Duration, theme: Theme) -> io::Resul
     let mut ended = terminal::ends()?;
     let mut resized = signal(SignalKind::window_change())?;
     let mut continued = signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?;
-    let mut facts = Facts::new(endpoint.to_string());
+    let mut facts = Facts::new(harmless::lines(&endpoint.to_string()));
     let mut view = View::new(every);
     let (pace, paced) = watch::channel(every);
     let (tell, mut told) = mpsc::channel(1);

@@ -79,9 +79,7 @@ pub(super) fn draw(
     let above = height(&top, area.height.saturating_sub(2));
     let proxy = facts.proxies().get(view.selected(facts));
     let headline = match proxy {
-        Some(proxy) if !view.help && view.page == Page::Overview => {
-            proxy::headline(proxy, theme, width)
-        }
+        Some(proxy) if !view.help => proxy::headline(proxy, theme, width),
         _ => Vec::new(),
     };
     let said = height(&headline, area.height.saturating_sub(above + 1) / 2);
