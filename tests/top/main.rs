@@ -117,8 +117,10 @@ fn top_lives_through_a_failover() {
                 .local_modes
                 .intersects(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
         );
-        assert!(terminal.look(|screen| screen.alternate_screen() && screen.hide_cursor()));
-        assert!(terminal.look(has_colour));
+        terminal.wait_look("a screen of its own", |screen| {
+            screen.alternate_screen() && screen.hide_cursor()
+        });
+        terminal.wait_look("colours", has_colour);
 
         keys_do_what_they_say(&terminal);
         sizes(&terminal, "serving");
@@ -280,14 +282,14 @@ fn an_endpoint_that_goes_leaves_its_facts_and_may_come_back() {
     terminal.wait("an answer", |screen| {
         screen.contains("NO MASTER") && !screen.contains("no answer")
     });
-    assert!(terminal.look(|screen| !is_grey(screen)));
+    terminal.wait_look("it to be told as it is", |screen| !is_grey(screen));
 
     // It hangs: the question has a deadline, and keys are heard meanwhile.
     proxy.freeze();
     let gone = terminal.wait_text("nothing within 3 s");
     assert!(gone.contains("NO MASTER"), "{gone}");
     show("gone, 80x24", &gone);
-    assert!(terminal.look(is_grey));
+    terminal.wait_look("what was to be grey", is_grey);
     terminal.press("?");
     terminal.wait_text("The proxy is not paused");
     terminal.press("?");
@@ -308,7 +310,7 @@ fn an_endpoint_that_goes_leaves_its_facts_and_may_come_back() {
                 && screen.contains("q quit")
         });
         show(&format!("gone, {columns}x{rows}"), &gone);
-        assert!(terminal.look(is_grey));
+        terminal.wait_look("what was to be grey", is_grey);
     }
     let again = watched(&sentinels, &admin);
     terminal.wait("an answer", |screen| {
@@ -436,12 +438,16 @@ fn a_shell_gets_its_terminal_back_meanwhile() {
     terminal.wait("the shell", |screen| {
         screen.contains("Stopped") && !screen.contains("no answer for")
     });
-    assert!(terminal.look(|screen| !screen.alternate_screen() && !screen.hide_cursor()));
+    terminal.wait_look("the shell's screen", |screen| {
+        !screen.alternate_screen() && !screen.hide_cursor()
+    });
     terminal.press("echo it is $((6 * 7))\r");
     terminal.wait_text("it is 42");
     terminal.press("fg\r");
     terminal.wait_text("no answer for");
-    assert!(terminal.look(|screen| screen.alternate_screen() && screen.hide_cursor()));
+    terminal.wait_look("a screen of its own", |screen| {
+        screen.alternate_screen() && screen.hide_cursor()
+    });
     terminal.press("q");
     terminal.wait_text("it is 42");
     terminal.press("exit $?\r");
@@ -457,9 +463,13 @@ fn without_colours_there_is_none() {
     }] {
         let mut terminal = Pty::start(&mut command, USUAL);
         terminal.wait_text("no answer for");
-        assert!(terminal.look(|screen| !has_colour(screen)));
         terminal.press("q");
         assert_eq!(terminal.is_given_back().code(), Some(0));
+        let bytes = terminal.bytes();
+        let sets = |sgr: &[u8]| bytes.windows(sgr.len()).any(|some| some == sgr);
+        assert!(!sets(b"\x1b[38;") && !sets(b"\x1b[48;"), "{command:?}");
+        // It would have been seen: this sets off the first and the last line.
+        assert!(sets(b"\x1b[7m"), "{command:?}");
     }
 }
 
@@ -509,7 +519,7 @@ fn status_on_a_terminal_and_in_a_pipe() {
     assert_eq!(code, Some(0));
     let screen = terminal.wait_text("switchmaster ");
     assert!(screen.contains("3 of 3 Sentinels agree"), "{screen}");
-    assert!(terminal.look(has_colour));
+    terminal.wait_look("colours", has_colour);
     let (code, terminal) = on_terminal(&[], "NO_COLOR");
     assert_eq!(code, Some(0));
     terminal.wait_text("switchmaster ");

@@ -147,6 +147,11 @@ impl Pty {
         self.wait(text, |screen| screen.contains(text))
     }
 
+    /// Waits until this is so of the terminal itself: a frame comes in pieces.
+    pub(crate) fn wait_look(&self, what: &str, is_so: fn(&vt100::Screen) -> bool) {
+        wait_for(what, PATIENCE, || self.look(is_so).then_some(()));
+    }
+
     /// Looks at the terminal itself.
     pub(crate) fn look<T>(&self, at: impl FnOnce(&vt100::Screen) -> T) -> T {
         at(self.locked().parser.screen())
