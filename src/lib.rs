@@ -35,6 +35,7 @@ pub mod daemon;
 pub mod demo;
 pub mod exit;
 pub mod status;
+pub mod top;
 // --- under all -----------------------------------------------------------------------------------
 pub mod net;
 pub mod telemetry;

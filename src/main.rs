@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use switchmaster::cli::{self, Command};
 use switchmaster::config::{self, Flags};
 use switchmaster::exit::Exit;
-use switchmaster::{check, daemon, demo, status, telemetry};
+use switchmaster::{check, daemon, demo, status, telemetry, top};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
@@ -20,6 +20,12 @@ fn main() -> ExitCode {
         Ok(Command::Status(flags, form)) => {
             match config::admin_endpoint(&flags, std::env::vars_os()) {
                 Ok(endpoint) => status::run(endpoint.as_ref(), form).into(),
+                Err(e) => fail(Exit::Config, &e),
+            }
+        }
+        Ok(Command::Top(flags, options)) => {
+            match config::admin_endpoint(&flags, std::env::vars_os()) {
+                Ok(endpoint) => top::run(endpoint.as_ref(), options).into(),
                 Err(e) => fail(Exit::Config, &e),
             }
         }

@@ -104,6 +104,47 @@ impl ProxyStatus {
     pub fn is_ready(&self) -> bool {
         self.account.phase == "serving"
     }
+
+    /// How it fares.
+    pub fn mood(&self) -> Mood {
+        let account = &self.account;
+        let unverified = account.master.as_ref().is_some_and(|m| !m.verified);
+        let all_agree = account.sentinels.iter().all(|s| s.agrees == Some(true));
+        if !self.is_ready() {
+            Mood::Bad
+        } else if account.degraded
+            || account.ambiguous
+            || unverified
+            || !account.quorum_ok
+            || !all_agree
+        {
+            Mood::Uneasy
+        } else {
+            Mood::Good
+        }
+    }
+}
+
+/// How an entry fares, worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mood {
+    /// It serves, and all agree.
+    Good,
+    /// It serves, and something is amiss.
+    Uneasy,
+    /// Clients wait.
+    Bad,
+}
+
+impl Mood {
+    /// For people.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Good => "serving",
+            Self::Uneasy => "warning",
+            Self::Bad => "clients wait",
+        }
+    }
 }
 
 /// The cause of a hold that an operator wants.
@@ -200,6 +241,25 @@ pub fn duration(seconds: f64) -> String {
         format!("{seconds:.1} s")
     } else {
         format!("{:.0} ms", seconds * 1e3)
+    }
+}
+
+/// `1.5 MiB`
+pub fn bytes(count: f64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count;
+    let mut unit = UNITS[0];
+    for larger in &UNITS[1..] {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = larger;
+    }
+    if unit == UNITS[0] {
+        format!("{value:.0} {unit}")
+    } else {
+        format!("{value:.1} {unit}")
     }
 }
 
