@@ -97,9 +97,11 @@ pub(super) fn render(
     entries: &[(&Entry, Account, Totals, Counters)],
     histograms: &Histograms,
     lines_dropped: u64,
+    draining: bool,
 ) -> String {
     let sheet = Sheet(PrometheusBuilder::new().build_recorder());
     sheet.set(&table::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
+    sheet.flag(&table::DRAINING, &[], draining);
     sheet.count(&table::LOG_LINES_DROPPED, &[], lines_dropped);
     for (_, account, totals, counters) in entries {
         sheet.master(account);

@@ -14,6 +14,7 @@ mod page;
 mod samples;
 pub mod status;
 pub mod table;
+mod vitals;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,6 +30,7 @@ use self::http::serve;
 pub use self::metrics::Histograms;
 use self::samples::{Sample, Samples};
 use self::status::{ProxyStatus, Status};
+pub use self::vitals::{STUCK_AFTER, Vitals};
 use crate::control::ledger::{Account, Book, Totals};
 use crate::listener::{self, Bound};
 use crate::net::addr::ListenAddr;
@@ -108,6 +110,7 @@ pub struct Panel {
     histograms: Histograms,
     recent: Recent,
     lines: Lines,
+    vitals: Vitals,
     watch: Mutex<Watch>,
 }
 
@@ -136,6 +139,7 @@ impl Panel {
         histograms: Histograms,
         recent: Recent,
         lines: Lines,
+        vitals: Vitals,
     ) -> Self {
         let watch = Watch {
             samples: entries.iter().map(|_| Samples::default()).collect(),
@@ -148,6 +152,7 @@ impl Panel {
             histograms,
             recent,
             lines,
+            vitals,
             watch: Mutex::new(watch),
         }
     }
@@ -192,14 +197,20 @@ impl Panel {
     /// The whole story, as `/status` gives it.
     pub fn status(&self) -> Status {
         let at = At::now();
+        let draining = self.vitals.is_draining();
         let proxies: Vec<_> = self
             .look(at, false)
             .into_iter()
             .map(|(entry, account, _, counters)| {
-                ProxyStatus::new(account, &entry.listen, &counters)
+                let mut proxy = ProxyStatus::new(account, &entry.listen, &counters);
+                if draining {
+                    proxy.headline.insert_str(0, "Draining, no new clients. ");
+                }
+                proxy
             })
             .collect();
         Status {
+            draining,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             now_at: at.unix_of(at.moment),
@@ -213,19 +224,8 @@ impl Panel {
     /// What Prometheus is told.
     fn metrics(&self) -> String {
         let seen = self.look(At::now(), false);
-        metrics::render(&seen, &self.histograms, self.lines.dropped())
-    }
-
-    /// The entries whose control task has not turned for so long.
-    fn stuck(&self, limit: Duration) -> Vec<String> {
-        let at = At::now();
-        let idle = self
-            .entries
-            .iter()
-            .map(|entry| entry.book.with(|ledger| ledger.idle(at)));
-        idle.filter(|(_, idle)| *idle >= limit)
-            .map(|(name, _)| name)
-            .collect()
+        let draining = self.vitals.is_draining();
+        metrics::render(&seen, &self.histograms, self.lines.dropped(), draining)
     }
 
     /// The sparklines of an entry.

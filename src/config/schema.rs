@@ -160,6 +160,8 @@ keys! {
     AdminAllowFrom = Admin, "allow_from";
     /// Data-plane threads.
     Workers = Limits, "workers";
+    /// How long sessions have to end in order.
+    ShutdownGrace = Limits, "shutdown_grace";
     /// What is logged.
     Level = Log, "level";
     /// How log lines look.

@@ -20,7 +20,7 @@ use tracing::{debug, error, warn};
 use super::close::CloseReason;
 use super::spare::{SPARE_KEPT, Spares};
 use super::tally::Tally;
-use super::{Config, Outlook};
+use super::{Config, Ending, Outlook};
 use crate::net::clock::{Moment, now};
 use crate::net::rarely::Rarely;
 use crate::net::stream::Stream;
@@ -111,7 +111,7 @@ pub(crate) struct House {
     published: Cell<Generation>,
     acknowledged: Cell<Generation>,
     left: Cell<Left>,
-    ending: Cell<bool>,
+    ending: Cell<Ending>,
 }
 
 impl House {
@@ -142,7 +142,7 @@ impl House {
             published: Cell::default(),
             acknowledged: Cell::default(),
             left: Cell::default(),
-            ending: Cell::new(false),
+            ending: Cell::default(),
         })
     }
 
@@ -204,7 +204,7 @@ impl House {
         claim: Claim,
     ) -> Option<(Stream, Claim)> {
         if !self.config.spare_upstreams
-            || self.ending.get()
+            || self.ending.get() != Ending::No
             || self.gate().leave(pass) != Leave::Open
         {
             return Some((upstream, claim));
@@ -228,9 +228,9 @@ impl House {
         spare
     }
 
-    /// Ends every session in order.
-    pub(crate) fn end(&self) {
-        self.ending.set(true);
+    /// Ends every session, in order or at once.
+    pub(crate) fn end(&self, ending: Ending) {
+        self.ending.set(ending);
         self.drop_spares();
         self.turn.set(self.turn.get().wrapping_add(1));
         for with_upstream in [true, false] {
@@ -238,7 +238,7 @@ impl House {
         }
     }
 
-    pub(super) fn is_ending(&self) -> bool {
+    pub(super) fn ending(&self) -> Ending {
         self.ending.get()
     }
 

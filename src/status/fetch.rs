@@ -53,6 +53,8 @@ pub(crate) fn get(endpoint: &ListenAddr, path: &str, limit: Duration) -> Result<
                 let stream = UnixStream::connect(file).await.map_err(|e| e.to_string())?;
                 ask(stream, "localhost", path).await
             }
+            // The configuration takes none here.
+            ListenAddr::Systemd(_) => Err(format!("{endpoint} is no address to ask")),
         }
     };
     runtime

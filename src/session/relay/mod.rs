@@ -5,6 +5,7 @@
 //! aside, and that direction reads no more until it is gone. So a slow reader costs at most one buffer each way,
 //! and is never cut for being slow.
 
+mod drain;
 mod part;
 
 use std::ops::ControlFlow::{self, Break, Continue};
@@ -16,6 +17,7 @@ use bytes::{Buf, BytesMut};
 use tokio::task::yield_now;
 use tokio::time::{Sleep, sleep};
 
+use super::Ending;
 use super::close::CloseReason;
 use super::house::House;
 use super::tracker::Sight;
@@ -39,6 +41,11 @@ const SILENCE_AFTER_UPSTREAM_END: Duration = Duration::from_secs(1);
 enum Flow {
     /// The source is read.
     Open,
+    /// The source is read to the end of what it has begun; see [`drain`]. Upward only, as the next.
+    Finishing,
+    /// The source has begun something that is not finished: from there on it is not heard, whatever it says, as all of that
+    /// means what it means only behind what was dropped.
+    Deaf,
     /// The source has ended; its end is passed on behind the last byte.
     Ending,
     /// The end was passed on.
@@ -46,6 +53,13 @@ enum Flow {
     /// The destination takes no more bytes; the source is not read any more. Upward only: a client that
     /// takes no more ends the session.
     Broken,
+}
+
+impl Flow {
+    /// Neither end has ended.
+    const fn is_open(self) -> bool {
+        matches!(self, Self::Open | Self::Finishing | Self::Deaf)
+    }
 }
 
 /// What outlives an upstream: the client, what is known of it, and what is on its way.
@@ -96,7 +110,7 @@ pub(super) struct Relay<'a, W> {
     /// before the promotion, and never otherwise.
     unproven: Option<Moment>,
     proof: Option<Pin<Box<Sleep>>>,
-    /// The client sent something since the silence was last measured.
+    /// The client sent something since the upstream last did, or since the silence was last measured.
     spoke: bool,
     silence: Option<Pin<Box<Sleep>>>,
 }
@@ -127,11 +141,14 @@ impl<'a, W: Watch> Relay<'a, W> {
     /// sees the end of the stream, and replies to what was sent before still flow.
     pub(super) fn look(&mut self, house: &House) {
         self.doubted = false;
+        if house.ending() != Ending::No {
+            self.begin_to_drain();
+        }
         match house.gate().leave(self.pass) {
             Leave::Held | Leave::Draining => self.withheld = true,
             Leave::Open if self.withheld => {
                 self.withheld = false;
-                if self.up == Flow::Open && read_closed(&self.carried.client) {
+                if self.up.is_open() && read_closed(&self.carried.client) {
                     self.carried.unsent = BytesMut::new();
                     self.up = Flow::Ending;
                     self.reason.get_or_insert(CloseReason::ClientLeftWaiting);
@@ -154,10 +171,16 @@ impl<'a, W: Watch> Relay<'a, W> {
             return Poll::Ready(reason);
         }
         match (self.down, self.up) {
-            (Flow::Open | Flow::Ending | Flow::Broken, _) => Poll::Pending,
+            (Flow::Open, Flow::Finishing | Flow::Deaf) => self.poll_rest(cx),
+            (Flow::Open, Flow::Ended) if house.ending() != Ending::No => self.poll_rest(cx),
+            (Flow::Open | Flow::Finishing | Flow::Deaf | Flow::Ending | Flow::Broken, _) => {
+                Poll::Pending
+            }
             (Flow::Ended, Flow::Ended | Flow::Broken) => Poll::Ready(self.reason()),
             (Flow::Ended, _) if self.keeps => Poll::Ready(self.reason()),
-            (Flow::Ended, Flow::Open | Flow::Ending) => self.poll_silence(cx),
+            (Flow::Ended, Flow::Open | Flow::Finishing | Flow::Deaf | Flow::Ending) => {
+                self.poll_silence(cx)
+            }
         }
     }
 
@@ -194,7 +217,7 @@ impl<'a, W: Watch> Relay<'a, W> {
                 }
             }
             match self.up {
-                Flow::Open => {
+                Flow::Open | Flow::Finishing | Flow::Deaf => {
                     if self.read_client(cx, house)?.is_pending() {
                         return Continue(());
                     }
@@ -234,7 +257,11 @@ impl<'a, W: Watch> Relay<'a, W> {
                 self.reason.get_or_insert(CloseReason::ClientClosed);
             }
             Poll::Ready(Ok(n)) => {
-                self.spoke = true;
+                let n = match self.up {
+                    Flow::Open => n,
+                    _ => self.still_takes(&buffer[..n]),
+                };
+                self.spoke |= n > 0;
                 let allowed = self.carried.watch.allowed(&buffer[..n]);
                 let may_write = if allowed > 0 {
                     self.may_write(house)
@@ -255,7 +282,7 @@ impl<'a, W: Watch> Relay<'a, W> {
                 };
                 house.tally.bytes_up.add(sent as u64);
                 self.carried.watch.sent(&buffer[..sent]);
-                if sent < n && self.up == Flow::Open {
+                if sent < n && self.up.is_open() {
                     self.carried.unsent.extend_from_slice(&buffer[sent..n]);
                 }
                 // Only now: a session that outlives this upstream must not lose what was read.
@@ -315,7 +342,7 @@ impl<'a, W: Watch> Relay<'a, W> {
                 }
             }
             match self.down {
-                Flow::Open => {
+                Flow::Open | Flow::Finishing | Flow::Deaf => {
                     if self.read_upstream(cx, house)?.is_pending() {
                         return Continue(());
                     }
@@ -374,6 +401,10 @@ impl<'a, W: Watch> Relay<'a, W> {
             }
             Poll::Ready(Ok(n)) => {
                 self.heard = true;
+                self.spoke = false;
+                if self.up != Flow::Open {
+                    self.silence = None;
+                }
                 if self.carried.watch.received(&buffer[..n]) == Sight::NotMaster
                     && !std::mem::replace(&mut self.doubted, true)
                 {
@@ -453,7 +484,7 @@ impl<'a, W: Watch> Relay<'a, W> {
     /// The upstream takes no more. What it has already replied is real and is still read, to its end.
     fn upstream_refused(&mut self, house: &House) {
         house.doubt();
-        if W::MOVES && self.up == Flow::Open {
+        if W::MOVES && self.up.is_open() {
             self.keeps = true;
             return;
         }
