@@ -37,7 +37,11 @@ Example: three Sentinels, applications keep using localhost:6379
 Several addresses for clients: repeat --listen. A unix socket: --listen unix:/run/redis.sock
 Passwords are never flags: see password_file in `switchmaster config example`.
 Every key of the file has a variable: SWITCHMASTER_FAILOVER_HOLD_MAX is hold_max in [failover].
-A flag counts more than the environment, that more than the file, that more than the default.";
+A flag counts more than the environment, that more than the file, that more than the default.
+
+SIGTERM or SIGINT ends it in order within limits.shutdown_grace (10s), a second one at once.
+Exit codes: 0 ended in order, 1 failed while running, 2 usage, 73 port taken, 75 ended but had to
+cut sessions, 77 permission, 78 the configuration is not valid";
 
 const STATUS_EXAMPLES: &str = "\
 Exit codes: 0 it answered (with --probe: it is live or ready), 1 it is not, 69 nobody answers

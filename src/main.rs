@@ -1,7 +1,7 @@
 //! Arguments in, exit code out; see `switchmaster --help`.
 //!
-//! Exit codes: 0 ok, 1 runtime, 2 usage, 69 nothing reachable, 73 port taken, 77 permission,
-//! 78 bad configuration.
+//! Exit codes: 0 ok, 1 runtime, 2 usage, 69 nothing reachable, 73 port taken, 75 sessions cut at the end,
+//! 77 permission, 78 bad configuration.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -58,7 +58,7 @@ fn run(flags: &Flags) -> ExitCode {
         tracing::warn!(event = "config_warning", "{warning}");
     }
     match daemon::run(loaded.config, log.lines(), log.recent(), log.filter()) {
-        Ok(()) => Exit::Ok.into(),
+        Ok(exit) => exit.into(),
         Err(e) => {
             // One event is one line; what to do stands on lines of its own.
             for line in e.to_string().lines() {

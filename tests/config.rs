@@ -219,6 +219,7 @@ fn every_key_has_a_working_twin() {
                 Key::PollInterval => "700ms",
                 Key::SentinelConnectTimeout
                 | Key::HoldMax
+                | Key::ShutdownGrace
                 | Key::AnnouncedHoldMax
                 | Key::ProxyConnectTimeout
                 | Key::UpstreamUserTimeout => "7s",
@@ -415,6 +416,39 @@ fn passwords_from_the_environment_and_from_credentials() {
     )
     .expect("valid");
     assert_eq!(passwords(&loaded), ["sentinel_password", "variable", "own"]);
+
+    let named = file(&format!(
+        "{SMALLEST}[[proxy]]\n[proxy.probe]\npassword_file = \"credential:own\"\n"
+    ));
+    let loaded = config::load(
+        &named.flags(),
+        env(&[("CREDENTIALS_DIRECTORY", credentials)]),
+    )
+    .expect("valid");
+    assert_eq!(passwords(&loaded), ["sentinel_password", "own"]);
+    assert!(
+        loaded.show().contains("\"credential:own\""),
+        "{}",
+        loaded.show()
+    );
+    for (variables, name, problem) in [
+        (vec![], "own", "CREDENTIALS_DIRECTORY is not set"),
+        (
+            vec![("CREDENTIALS_DIRECTORY", credentials)],
+            "other",
+            "no credential of this name",
+        ),
+        (
+            vec![("CREDENTIALS_DIRECTORY", credentials)],
+            "../own",
+            "no name of a credential",
+        ),
+    ] {
+        let text =
+            format!("{SMALLEST}[[proxy]]\n[proxy.probe]\npassword_file = \"credential:{name}\"\n");
+        let error = config::load(&file(&text).flags(), env(&variables)).expect_err(name);
+        assert!(error.to_string().contains(problem), "{error}");
+    }
 
     let one = file(&format!(
         "{SMALLEST}[[proxy]]\n[proxy.probe]\npassword_file = {own:?}\n"

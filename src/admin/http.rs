@@ -30,8 +30,9 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::actions::{Guard, Peer, act, log, logged};
-use super::{Config, MAX_CONNECTIONS, Panel, page};
+use super::{Config, MAX_CONNECTIONS, Panel, STUCK_AFTER, page};
 use crate::listener::{self, Accepted, Bound, Ceiling, Door};
+use crate::net::clock::At;
 use crate::net::reserve::Reserve;
 use crate::net::stream::Stream;
 
@@ -41,8 +42,6 @@ const HEAD_LIMIT: Duration = Duration::from_secs(5);
 const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
 /// Largest head of a request, in bytes. Bodies are read for [`log`] only.
 const HEAD_MAX: usize = 16 * 1024;
-/// A control task that has not turned for so long is stuck; it turns each 100 ms.
-const STUCK_AFTER: Duration = Duration::from_secs(5);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 /// Prometheus' text format.
@@ -221,26 +220,28 @@ async fn metrics(State(panel): State<Arc<Panel>>) -> Response {
     ([(CONTENT_TYPE, EXPOSITION)], panel.metrics()).into_response()
 }
 
-/// The control loop turns; whatever the state of Redis.
+/// Every control loop and every worker turns; whatever the state of Redis.
 async fn livez(State(panel): State<Arc<Panel>>) -> Response {
-    let stuck = panel.stuck(STUCK_AFTER);
+    let stuck = panel.vitals.stuck(At::now());
     if stuck.is_empty() {
         return plain(StatusCode::OK, "ok\n".to_owned());
     }
     let words = format!(
-        "the control task of {} has not turned for {} s\n",
+        "{} has not turned for {} s\n",
         stuck.join(", "),
         STUCK_AFTER.as_secs()
     );
     plain(StatusCode::SERVICE_UNAVAILABLE, words)
 }
 
-/// Every proxy has a verified master.
+/// Every proxy has a verified master, and takes clients.
 async fn readyz(State(panel): State<Arc<Panel>>) -> Response {
     let status = panel.status();
-    let ready = status.proxies.iter().all(super::ProxyStatus::is_ready);
+    let ready = !status.draining && status.proxies.iter().all(super::ProxyStatus::is_ready);
     let lines = status.proxies.iter().map(|proxy| {
-        let word = if proxy.is_ready() {
+        let word = if status.draining {
+            "draining"
+        } else if proxy.is_ready() {
             "ready"
         } else if proxy.account.pause.is_some() {
             "paused"

@@ -99,9 +99,11 @@ pub(super) fn render(
     histograms: &Histograms,
     lines_dropped: u64,
     refusals: &Refusals,
+    draining: bool,
 ) -> String {
     let sheet = Sheet(PrometheusBuilder::new().build_recorder());
     sheet.set(&table::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
+    sheet.flag(&table::DRAINING, &[], draining);
     sheet.count(&table::LOG_LINES_DROPPED, &[], lines_dropped);
     for (reason, count) in refusals.read() {
         sheet.count(&table::ACTIONS_REFUSED, &[reason], count);

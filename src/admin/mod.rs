@@ -18,6 +18,7 @@ mod page;
 mod samples;
 pub mod status;
 pub mod table;
+mod vitals;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,6 +36,7 @@ use self::http::serve;
 pub use self::metrics::Histograms;
 use self::samples::{Sample, Samples};
 use self::status::{ProxyStatus, Status};
+pub use self::vitals::{STUCK_AFTER, Vitals};
 use crate::control::ledger::{Account, Book, Totals};
 use crate::control::orders::Orders;
 use crate::listener::{self, Bound};
@@ -129,6 +131,7 @@ pub struct Panel {
     lines: Lines,
     filter: Filter,
     refusals: Refusals,
+    vitals: Vitals,
     watch: Mutex<Watch>,
 }
 
@@ -158,6 +161,7 @@ impl Panel {
         recent: Recent,
         lines: Lines,
         filter: Filter,
+        vitals: Vitals,
     ) -> Self {
         let watch = Watch {
             samples: entries.iter().map(|_| Samples::default()).collect(),
@@ -172,6 +176,7 @@ impl Panel {
             lines,
             filter,
             refusals: Refusals::default(),
+            vitals,
             watch: Mutex::new(watch),
         }
     }
@@ -217,14 +222,20 @@ impl Panel {
     /// The whole story, as `/status` gives it.
     pub fn status(&self) -> Status {
         let at = At::now();
+        let draining = self.vitals.is_draining();
         let proxies: Vec<_> = self
             .look(at, false)
             .into_iter()
             .map(|(entry, account, _, counters)| {
-                ProxyStatus::new(account, &entry.listen, &counters)
+                let mut proxy = ProxyStatus::new(account, &entry.listen, &counters);
+                if draining {
+                    proxy.headline.insert_str(0, "Draining, no new clients. ");
+                }
+                proxy
             })
             .collect();
         Status {
+            draining,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             now_at: at.unix_of(at.moment),
@@ -239,19 +250,8 @@ impl Panel {
     fn metrics(&self) -> String {
         let seen = self.look(At::now(), false);
         let dropped = self.lines.dropped();
-        metrics::render(&seen, &self.histograms, dropped, &self.refusals)
-    }
-
-    /// The entries whose control task has not turned for so long.
-    fn stuck(&self, limit: Duration) -> Vec<String> {
-        let at = At::now();
-        let idle = self
-            .entries
-            .iter()
-            .map(|entry| entry.book.with(|ledger| ledger.idle(at)));
-        idle.filter(|(_, idle)| *idle >= limit)
-            .map(|(name, _)| name)
-            .collect()
+        let draining = self.vitals.is_draining();
+        metrics::render(&seen, &self.histograms, dropped, &self.refusals, draining)
     }
 
     /// The sparklines of an entry.

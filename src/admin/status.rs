@@ -24,6 +24,9 @@ pub struct Status {
     pub started_at: f64,
     /// For how long it has run.
     pub uptime_seconds: f64,
+    /// It was told to end: it takes no new clients, and those it has end as they finish what they have begun.
+    #[serde(default)]
+    pub draining: bool,
     /// Log lines lost because stderr was not read fast enough.
     pub log_lines_dropped: u64,
     /// Its `[[proxy]]` entries.

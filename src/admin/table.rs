@@ -51,6 +51,7 @@ macro_rules! metrics {
 
 metrics! {
     BUILD_INFO = Gauge "build_info" ["version"] "Always 1; the label says which program this is.";
+    DRAINING = Gauge "draining" [] "1 from the signal that ends the process: it takes no new clients, and sessions end as they finish.";
 
     MASTER_UP = Gauge "master_up" ["proxy"]
         "1 while clients are served by a verified master, 0 while they wait for one.";

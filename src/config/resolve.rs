@@ -45,6 +45,7 @@ const CONNECT_TIMEOUT: RangeInclusive<Duration> =
 const POLL_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(1);
 const HOLD_MAX: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
 const ANNOUNCED_HOLD_MAX: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
+const SHUTDOWN_GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 const USER_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
 /// Shortest token of those who may act over the admin endpoint: 16 hexadecimal digits are 64 bits.
@@ -85,6 +86,11 @@ pub(super) fn resolve(
         .count_or_auto(Key::Workers, WORKERS)
         .and_then(NonZeroUsize::new)
         .map_or(Workers::Auto, Workers::Fixed);
+    let shutdown_grace = values.duration(
+        Key::ShutdownGrace,
+        SHUTDOWN_GRACE,
+        super::DEFAULT_SHUTDOWN_GRACE,
+    );
     let mut admin = admin(&mut values);
     sentinel.address_map = address_map(&mut values);
     let log = log(&mut values);
@@ -124,6 +130,7 @@ pub(super) fn resolve(
             proxies: resolved,
             admin,
             workers,
+            shutdown_grace,
             log,
         },
         warnings,
@@ -247,7 +254,13 @@ fn admin(values: &mut Values<'_>) -> admin::Config {
     };
     let read = |text: &str| match text {
         "off" => Ok(None),
-        _ => listen_addr(text).map(Some),
+        _ => match listen_addr(text)? {
+            ListenAddr::Systemd(_) => Err(refusal(
+                "the admin endpoint takes no socket from systemd".to_owned(),
+                "write \"127.0.0.1:8479\", \"unix:/run/switchmaster/admin.sock\" or \"off\"",
+            )),
+            addr => Ok(Some(addr)),
+        },
     };
     let listen = values
         .parsed(Key::AdminListen, read)
@@ -285,10 +298,8 @@ fn token(
         variable: ENV_ADMIN_TOKEN,
         value: environment.admin_token.as_ref(),
         variable_first: true,
-        credential: environment
-            .credentials
-            .as_ref()
-            .map(|dir| dir.join("admin_token")),
+        credentials: environment.credentials.as_deref(),
+        credential: "admin_token",
     };
     let over_tcp = matches!(admin.listener.listen.first(), Some(ListenAddr::Tcp(_)));
     match places.look(told.warnings) {
@@ -468,10 +479,8 @@ fn sentinel_password<'a>(global: &'a Items, environment: &'a Environment) -> Pla
         variable: ENV_SENTINEL_PASSWORD,
         value: environment.sentinel_password.as_ref(),
         variable_first: true,
-        credential: environment
-            .credentials
-            .as_ref()
-            .map(|dir| dir.join("sentinel_password")),
+        credentials: environment.credentials.as_deref(),
+        credential: "sentinel_password",
     }
 }
 
@@ -489,10 +498,8 @@ fn probe_password<'a>(
         value: environment.probe_password.as_ref(),
         // Of several entries, those that name a file of their own keep it.
         variable_first: only_one,
-        credential: environment
-            .credentials
-            .as_ref()
-            .map(|dir| dir.join("probe_password")),
+        credentials: environment.credentials.as_deref(),
+        credential: "probe_password",
     }
 }
 

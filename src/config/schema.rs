@@ -164,6 +164,8 @@ keys! {
     AdminTokenFile = Admin, "token_file";
     /// Data-plane threads.
     Workers = Limits, "workers";
+    /// How long sessions have to end in order.
+    ShutdownGrace = Limits, "shutdown_grace";
     /// What is logged.
     Level = Log, "level";
     /// How log lines look.

@@ -13,6 +13,8 @@ use super::written::{Item, Raw};
 
 /// Longest password file read; a password longer than this is another file.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
+/// What stands before the name of a credential in the place of a path.
+const CREDENTIAL: &str = "credential:";
 /// Permission bits for everybody else.
 const WORLD_READABLE: u32 = 0o004;
 
@@ -32,8 +34,10 @@ pub(super) struct Places<'a> {
     pub(super) value: Option<&'a SecretString>,
     /// True when the variable counts more than a file named in the configuration file.
     pub(super) variable_first: bool,
-    /// The file that systemd would have put it in.
-    pub(super) credential: Option<PathBuf>,
+    /// Where systemd put credentials.
+    pub(super) credentials: Option<&'a Path>,
+    /// The one that is taken without being named.
+    pub(super) credential: &'static str,
 }
 
 /// A password and who gave it.
@@ -69,6 +73,10 @@ impl Places<'_> {
                 }));
             }
         }
+        if let Some((item, name)) = self.file.and_then(|item| Some((item, credential(item)?))) {
+            let path = self.passed(item, name)?;
+            return self.read(&path, &item.source, warnings).map(Some);
+        }
         if let Some(item) = self.file {
             let path = path(item).ok_or_else(|| {
                 Problem::at(
@@ -79,10 +87,10 @@ impl Places<'_> {
             })?;
             return self.read(&path, &item.source, warnings).map(Some);
         }
-        match &self.credential {
+        match self.credentials.map(|folder| folder.join(self.credential)) {
             Some(path) if path.exists() => {
                 let source = Source::Credential(path.clone());
-                self.read(path, &source, warnings).map(Some)
+                self.read(&path, &source, warnings).map(Some)
             }
             _ => Ok(None),
         }
@@ -95,6 +103,49 @@ impl Places<'_> {
         warnings: &mut Vec<String>,
     ) -> Result<Password, Problem> {
         read(path, source, (self.key, self.noun), warnings)
+    }
+
+    /// The file of a credential that was named.
+    fn passed(&self, item: &Item, name: &str) -> Result<PathBuf, Problem> {
+        let bad = |what: &str, help: String| {
+            let what = format!("{}: {CREDENTIAL}{name}: {what}", self.key.path());
+            Problem::at(&item.source, what, help)
+        };
+        if name.is_empty() || name.contains('/') || name.starts_with('.') {
+            return Err(bad(
+                "this is no name of a credential",
+                "write the name that stands before the colon in LoadCredential=NAME:PATH"
+                    .to_owned(),
+            ));
+        }
+        let Some(folder) = self.credentials else {
+            return Err(bad(
+                "systemd passed no credentials (CREDENTIALS_DIRECTORY is not set)",
+                format!(
+                    "add LoadCredential={name}:/path/to/the/{} to the unit, or name a file",
+                    self.noun
+                ),
+            ));
+        };
+        let path = folder.join(name);
+        if !path.exists() {
+            return Err(bad(
+                "systemd passed no credential of this name",
+                format!(
+                    "add LoadCredential={name}:/path/to/the/{} to the unit",
+                    self.noun
+                ),
+            ));
+        }
+        Ok(path)
+    }
+}
+
+/// The name of a credential, where an item names one.
+pub(super) fn credential(item: &Item) -> Option<&str> {
+    match &item.raw {
+        Raw::Text(text) => text.strip_prefix(CREDENTIAL),
+        _ => None,
     }
 }
 

@@ -100,8 +100,11 @@ fn value(key: Key, config: &Config, proxy: &Proxy, items: &Items) -> Option<Stri
         Key::SentinelAddresses => list(&config.sentinel.addresses),
         Key::SentinelUsername => text(config.sentinel.credentials.username.as_ref()?),
         Key::SentinelPasswordFile | Key::ProbePasswordFile | Key::AdminTokenFile => {
-            let path = secret::path(items.get(key)?)?;
-            text(printable_path(&path))
+            let item = items.get(key)?;
+            match secret::credential(item) {
+                Some(name) => text(format!("credential:{name}")),
+                None => text(printable_path(&secret::path(item)?)),
+            }
         }
         Key::Discover => config.sentinel.discover.to_string(),
         Key::SentinelConnectTimeout => duration(config.sentinel.connect_timeout),
@@ -154,6 +157,7 @@ fn value(key: Key, config: &Config, proxy: &Proxy, items: &Items) -> Option<Stri
             Workers::Auto => text("auto"),
             Workers::Fixed(count) => count.to_string(),
         },
+        Key::ShutdownGrace => duration(config.shutdown_grace),
         Key::Level => text(&config.log.level),
         Key::Format => text(Format::name(config.log.format)),
     })

@@ -20,7 +20,7 @@ use super::claim::{Claim, Upstreams};
 use super::close::CloseReason;
 use super::spare::{SPARE_KEPT, Spares};
 use super::tally::Tally;
-use super::{Config, Outlook};
+use super::{Config, Ending, Outlook};
 use crate::net::clock::{Moment, now};
 use crate::net::rarely::Rarely;
 use crate::net::reserve::Reserve;
@@ -116,7 +116,7 @@ pub(crate) struct House {
     published: Cell<Generation>,
     acknowledged: Cell<Generation>,
     left: Cell<Left>,
-    ending: Cell<bool>,
+    ending: Cell<Ending>,
 }
 
 impl House {
@@ -148,7 +148,7 @@ impl House {
             published: Cell::default(),
             acknowledged: Cell::default(),
             left: Cell::default(),
-            ending: Cell::new(false),
+            ending: Cell::default(),
         })
     }
 
@@ -209,7 +209,7 @@ impl House {
     /// Keeps an upstream that is as good as new for the next client; gives it back when it cannot be kept.
     pub(super) fn keep_spare(&self, upstream: Stream, claim: Claim) -> Option<(Stream, Claim)> {
         if !self.config.spare_upstreams
-            || self.ending.get()
+            || self.ending.get() != Ending::No
             || self.gate().leave(claim.pass()) != Leave::Open
         {
             return Some((upstream, claim));
@@ -233,9 +233,9 @@ impl House {
         spare
     }
 
-    /// Ends every session in order.
-    pub(crate) fn end(&self) {
-        self.ending.set(true);
+    /// Ends every session, in order or at once.
+    pub(crate) fn end(&self, ending: Ending) {
+        self.ending.set(ending);
         self.drop_spares();
         self.turn.set(self.turn.get().wrapping_add(1));
         for with_upstream in [true, false] {
@@ -243,7 +243,7 @@ impl House {
         }
     }
 
-    pub(super) fn is_ending(&self) -> bool {
+    pub(super) fn ending(&self) -> Ending {
         self.ending.get()
     }
 

@@ -420,7 +420,7 @@ pub(super) async fn live<W: Watch>(
     }
     let stage = poll_fn(|cx| {
         if seat.has_turned() {
-            let movable = relay.can_go_on();
+            let movable = relay.can_leave(cx, &seat.house);
             let event = if movable {
                 Event::LookedMovable
             } else {
@@ -439,7 +439,7 @@ pub(super) async fn live<W: Watch>(
             let stage = observe(seat, life, Event::Parted);
             return Poll::Ready(part_or_close(seat, life, &mut relay, cx, stage));
         };
-        let parts = reason.may_part() && relay.can_go_on();
+        let parts = reason.may_part() && relay.can_leave(cx, &seat.house);
         let event = match (parts, relay.is_stillborn()) {
             (false, _) => Event::Ended(reason),
             (true, true) => Event::DialFailed,
@@ -480,7 +480,7 @@ pub(super) async fn live<W: Watch>(
     };
     let at_once = match stage {
         // Nothing is under way: an end in order would leave our port in TIME_WAIT for a minute (RFC 9293, 3.6.1).
-        Stage::Closing(CloseReason::ClientClosed) => may_keep,
+        Stage::Closing(CloseReason::ClientClosed | CloseReason::Shutdown) => may_keep,
         Stage::Closing(reason) => reason.resets_upstream(),
         _ => true,
     };

@@ -35,6 +35,12 @@ pub(super) trait Watch {
     /// How many of these bytes belong to the request that the master has only the beginning of. `None`: it has whole ones.
     fn rest_of_begun(&self, unwritten: &[u8]) -> Option<usize>;
 
+    /// How many of these bytes a session that is to end still finishes; what comes behind them is not begun.
+    fn finishes(&self, unwritten: &[u8]) -> usize;
+
+    /// Whether something is under way. A client that is not heard any more (`deaf`) does not go on with a transaction.
+    fn rest(&self, deaf: bool) -> Rest;
+
     /// The session can be carried over to another upstream, as far as its bytes tell.
     fn is_movable(&self) -> bool;
 
@@ -58,6 +64,17 @@ pub(super) trait Watch {
 
     /// What a new upstream has to be told, and what can be answered in a master's place.
     fn tracker(&mut self) -> Option<&mut Tracker>;
+}
+
+/// Whether a session's end would be missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Nothing is under way.
+    Settled,
+    /// A request, its reply, or a transaction is not over.
+    Busy,
+    /// Nobody can tell from the bytes.
+    Unknown,
 }
 
 /// Looks at nothing.
@@ -102,6 +119,14 @@ impl Watch for Blind {
 
     fn rest_of_begun(&self, _: &[u8]) -> Option<usize> {
         None
+    }
+
+    fn finishes(&self, unwritten: &[u8]) -> usize {
+        unwritten.len()
+    }
+
+    fn rest(&self, _: bool) -> Rest {
+        Rest::Unknown
     }
 
     fn is_movable(&self) -> bool {
@@ -187,6 +212,26 @@ impl Watch for Tracker {
         }
         let end = self.outlook(unwritten).first;
         Some(self.allowed(&unwritten[..end.unwrap_or(unwritten.len())]))
+    }
+
+    fn finishes(&self, unwritten: &[u8]) -> usize {
+        if self.retired().is_some() || self.is_transacting() {
+            unwritten.len()
+        } else if self.at_request_boundary() {
+            0
+        } else {
+            self.outlook(unwritten).first.unwrap_or(unwritten.len())
+        }
+    }
+
+    fn rest(&self, deaf: bool) -> Rest {
+        if self.retired().is_some() {
+            Rest::Unknown
+        } else if !self.is_settled() || (!deaf && self.is_transacting()) {
+            Rest::Busy
+        } else {
+            Rest::Settled
+        }
     }
 
     fn is_movable(&self) -> bool {

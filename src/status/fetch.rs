@@ -99,6 +99,8 @@ impl Kept {
                 let stream = UnixStream::connect(file).await.map_err(|e| e.to_string())?;
                 Self::over(stream, "localhost".to_owned()).await
             }
+            // The configuration takes none here.
+            ListenAddr::Systemd(_) => Err(format!("{endpoint} is no address to ask")),
         }
     }
 

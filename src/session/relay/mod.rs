@@ -5,8 +5,11 @@
 //! aside, and that direction reads no more until it is gone. So a slow reader costs at most one buffer each way,
 //! and is never cut for being slow.
 
+mod drain;
 mod part;
 mod retire;
+#[cfg(test)]
+mod tests;
 
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::pin::{Pin, pin};
@@ -17,6 +20,7 @@ use bytes::{Buf, BytesMut};
 use tokio::task::yield_now;
 use tokio::time::{Sleep, sleep};
 
+use super::Ending;
 use super::close::CloseReason;
 use super::house::House;
 use super::tracker::Sight;
@@ -40,6 +44,11 @@ const SILENCE_AFTER_UPSTREAM_END: Duration = Duration::from_secs(1);
 enum Flow {
     /// The source is read.
     Open,
+    /// The source is read to the end of what it has begun; see [`drain`]. Upward only, as the next.
+    Finishing,
+    /// The source has begun something that is not finished: from there on it is not heard, whatever it says, as all of that
+    /// means what it means only behind what was dropped.
+    Deaf,
     /// The source has ended; its end is passed on behind the last byte.
     Ending,
     /// The end was passed on.
@@ -47,6 +56,13 @@ enum Flow {
     /// The destination takes no more bytes; the source is not read any more. Upward only: a client that
     /// takes no more ends the session.
     Broken,
+}
+
+impl Flow {
+    /// Neither end has ended.
+    const fn is_open(self) -> bool {
+        matches!(self, Self::Open | Self::Finishing | Self::Deaf)
+    }
 }
 
 /// What outlives an upstream: the client, what is known of it, and what is on its way.
@@ -99,7 +115,7 @@ pub(super) struct Relay<'a, W> {
     /// promotion, and never otherwise. In a box, so that a session that knows none does not pay for it.
     unproven: Option<Box<Unproven>>,
     proof: Option<Pin<Box<Sleep>>>,
-    /// The client sent something since the upstream last said something, or since the silence was last measured.
+    /// The client sent something since the upstream last did, or since the silence was last measured.
     spoke: bool,
     silence: Option<Pin<Box<Sleep>>>,
 }
@@ -140,11 +156,14 @@ impl<'a, W: Watch> Relay<'a, W> {
     /// sees the end of the stream, and replies to what was sent before still flow.
     pub(super) fn look(&mut self, house: &House, old: bool) {
         self.doubted = false;
+        if house.ending() != Ending::No {
+            self.begin_to_drain();
+        }
         match house.gate().leave(self.pass) {
             Leave::Held | Leave::Draining => self.withheld = true,
             Leave::Open if self.withheld => {
                 self.withheld = false;
-                if self.up == Flow::Open && read_closed(&self.carried.client) {
+                if self.up.is_open() && read_closed(&self.carried.client) {
                     self.carried.unsent = BytesMut::new();
                     self.up = Flow::Ending;
                     self.reason.get_or_insert(CloseReason::ClientLeftWaiting);
@@ -173,10 +192,16 @@ impl<'a, W: Watch> Relay<'a, W> {
             return Poll::Ready(reason);
         }
         match (self.down, self.up) {
-            (Flow::Open | Flow::Ending | Flow::Broken, _) => Poll::Pending,
+            (Flow::Open, Flow::Finishing | Flow::Deaf) => self.poll_rest(cx),
+            (Flow::Open, Flow::Ended) if house.ending() != Ending::No => self.poll_rest(cx),
+            (Flow::Open | Flow::Finishing | Flow::Deaf | Flow::Ending | Flow::Broken, _) => {
+                Poll::Pending
+            }
             (Flow::Ended, Flow::Ended | Flow::Broken) => Poll::Ready(self.reason()),
             (Flow::Ended, _) if self.keeps => Poll::Ready(self.reason()),
-            (Flow::Ended, Flow::Open | Flow::Ending) => self.poll_silence(cx),
+            (Flow::Ended, Flow::Open | Flow::Finishing | Flow::Deaf | Flow::Ending) => {
+                self.poll_silence(cx)
+            }
         }
     }
 
@@ -218,7 +243,7 @@ impl<'a, W: Watch> Relay<'a, W> {
                 }
             }
             match self.up {
-                Flow::Open => {
+                Flow::Open | Flow::Finishing | Flow::Deaf => {
                     if self.read_client(cx, house)?.is_pending() {
                         return Continue(());
                     }
@@ -258,7 +283,11 @@ impl<'a, W: Watch> Relay<'a, W> {
                 self.reason.get_or_insert(CloseReason::ClientClosed);
             }
             Poll::Ready(Ok(n)) => {
-                self.spoke = true;
+                let n = match self.up {
+                    Flow::Open => n,
+                    _ => self.still_takes(&buffer[..n]),
+                };
+                self.spoke |= n > 0;
                 let allowed = self.carried.watch.allowed(&buffer[..n]);
                 let may_write = if allowed > 0 {
                     self.may_write(house)
@@ -279,7 +308,7 @@ impl<'a, W: Watch> Relay<'a, W> {
                 };
                 self.wrote(sent, house);
                 self.carried.watch.sent(&buffer[..sent]);
-                if sent < n && self.up == Flow::Open {
+                if sent < n && self.up.is_open() {
                     self.carried.unsent.extend_from_slice(&buffer[sent..n]);
                 }
                 // Only now: a session that outlives this upstream must not lose what was read.
@@ -349,7 +378,7 @@ impl<'a, W: Watch> Relay<'a, W> {
                 }
             }
             match self.down {
-                Flow::Open => {
+                Flow::Open | Flow::Finishing | Flow::Deaf => {
                     if self.read_upstream(cx, house)?.is_pending() {
                         return Continue(());
                     }
@@ -409,6 +438,9 @@ impl<'a, W: Watch> Relay<'a, W> {
             Poll::Ready(Ok(n)) => {
                 self.heard = true;
                 self.spoke = false;
+                if self.up != Flow::Open {
+                    self.silence = None;
+                }
                 if self.carried.watch.received(&buffer[..n]) == Sight::NotMaster
                     && !std::mem::replace(&mut self.doubted, true)
                 {
@@ -488,7 +520,7 @@ impl<'a, W: Watch> Relay<'a, W> {
     /// The upstream takes no more. What it has already replied is real and is still read, to its end.
     fn upstream_refused(&mut self, house: &House) {
         house.doubt();
-        if W::MOVES && self.up == Flow::Open {
+        if W::MOVES && self.up.is_open() {
             self.keeps = true;
             return;
         }
@@ -524,75 +556,5 @@ fn took(spill: &mut BytesMut, n: usize) {
     if spill.is_empty() {
         // Gives the memory back: an idle session owns no buffer.
         *spill = BytesMut::new();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-    use std::future::poll_fn;
-    use std::rc::Rc;
-
-    use tokio::io::AsyncWriteExt;
-    use tokio::net::UnixStream;
-    use tokio::runtime::{Builder, LocalOptions};
-
-    use super::super::tests::{G1, G2, HOLD, house_of, serving};
-    use super::super::tracker::{Rules, Tracker};
-    use super::*;
-    use crate::net::clock::now;
-    use crate::topology::publish::Reader;
-
-    #[tokio::test]
-    async fn what_was_read_in_the_instant_of_a_swap_is_kept_for_the_next_master() {
-        const REQUEST: &[u8] = b"*1\r\n$4\r\nPING\r\n";
-        let (mut publisher, house) = house_of();
-        publisher.publish(serving(G1));
-        publisher.extend(now() + HOLD);
-        let (client, mut application) = UnixStream::pair().expect("pair");
-        let (upstream, _master) = UnixStream::pair().expect("pair");
-        let rules = Rules {
-            login: false,
-            replay_auth: true,
-            pubsub: false,
-            resend_reads: false,
-        };
-        let mut carried = Carried::new(Stream::Unix(client), Tracker::new(rules));
-        let pass = Reader::pass(&serving(G1));
-        let mut relay = Relay::new(&mut carried, Stream::Unix(upstream), pass);
-        application.write_all(REQUEST).await.expect("write");
-        // Behind the look at the fence with which each turn begins, as another thread may do it.
-        publisher.publish(serving(G2));
-        let over = poll_fn(|cx| match relay.read_client(cx, &house) {
-            Continue(Poll::Pending) => Poll::Pending,
-            over => Poll::Ready(over),
-        })
-        .await;
-        assert_eq!(over, Break(CloseReason::Switched));
-        assert!(relay.can_part());
-        assert_eq!(carried.unsent, REQUEST);
-    }
-
-    /// On a runtime like a worker's: one session always has more to move, and there is news for another one.
-    #[test]
-    fn a_session_that_goes_on_gives_way_to_news_that_the_runtime_has_not_asked_for() {
-        let worker = Builder::new_current_thread()
-            .enable_all()
-            .build_local(LocalOptions::default())
-            .expect("a runtime");
-        let turns = Rc::new(Cell::new(0));
-        let counted = Rc::clone(&turns);
-        worker.block_on(async move {
-            let (small, news) = UnixStream::pair().expect("pair");
-            tokio::task::spawn_local(poll_fn(move |cx| {
-                if counted.replace(counted.get() + 1) == 0 {
-                    assert_eq!(news.try_write(b"x").expect("room"), 1);
-                }
-                give_way(cx);
-                Poll::<()>::Pending
-            }));
-            small.readable().await.expect("a socket");
-        });
-        assert!((1..=2).contains(&turns.get()), "{} turns", turns.get());
     }
 }

@@ -75,7 +75,7 @@ impl<W: Watch> Relay<'_, W> {
     /// Both ways are open, and nothing that was read is in doubt.
     pub(super) fn is_whole(&self) -> bool {
         W::MOVES
-            && self.up == Flow::Open
+            && self.up.is_open()
             && self.down == Flow::Open
             && self.reason.is_none()
             && self.unproven.is_none()

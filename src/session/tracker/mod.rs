@@ -272,6 +272,16 @@ impl Tracker {
         self.requests.at_boundary()
     }
 
+    /// True when every request was answered, and neither side is in the middle of anything.
+    pub fn is_settled(&self) -> bool {
+        self.in_flight() == 0 && self.replies.at_boundary() && self.requests.at_boundary()
+    }
+
+    /// True from MULTI or WATCH to what ends it: a client that goes on here is in the middle of something.
+    pub fn is_transacting(&self) -> bool {
+        self.in_transaction || self.watching || self.pending.has_transaction()
+    }
+
     /// True when the server was told to close, or to end, and has not refused: its end of the stream ends the session.
     pub fn is_leaving(&self) -> bool {
         self.leaving || self.pending.has_parting()
