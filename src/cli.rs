@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{fs, io};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -11,6 +12,7 @@ use crate::check;
 use crate::config::Flags;
 use crate::demo;
 use crate::status::Form;
+use crate::top;
 
 /// Widest help text, in columns.
 const MAX_HELP_WIDTH: usize = 100;
@@ -35,11 +37,19 @@ Example: three Sentinels, applications keep using localhost:6379
 Several addresses for clients: repeat --listen. A unix socket: --listen unix:/run/redis.sock
 Passwords are never flags: see password_file in `switchmaster config example`.
 Every key of the file has a variable: SWITCHMASTER_FAILOVER_HOLD_MAX is hold_max in [failover].
-A flag counts more than the environment, that more than the file, that more than the default.";
+A flag counts more than the environment, that more than the file, that more than the default.
+
+SIGTERM or SIGINT ends it in order within limits.shutdown_grace (10s), a second one at once.
+Exit codes: 0 ended in order, 1 failed while running, 2 usage, 73 port taken, 75 ended but had to
+cut sessions, 77 permission, 78 the configuration is not valid";
 
 const STATUS_EXAMPLES: &str = "\
 Exit codes: 0 it answered (with --probe: it is live or ready), 1 it is not, 69 nobody answers
   switchmaster status --probe ready";
+
+const TOP_EXAMPLES: &str = "\
+Keys: q quits, ? lists all others. It asks and shows; nothing about the proxy is changed.
+Exit codes: 0 quit, 2 no terminal (use `switchmaster status`), 69 the endpoint is off";
 
 const CHECK_EXAMPLES: &str = "\
 Exit codes: 0 no FAIL, 1 a FAIL, 69 --live and no Sentinel answers, 78 the configuration is not valid
@@ -60,6 +70,8 @@ pub enum Command {
     ConfigExample,
     /// Show a running proxy.
     Status(Flags, Form),
+    /// Show a running proxy, live.
+    Top(Flags, top::Options),
     /// Look for faults.
     Check(Flags, check::Options),
     /// Run the demo.
@@ -187,6 +199,9 @@ enum Sub {
     /// Show a running proxy: its master, what each Sentinel believes, its last failovers
     #[command(after_help = STATUS_EXAMPLES)]
     Status(StatusOptions),
+    /// Show a running proxy live, full-screen: throughput, Sentinels, failovers as bars, the log
+    #[command(after_help = TOP_EXAMPLES)]
+    Top(TopOptions),
     /// Start a master, replicas, Sentinels and the proxy here, with traffic, and fail over
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(Demo),
@@ -285,6 +300,22 @@ impl StatusOptions {
 }
 
 #[derive(Args)]
+struct TopOptions {
+    /// File [env: SWITCHMASTER_CONFIG] [default: /etc/switchmaster/config.toml]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Its admin endpoint [env: SWITCHMASTER_ADMIN_LISTEN] [default: 127.0.0.1:8479]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
+    /// How often it is asked, 100ms to 1h; + and - change it
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = top::interval)]
+    interval: Duration,
+    /// No colours, as with the variable NO_COLOR
+    #[arg(long, alias = "no-colour")]
+    no_color: bool,
+}
+
+#[derive(Args)]
 struct Demo {
     /// Events to run: planned, kill, freeze [default: ask for keys]
     #[arg(long, value_name = "EVENT,...", value_delimiter = ',', value_parser = event)]
@@ -324,6 +355,19 @@ impl Cli {
                     ..Flags::default()
                 };
                 Command::Status(flags, form)
+            }
+            Some(Sub::Top(options)) => {
+                before.expect_none("top")?;
+                let flags = Flags {
+                    config: options.config,
+                    admin: options.admin,
+                    ..Flags::default()
+                };
+                let options = top::Options {
+                    every: options.interval,
+                    colour: !options.no_color,
+                };
+                Command::Top(flags, options)
             }
             Some(Sub::Demo(options)) => {
                 before.expect_none("demo")?;

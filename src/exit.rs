@@ -5,7 +5,7 @@ use std::process::ExitCode;
 /// Why the process ended. Part of the public interface: a number never changes its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Done, or ended by SIGTERM as it should.
+    /// Done, or ended by SIGTERM with every session ended in order.
     Ok = 0,
     /// Failed while running.
     Runtime = 1,
@@ -15,6 +15,9 @@ pub enum Exit {
     Unreachable = 69,
     /// A listening address is taken (`EX_CANTCREAT`).
     PortTaken = 73,
+    /// Ended as it was told to, but sessions with something under way were cut: their time was over, or a second signal came
+    /// (`EX_TEMPFAIL`).
+    Cut = 75,
     /// The system forbids it (`EX_NOPERM`).
     Permission = 77,
     /// The configuration is not valid (`EX_CONFIG`).

@@ -36,6 +36,7 @@ pub mod demo;
 pub mod exit;
 pub mod status;
 pub mod upgrade;
+pub mod top;
 // --- under all -----------------------------------------------------------------------------------
 pub mod net;
 pub mod telemetry;

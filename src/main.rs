@@ -1,7 +1,7 @@
 //! Arguments in, exit code out; see `switchmaster --help`.
 //!
-//! Exit codes: 0 ok, 1 runtime, 2 usage, 69 nothing reachable, 73 port taken, 77 permission,
-//! 78 bad configuration.
+//! Exit codes: 0 ok, 1 runtime, 2 usage, 69 nothing reachable, 73 port taken, 75 sessions cut at the end,
+//! 77 permission, 78 bad configuration.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use switchmaster::cli::{self, Command};
 use switchmaster::config::{self, Flags};
 use switchmaster::exit::Exit;
-use switchmaster::{check, daemon, demo, status, telemetry};
+use switchmaster::{check, daemon, demo, status, telemetry, top};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
@@ -20,6 +20,12 @@ fn main() -> ExitCode {
         Ok(Command::Status(flags, form)) => {
             match config::admin_endpoint(&flags, std::env::vars_os()) {
                 Ok(endpoint) => status::run(endpoint.as_ref(), form).into(),
+                Err(e) => fail(Exit::Config, &e),
+            }
+        }
+        Ok(Command::Top(flags, options)) => {
+            match config::admin_endpoint(&flags, std::env::vars_os()) {
+                Ok(endpoint) => top::run(endpoint.as_ref(), options).into(),
                 Err(e) => fail(Exit::Config, &e),
             }
         }
@@ -51,8 +57,8 @@ fn run(flags: &Flags) -> ExitCode {
     for warning in loaded.warnings {
         tracing::warn!(event = "config_warning", "{warning}");
     }
-    match daemon::run(loaded.config, log.lines(), log.recent()) {
-        Ok(()) => Exit::Ok.into(),
+    match daemon::run(loaded.config, log.lines(), log.recent(), log.filter()) {
+        Ok(exit) => exit.into(),
         Err(e) => {
             // One event is one line; what to do stands on lines of its own.
             for line in e.to_string().lines() {

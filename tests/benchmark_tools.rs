@@ -169,6 +169,46 @@ fn the_rig_measures_everything_it_was_asked_for_and_ends_what_it_started() {
 }
 
 #[test]
+fn scraping_is_measured_beside_the_same_process_unscraped() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().expect("a folder");
+    let json = folder.path().join("run.json");
+    let output = python()
+        .arg(root().join("benches/side_by_side/scraped.py"))
+        .args(["--quick", "--rounds", "1", "--only", "get50"])
+        .arg(format!(
+            "--switchmaster={}",
+            env!("CARGO_BIN_EXE_switchmaster")
+        ))
+        .args([Path::new("--json"), &json])
+        .env("TMPDIR", folder.path())
+        .output()
+        .expect("python3 runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{said}{told}", output.status);
+    let run = std::fs::read_to_string(&json).expect("the JSON file");
+    let run: Value = serde_json::from_str(&run).expect("JSON");
+    let measurements = run["measurements"].as_array().expect("a list");
+    for (arm, scraped) in [("off", false), ("on", true), ("off-again", false)] {
+        let found = measurements.iter().find(|m| m["program"] == arm);
+        let figures = &found.expect("measured")["figures"];
+        for figure in ["rps", "cpu_us"] {
+            assert!(
+                figures[figure].as_f64().is_some_and(|v| v > 0.0),
+                "{arm}: {figures}"
+            );
+        }
+        let scrapes = figures["scrapes"].as_u64().unwrap_or(0);
+        assert_eq!(scrapes > 0, scraped, "{arm}: {figures}");
+    }
+    assert_eq!(run["summary"].as_array().map(Vec::len), Some(2), "{run:#}");
+    assert!(said.contains("on / off"), "{said}");
+    let left = working_in(folder.path());
+    assert!(left.is_empty(), "still running: {left:#?}");
+}
+
+#[test]
 fn the_rig_draws_the_right_conclusions_from_planted_measurements() {
     let output = python()
         .current_dir(root().join("benches/side_by_side"))

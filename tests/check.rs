@@ -1,6 +1,8 @@
 //! `switchmaster check` on real servers: healthy, and with each fault provoked. The fault is what is named first.
 
 mod harness;
+#[path = "check/provoked.rs"]
+mod provoked;
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -157,11 +159,14 @@ fn a_topology_that_breaks_piece_by_piece() {
     paste(healthy.of("min_replicas_unset")[0], "");
     let all_ok = live(&sentinels, &[]);
     assert_eq!(all_ok.json["level"], "ok", "{:#}", all_ok.json);
+    assert_eq!(all_ok.of("min_replicas_set").len(), 1);
     // One that is named leads to the others; the text says the same as the JSON.
     let one = live(&sentinels[..1], &[]);
     assert_eq!(one.of("sentinel_ok").len(), 3, "{:#}", one.json);
     text_is_the_same_list(&sentinels);
-    live(&sentinels, &["--master", "another"]).names("master_unknown", "fail");
+    let unknown = live(&sentinels, &["--master", "another"]);
+    unknown.names("master_unknown", "fail");
+    assert_eq!(unknown.codes("warn"), ["master_not_looked_at"]);
 
     faults_of_scripted_sentinels(&servers, master);
 

@@ -13,6 +13,7 @@ fn help_texts() {
         ("help", &["--help"][..]),
         ("run", &["run", "--help"]),
         ("status", &["status", "--help"]),
+        ("top", &["top", "--help"]),
         ("demo", &["demo", "--help"]),
         ("check", &["check", "--help"]),
         ("man", &["man", "--help"]),

@@ -92,7 +92,8 @@ fn the_example_shows_the_real_defaults() {
             "username",
             "password_file",
             "username",
-            "password_file"
+            "password_file",
+            "token_file"
         ],
         "only keys without a default may stay commented out"
     );
@@ -126,14 +127,18 @@ fn the_example_names_every_key_in_its_table() {
 #[test]
 fn all_keys_of_the_example_are_valid_with_their_sample_values() {
     let dir = tempfile::tempdir().expect("a folder");
-    let password = dir.path().join("password");
+    let [password, token] = ["password", "token"].map(|name| dir.path().join(name));
     fs::write(&password, "secret").expect("written");
+    fs::write(&token, "0123456789abcdef\n").expect("written");
     let text: String = EXAMPLE
         .lines()
         .map(
             |line| match line.strip_prefix("# ").filter(|l| is_key_line(l)) {
                 Some(key) if key.starts_with("password_file") => {
                     format!("password_file = {:?}\n", password)
+                }
+                Some(key) if key.starts_with("token_file") => {
+                    format!("token_file = {:?}\n", token)
                 }
                 Some(key) => format!("{key}\n"),
                 None => format!("{line}\n"),
@@ -183,8 +188,9 @@ fn flag_beats_environment_beats_file_beats_default() {
 #[test]
 fn every_key_has_a_working_twin() {
     let dir = tempfile::tempdir().expect("a folder");
-    let password = dir.path().join("password");
+    let [password, token] = ["password", "token"].map(|name| dir.path().join(name));
     fs::write(&password, "secret").expect("written");
+    fs::write(&token, "0123456789abcdef\n").expect("written");
     let values: Vec<(String, String)> = Key::ALL
         .into_iter()
         .map(|key| {
@@ -194,9 +200,10 @@ fn every_key_has_a_working_twin() {
                 Key::SentinelPasswordFile | Key::ProbePasswordFile => {
                     password.to_str().expect("text")
                 }
+                Key::AdminTokenFile => token.to_str().expect("text"),
                 Key::Discover | Key::ReplayAuth | Key::SpareUpstreams => "false",
                 Key::AddressMap => "172.19.0.2:6379=redis-a:6379,172.19.0.3=10.0.0.3",
-                Key::FenceAtOdown | Key::ResendReads => "true",
+                Key::FenceAtOdown | Key::ResendReads | Key::AdminActions => "true",
                 Key::WhenSentinelsAreLost => "stop",
                 Key::OnSwitch => "close",
                 Key::Pubsub => "move",
@@ -212,6 +219,7 @@ fn every_key_has_a_working_twin() {
                 Key::PollInterval => "700ms",
                 Key::SentinelConnectTimeout
                 | Key::HoldMax
+                | Key::ShutdownGrace
                 | Key::AnnouncedHoldMax
                 | Key::ProxyConnectTimeout
                 | Key::UpstreamUserTimeout => "7s",
@@ -341,6 +349,43 @@ fn passwords_from_files() {
 }
 
 #[test]
+fn the_token_of_those_who_may_act() {
+    let text = format!("{SMALLEST}[admin]\nactions = true\n");
+    let acting = file(&text);
+    let dir = tempfile::tempdir().expect("a folder");
+    fs::write(dir.path().join("admin_token"), "from-a-credential\n").expect("written");
+    let credentials = dir.path().to_str().expect("text");
+    for (variable, value, token) in [
+        (
+            "SWITCHMASTER_ADMIN_TOKEN",
+            " from-the-variable ",
+            "from-the-variable",
+        ),
+        ("CREDENTIALS_DIRECTORY", credentials, "from-a-credential"),
+    ] {
+        let loaded = config::load(&acting.flags(), env(&[(variable, value)])).expect("valid");
+        let secret = loaded.config.admin.token.as_ref().expect("a token");
+        assert_eq!(secret.expose_secret(), token);
+        let shown = loaded.show() + &format!("{:?}", loaded.config);
+        assert!(shown.contains("# token = \"********\"") && !shown.contains(token));
+        // Where it is for nothing somebody has made a mistake.
+        let reading = file(SMALLEST);
+        let loaded = config::load(&reading.flags(), env(&[(variable, value)])).expect("valid");
+        let told = loaded.warnings.join("\n");
+        assert!(told.contains("does nothing"), "{told}");
+    }
+    let short = env(&[("SWITCHMASTER_ADMIN_TOKEN", "fifteen-is-few!")]);
+    let refused = error(config::load(&acting.flags(), short));
+    assert!(
+        refused.contains("16 printable") && !refused.contains("fifteen"),
+        "{refused}"
+    );
+    // Whoever only asks for the status need not be able to read it.
+    let missing = file(&format!("{text}token_file = \"none\"\n"));
+    assert!(config::admin_endpoint(&missing.flags(), env(&[])).is_ok());
+}
+
+#[test]
 fn passwords_from_the_environment_and_from_credentials() {
     let dir = tempfile::tempdir().expect("a folder");
     for name in ["sentinel_password", "probe_password", "own"] {
@@ -371,6 +416,39 @@ fn passwords_from_the_environment_and_from_credentials() {
     )
     .expect("valid");
     assert_eq!(passwords(&loaded), ["sentinel_password", "variable", "own"]);
+
+    let named = file(&format!(
+        "{SMALLEST}[[proxy]]\n[proxy.probe]\npassword_file = \"credential:own\"\n"
+    ));
+    let loaded = config::load(
+        &named.flags(),
+        env(&[("CREDENTIALS_DIRECTORY", credentials)]),
+    )
+    .expect("valid");
+    assert_eq!(passwords(&loaded), ["sentinel_password", "own"]);
+    assert!(
+        loaded.show().contains("\"credential:own\""),
+        "{}",
+        loaded.show()
+    );
+    for (variables, name, problem) in [
+        (vec![], "own", "CREDENTIALS_DIRECTORY is not set"),
+        (
+            vec![("CREDENTIALS_DIRECTORY", credentials)],
+            "other",
+            "no credential of this name",
+        ),
+        (
+            vec![("CREDENTIALS_DIRECTORY", credentials)],
+            "../own",
+            "no name of a credential",
+        ),
+    ] {
+        let text =
+            format!("{SMALLEST}[[proxy]]\n[proxy.probe]\npassword_file = \"credential:{name}\"\n");
+        let error = config::load(&file(&text).flags(), env(&variables)).expect_err(name);
+        assert!(error.to_string().contains(problem), "{error}");
+    }
 
     let one = file(&format!(
         "{SMALLEST}[[proxy]]\n[proxy.probe]\npassword_file = {own:?}\n"
@@ -462,7 +540,7 @@ proptest! {
         ],
     ) {
         // A password file named by chance must not be read from this machine.
-        prop_assume!(name != "password_file");
+        prop_assume!(name != "password_file" && name != "token_file");
         let text = format!("{}\n{name} = {value}\n", section.header());
         config::from_text(Path::new("any.toml"), text).map_err(|e| e.to_string()).ok();
     }
@@ -474,7 +552,7 @@ fn uncommented(line: &str, needed: &mut Vec<String>) -> String {
         return format!("{line}\n");
     };
     let name = key.split(' ').next().unwrap_or_default();
-    if ["addresses", "username", "password_file"].contains(&name) {
+    if ["addresses", "username", "password_file", "token_file"].contains(&name) {
         needed.push(name.to_owned());
         return String::new();
     }

@@ -87,6 +87,47 @@ fn text_without_a_terminal_has_no_colours() {
 }
 
 #[test]
+fn on_a_terminal_it_is_text_with_colours_unless_they_are_not_wanted() {
+    for (variable, value, coloured) in [
+        ("TERM", "xterm", true),
+        ("TERM", "dumb", false),
+        ("NO_COLOR", "1", false),
+    ] {
+        let program = std::env::current_exe().expect("a path");
+        let program = program.to_str().expect("text");
+        // script(1), of every Debian, runs it under a terminal of its own.
+        let output = Command::new("script")
+            .args(["--quiet", "--return", "--command"])
+            .arg(format!(
+                "'{program}' --exact child --nocapture --test-threads=1"
+            ))
+            .arg("/dev/null")
+            .env_remove("NO_COLOR")
+            .env("TERM", "xterm")
+            .env(ROLE, "plain")
+            .env(variable, value)
+            .stdin(Stdio::null())
+            .output()
+            .expect("script runs: apt-get install bsdutils");
+        let shown = String::from_utf8_lossy(&output.stdout);
+        let line = shown
+            .lines()
+            .find(|line| line.contains("now at 10.0.0.4:6379"));
+        let line = line.unwrap_or_else(|| panic!("{variable}={value}: {shown}"));
+        assert_eq!(
+            line.contains("\x1b["),
+            coloured,
+            "{variable}={value}: {line:?}"
+        );
+        assert!(
+            line.contains("event=") && line.contains("switched"),
+            "{line:?}"
+        );
+        assert!(!line.starts_with('{'), "{line:?}");
+    }
+}
+
+#[test]
 fn a_panic_is_a_line() {
     let mut child = spawn("panic");
     let log = read(child.stderr.take().expect("a pipe"));
@@ -143,10 +184,7 @@ fn act(role: &str) {
                 tracing::info!(event = "short", n, "a line");
             }
         }
-        "forge_text" => tracing::warn!(event = "x", peer = %hostile, quoted = hostile, "{hostile}"),
-        // JSON escapes what its grammar forbids, U+0000 to U+001F; the rest is not a line break.
-        "forge_json" => {
-            let hostile = "a\nERROR forged\r\x1b[2J\u{0}";
+        "forge_text" | "forge_json" => {
             tracing::warn!(event = "x", peer = %hostile, quoted = hostile, "{hostile}");
         }
         "json" => tracing::info!(

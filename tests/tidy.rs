@@ -24,8 +24,9 @@ const IMPORTS: &[(&str, &str)] = &[
     ("main", "*"),
     ("lib", "*"),
     ("daemon", "*"),
-    ("cli", "check config demo exit net status telemetry"),
+    ("cli", "check config demo exit net status telemetry top"),
     ("status", "admin control exit net"),
+    ("top", "admin control exit net status telemetry"),
     (
         "config",
         "admin listener session worker sentinel topology control telemetry exit net",
@@ -70,6 +71,9 @@ const PURE: &[&str] = &[
     "src/topology/",
     "src/sentinel/event.rs",
     "src/check/",
+    "src/status/harmless.rs",
+    "src/status/text.rs",
+    "src/top/",
     "src/upstream/pick.rs",
     "src/net/backoff.rs",
     "src/upgrade/message.rs",
@@ -82,6 +86,8 @@ const NOT_PURE: &[&str] = &[
     "src/check/mod.rs",
     "src/check/host.rs",
     "src/check/ask.rs",
+    "src/top/mod.rs",
+    "src/top/terminal.rs",
 ];
 const IMPURE_WORDS: &[&str] = &[
     "tokio",
@@ -98,6 +104,7 @@ const ONLY: &[(&str, &[&str])] = &[
         &["src/sentinel/client.rs", "src/sentinel/client/"],
     ),
     ("clap::", &["src/cli.rs", "src/cli/"]),
+    ("ratatui::", &["src/top/"]),
     ("anyhow", &["src/main.rs"]),
     ("unbounded_channel", &[]),
     ("crossbeam_channel::unbounded", &[]),

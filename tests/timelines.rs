@@ -22,6 +22,7 @@
 //! 95   odown s1 yes                 its views say from now on that a quorum calls the master down (`no`: not)
 //! 97   owed s1 yes                 from now on the master leaves its PINGs unanswered (`no`: it answers)
 //! 98   down_after s1 500            what it says from now on (1500 until then)
+//! 99   pause 500                    an operator pauses it, for so long or (no time) until `resume`; `reconnect`
 //! expect serving A 1               phase, master, generation now (held CAUSE A 1 | sealed CAUSE A 1 | none)
 //! expect told role_rejected        this was told since the last `expect told`/`expect untold` (`untold`: was not)
 //! ```
@@ -254,6 +255,11 @@ impl World {
                 Action::Tell(tale) => self.told.push(word(&tale).to_owned()),
                 Action::Follow(addr) => self.successor = Some(addr),
                 Action::Unfollow => self.successor = None,
+                Action::Renew => {
+                    // Who gives an upstream up now must find what keeps it from another.
+                    assert_eq!(&self.state, self.steward.state(), "not published yet");
+                    self.told.push("renew".to_owned());
+                }
                 Action::AskAll | Action::CheckMaster | Action::Prove(_) => {}
             }
         }
@@ -397,6 +403,27 @@ impl World {
                 self.steward.doubt(now);
                 self.act();
             }
+            ["pause", limit @ ..] => {
+                let limit = limit.first().map(|millis| millis.parse());
+                let limit = limit.transpose().map_err(|_| "no duration")?;
+                let limit = limit.map(Duration::from_millis);
+                let paused = self.steward.pause(now, limit, "uid 0");
+                self.act();
+                if paused.is_err() {
+                    self.told.push("refused".to_owned());
+                }
+            }
+            ["resume"] => {
+                let ended = self.steward.resume(now, "uid 0");
+                self.act();
+                if !ended {
+                    self.told.push("not_paused".to_owned());
+                }
+            }
+            ["reconnect"] => {
+                self.steward.reconnect("uid 0");
+                self.act();
+            }
             ["freeze", millis] => {
                 self.now += millis.parse::<u64>().map_err(|_| "no duration")?;
                 for (_, _, at) in self.polls.values_mut() {
@@ -468,6 +495,9 @@ fn word(tale: &Tale) -> &'static str {
         Tale::Undone { .. } => "undone",
         Tale::HoldBegin(_) => "hold_begin",
         Tale::HoldEnd { .. } => "hold_end",
+        Tale::Paused { .. } => "paused",
+        Tale::Resumed { .. } => "resumed",
+        Tale::Reconnecting { .. } => "reconnecting",
         Tale::SentinelsLost(_) => "sentinels_lost",
         Tale::SentinelsBack => "sentinels_back",
         Tale::Ambiguous(true) => "ambiguous",

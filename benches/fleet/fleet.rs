@@ -163,6 +163,7 @@ async fn plane(plan: Plan, served: Arc<Served>, tasks: TaskTracker, end: Cancell
         own: Vec::new(),
         observations,
         asker,
+        orders: control::orders::channel().1,
         book: Book::new(ledger),
         pulse: PulseReader(Box::new(Pulse::default)),
         publisher,

@@ -6,6 +6,7 @@ import figures
 import loads
 import plot
 import programs
+import scraped
 import tables
 import workloads
 
@@ -158,6 +159,32 @@ class Reports(unittest.TestCase):
         ends = [start + width for start, width in zip(starts, widths)]
         self.assertTrue(starts[0] >= 0 and ends[-1] <= 300)
         self.assertTrue(all(ends[i] < starts[i + 1] for i in range(2)))
+
+
+class Scraped(unittest.TestCase):
+    def rows(self, cpu, failed=()):
+        planted = []
+        for number, (off, again) in enumerate([(10, 10.05), (12, 11.95), (11, 11.04), (10, 9.96)], 1):
+            for arm, value in ((scraped.OFF, off), (scraped.ON, off * cpu), (scraped.AGAIN, again)):
+                error = "it failed" if (number, arm) in failed else None
+                planted.append(measurement(number, arm, value, error=error))
+        return {row["figure"]: row for row in scraped.summarise(planted)}
+
+    def test_what_scraping_costs_is_a_ratio_within_the_round(self):
+        rows = self.rows(1.03)
+        self.assertAlmostEqual(rows["cpu_us"]["ratio"]["median"], 1.03)
+        self.assertAlmostEqual(rows["rps"]["ratio"]["median"], 1 / 1.03)
+        self.assertEqual({row["verdict"] for row in rows.values()}, {"missed"})
+        self.assertTrue(0.003 < rows["cpu_us"]["noise"] < 0.006)
+        for cpu, verdict in ((1.0, "holds"), (1.009, "holds"), (1.013, "holds within noise")):
+            self.assertEqual({row["verdict"] for row in self.rows(cpu).values()}, {verdict}, cpu)
+
+    def test_rounds_that_failed_count_nowhere_and_the_table_shows_each_row(self):
+        rows = self.rows(1.0, failed={(2, scraped.ON)})
+        self.assertEqual(rows["rps"]["ratio"]["n"], 3)
+        table = scraped.table(list(rows.values()))
+        self.assertIn("1.0000 (1.0000 to 1.0000)", table)
+        self.assertEqual(table.count("get50 "), 2)
 
 
 class Targets(unittest.TestCase):

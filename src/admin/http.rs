@@ -1,4 +1,5 @@
-//! HTTP for the admin endpoint: who is let in, what is answered, and how long anybody may take. GET and HEAD only.
+//! HTTP for the admin endpoint: who is let in, what is answered, and how long anybody may take. GET and HEAD only, unless
+//! actions are allowed.
 //!
 //! A browser on this machine may be made to ask on behalf of a stranger's page (DNS rebinding), so on a loopback listener the
 //! `Host` a request names must be this machine's.
@@ -12,13 +13,14 @@ use axum::Json;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -27,8 +29,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use super::{Config, MAX_CONNECTIONS, Panel, page};
+use super::actions::{Guard, Peer, act, log, logged};
+use super::{Config, MAX_CONNECTIONS, Panel, STUCK_AFTER, page};
 use crate::listener::{self, Accepted, Bound, Ceiling, Door};
+use crate::net::clock::At;
 use crate::net::reserve::Reserve;
 use crate::net::stream::Stream;
 
@@ -36,10 +40,8 @@ use crate::net::stream::Stream;
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
 /// Longest life of a connection; whoever wants more connects again.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
-/// Largest head of a request, in bytes. Bodies are not read at all.
+/// Largest head of a request, in bytes. Bodies are read for [`log`] only.
 const HEAD_MAX: usize = 16 * 1024;
-/// A control task that has not turned for so long is stuck; it turns each 100 ms.
-const STUCK_AFTER: Duration = Duration::from_secs(5);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 /// Prometheus' text format.
@@ -53,6 +55,7 @@ pub(super) fn serve(
     tasks: &TaskTracker,
     end: &CancellationToken,
 ) {
+    let guard = Arc::new(Guard::new(config, &panel));
     let config = listener::Config {
         max_connections: MAX_CONNECTIONS,
         ..config.listener.clone()
@@ -64,7 +67,7 @@ pub(super) fn serve(
     ));
     for bound in bound {
         let local = bound.addr().is_local();
-        let app = router(Arc::clone(&panel), local);
+        let app = router(Arc::clone(&panel), Arc::clone(&guard), local);
         let (door, inner, ending) = (Arc::clone(&door), tasks.clone(), end.clone());
         tasks.spawn(async move {
             let deal = |accepted: Accepted| {
@@ -73,8 +76,11 @@ pub(super) fn serve(
                     let Accepted { stream, entrance } = accepted;
                     let talking = async {
                         match stream {
-                            Stream::Tcp(stream) => talk(stream, app).await,
-                            Stream::Unix(stream) => talk(stream, app).await,
+                            Stream::Tcp(stream) => talk(stream, Peer::Tcp, app).await,
+                            Stream::Unix(stream) => {
+                                let uid = stream.peer_cred().ok().map(|cred| cred.uid());
+                                talk(stream, Peer::Unix(uid), app).await;
+                            }
                         }
                     };
                     ending.run_until_cancelled(talking).await;
@@ -94,17 +100,25 @@ pub(super) fn serve(
 }
 
 /// One connection. Whatever goes wrong on it is the asker's to notice.
-async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, app: Router) {
+async fn talk<S>(stream: S, peer: Peer, app: Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let app = TowerToHyperService::new(app);
+    let app = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(peer);
+        app.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)
         .max_buf_size(HEAD_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+        .serve_connection(TokioIo::new(stream), app);
     let _ = timeout(CONNECTION_LIMIT, connection).await;
 }
 
-fn router(panel: Arc<Panel>, local: bool) -> Router {
-    let app = Router::new()
+fn router(panel: Arc<Panel>, guard: Arc<Guard>, local: bool) -> Router {
+    let mut app = Router::new()
         .route("/", get(home))
         .route("/main", get(part))
         .route("/status", get(status))
@@ -112,10 +126,17 @@ fn router(panel: Arc<Panel>, local: bool) -> Router {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/events", get(events))
+        .route("/log", get(logged));
+    if guard.allows_actions() {
+        app = app
+            .route("/proxies/{name}/{action}", post(act))
+            .route("/log", post(log));
+    }
+    let app = app
         .fallback(|| async {
             (
                 StatusCode::NOT_FOUND,
-                "not here. There is: / /status /metrics /livez /readyz /events\n",
+                "not here. There is: / /status /metrics /livez /readyz /events /log\n",
             )
         })
         .with_state(panel);
@@ -124,21 +145,22 @@ fn router(panel: Arc<Panel>, local: bool) -> Router {
     } else {
         app
     };
-    app.layer(middleware::from_fn(read_only))
+    app.layer(middleware::from_fn_with_state(guard, guarded))
 }
 
-/// Refuses what would change something, and says for every answer that it is not to be kept.
-async fn read_only(request: Request, next: Next) -> Response {
+/// Refuses what would change something to those who may not, and says for every answer that it is not to be kept.
+async fn guarded(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get().copied().unwrap_or(Peer::Tcp);
     let mut response = if matches!(*request.method(), Method::GET | Method::HEAD) {
         next.run(request).await
     } else {
-        let refusal = "this endpoint only tells; it takes GET and HEAD\n";
-        (
-            StatusCode::METHOD_NOT_ALLOWED,
-            [(ALLOW, "GET, HEAD")],
-            refusal,
-        )
-            .into_response()
+        match guard.admit(peer, request.headers()) {
+            Ok(by) => {
+                request.extensions_mut().insert(by);
+                next.run(request).await
+            }
+            Err(refusal) => refusal.into_response(),
+        }
     };
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -198,27 +220,31 @@ async fn metrics(State(panel): State<Arc<Panel>>) -> Response {
     ([(CONTENT_TYPE, EXPOSITION)], panel.metrics()).into_response()
 }
 
-/// The control loop turns; whatever the state of Redis.
+/// Every control loop and every worker turns; whatever the state of Redis.
 async fn livez(State(panel): State<Arc<Panel>>) -> Response {
-    let stuck = panel.stuck(STUCK_AFTER);
+    let stuck = panel.vitals.stuck(At::now());
     if stuck.is_empty() {
         return plain(StatusCode::OK, "ok\n".to_owned());
     }
     let words = format!(
-        "the control task of {} has not turned for {} s\n",
+        "{} has not turned for {} s\n",
         stuck.join(", "),
         STUCK_AFTER.as_secs()
     );
     plain(StatusCode::SERVICE_UNAVAILABLE, words)
 }
 
-/// Every proxy has a verified master.
+/// Every proxy has a verified master, and takes clients.
 async fn readyz(State(panel): State<Arc<Panel>>) -> Response {
     let status = panel.status();
-    let ready = status.proxies.iter().all(super::ProxyStatus::is_ready);
+    let ready = !status.draining && status.proxies.iter().all(super::ProxyStatus::is_ready);
     let lines = status.proxies.iter().map(|proxy| {
-        let word = if proxy.is_ready() {
+        let word = if status.draining {
+            "draining"
+        } else if proxy.is_ready() {
             "ready"
+        } else if proxy.account.pause.is_some() {
+            "paused"
         } else {
             "not ready"
         };

@@ -10,6 +10,7 @@ use metrics::{Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
 use super::Entry;
+use super::actions::Refusals;
 use super::table::{self, Kind, Metric};
 use crate::control::ledger::{Account, OutageAccount, Outcome, Totals};
 use crate::session::close::CloseReason;
@@ -97,10 +98,16 @@ pub(super) fn render(
     entries: &[(&Entry, Account, Totals, Counters)],
     histograms: &Histograms,
     lines_dropped: u64,
+    refusals: &Refusals,
+    draining: bool,
 ) -> String {
     let sheet = Sheet(PrometheusBuilder::new().build_recorder());
     sheet.set(&table::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
+    sheet.flag(&table::DRAINING, &[], draining);
     sheet.count(&table::LOG_LINES_DROPPED, &[], lines_dropped);
+    for (reason, count) in refusals.read() {
+        sheet.count(&table::ACTIONS_REFUSED, &[reason], count);
+    }
     for (_, account, totals, counters) in entries {
         sheet.master(account);
         sheet.history(account, totals);
@@ -149,6 +156,7 @@ impl Sheet {
     fn master(&self, account: &Account) {
         let proxy = [account.proxy.as_str()];
         self.flag(&table::MASTER_UP, &proxy, account.phase == "serving");
+        self.flag(&table::PAUSED, &proxy, account.pause.is_some());
         self.flag(&table::DEGRADED, &proxy, account.degraded);
         self.flag(&table::AMBIGUOUS, &proxy, account.ambiguous);
         let master = account.master.as_ref();
@@ -221,7 +229,14 @@ impl Sheet {
         self.count(&table::REQUESTS_REFUSED, &[proxy], s.refused);
         self.count(&table::BYTES, &[proxy, "up"], s.bytes_up);
         self.count(&table::BYTES, &[proxy, "down"], s.bytes_down);
-        self.count(&table::DIAL_FAILURES, &[proxy], s.dial_failures);
+        for (reason, count) in s.dial_failures_by_reason() {
+            self.count(&table::DIAL_FAILURES, &[proxy, reason], count);
+        }
+        self.count(&table::REQUESTS_UNKNOWN, &[proxy], s.unknown);
+        for (reason, count) in s.retired_by_reason() {
+            self.count(&table::SESSIONS_RETIRED, &[proxy, reason], count);
+        }
+        self.count(&table::OLD_GENERATION_BYTES, &[proxy], s.passed_bytes);
         self.count(&table::ACCEPT_ERRORS, &[proxy], counters.accept_errors);
     }
 

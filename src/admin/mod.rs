@@ -1,39 +1,48 @@
-//! The admin endpoint: one page, one JSON and one list of metrics for those who look after the proxy. Read-only.
+//! The admin endpoint: one page, one JSON and one list of metrics for those who look after the proxy. Read-only, unless
+//! actions are allowed.
 //!
 //! ```text
 //! control tasks --Book--\
 //! workers --Counters-----+--> Panel --> GET / (page)  /status (JSON)  /metrics  /livez  /readyz  /events
 //! log --Recent-----------/
+//! control tasks <--Order---- POST /proxies/NAME/pause, resume, reconnect
+//! log <--Filter------------- POST /log
 //! ```
 //!
 //! On a thread of its own: however many ask, no failover and no client waits for it. Whoever asks is bounded in number, size and time.
 
+mod actions;
 mod http;
 mod metrics;
 mod page;
 mod samples;
 pub mod status;
 pub mod table;
+mod vitals;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{fmt, io};
 
+use secrecy::SecretString;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::actions::Refusals;
 use self::http::serve;
 pub use self::metrics::Histograms;
 use self::samples::{Sample, Samples};
 use self::status::{ProxyStatus, Status};
+pub use self::vitals::{STUCK_AFTER, Vitals};
 use crate::control::ledger::{Account, Book, Totals};
+use crate::control::orders::Orders;
 use crate::listener::{self, Bound};
 use crate::net::addr::ListenAddr;
-use crate::net::clock::At;
-use crate::telemetry::{Lines, Recent};
+use crate::net::clock::{At, now};
+use crate::telemetry::{Filter, Lines, Recent};
 use crate::worker::{Counters, Tallies};
 
 /// Longest wait for the endpoint's connections at the end; they only have sockets to drop.
@@ -82,6 +91,10 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 pub struct Config {
     /// Where; nowhere when empty.
     pub listener: listener::Config,
+    /// Whether those may act who are entitled to.
+    pub actions: bool,
+    /// What entitles over TCP.
+    pub token: Option<SecretString>,
 }
 
 impl Config {
@@ -98,6 +111,14 @@ pub struct Entry {
     pub book: Book,
     /// Where its clients connect.
     pub listen: Vec<String>,
+    /// Where its control task is told what to do.
+    pub orders: Orders,
+}
+
+impl Entry {
+    fn name(&self) -> String {
+        self.book.with(|ledger| ledger.proxy().to_owned())
+    }
 }
 
 /// All that can be looked at.
@@ -108,6 +129,9 @@ pub struct Panel {
     histograms: Histograms,
     recent: Recent,
     lines: Lines,
+    filter: Filter,
+    refusals: Refusals,
+    vitals: Vitals,
     watch: Mutex<Watch>,
 }
 
@@ -136,6 +160,8 @@ impl Panel {
         histograms: Histograms,
         recent: Recent,
         lines: Lines,
+        filter: Filter,
+        vitals: Vitals,
     ) -> Self {
         let watch = Watch {
             samples: entries.iter().map(|_| Samples::default()).collect(),
@@ -148,6 +174,9 @@ impl Panel {
             histograms,
             recent,
             lines,
+            filter,
+            refusals: Refusals::default(),
+            vitals,
             watch: Mutex::new(watch),
         }
     }
@@ -158,6 +187,7 @@ impl Panel {
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         while end.run_until_cancelled(tick.tick()).await.is_some() {
             self.look(At::now(), true);
+            self.filter.expire(now());
         }
     }
 
@@ -192,14 +222,20 @@ impl Panel {
     /// The whole story, as `/status` gives it.
     pub fn status(&self) -> Status {
         let at = At::now();
+        let draining = self.vitals.is_draining();
         let proxies: Vec<_> = self
             .look(at, false)
             .into_iter()
             .map(|(entry, account, _, counters)| {
-                ProxyStatus::new(account, &entry.listen, &counters)
+                let mut proxy = ProxyStatus::new(account, &entry.listen, &counters);
+                if draining {
+                    proxy.headline.insert_str(0, "Draining, no new clients. ");
+                }
+                proxy
             })
             .collect();
         Status {
+            draining,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             now_at: at.unix_of(at.moment),
@@ -213,19 +249,9 @@ impl Panel {
     /// What Prometheus is told.
     fn metrics(&self) -> String {
         let seen = self.look(At::now(), false);
-        metrics::render(&seen, &self.histograms, self.lines.dropped())
-    }
-
-    /// The entries whose control task has not turned for so long.
-    fn stuck(&self, limit: Duration) -> Vec<String> {
-        let at = At::now();
-        let idle = self
-            .entries
-            .iter()
-            .map(|entry| entry.book.with(|ledger| ledger.idle(at)));
-        idle.filter(|(_, idle)| *idle >= limit)
-            .map(|(name, _)| name)
-            .collect()
+        let dropped = self.lines.dropped();
+        let draining = self.vitals.is_draining();
+        metrics::render(&seen, &self.histograms, dropped, &self.refusals, draining)
     }
 
     /// The sparklines of an entry.

@@ -6,7 +6,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::Panel;
 use super::samples::{KEPT, Samples};
-use super::status::{ProxyStatus, Status, counted, duration};
+use super::status::{Mood, ProxyStatus, Status, bytes, counted, duration};
 use crate::control::ledger::{Account, OutageAccount, SentinelAccount};
 use crate::telemetry::RecentEvent;
 
@@ -50,7 +50,7 @@ pub(super) fn render_main(panel: &Panel) -> Markup {
 }
 
 fn title_of(status: &Status) -> String {
-    let worst = status.proxies.iter().map(mood).max();
+    let worst = status.proxies.iter().map(ProxyStatus::mood).max();
     format!("{} - switchmaster", worst.unwrap_or(Mood::Good).word())
 }
 
@@ -72,56 +72,21 @@ fn main(panel: &Panel, status: &Status) -> Markup {
     }
 }
 
-/// How an entry fares, worst last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Mood {
-    Good,
-    Uneasy,
-    Bad,
-}
-
-impl Mood {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Good => "serving",
-            Self::Uneasy => "warning",
-            Self::Bad => "clients wait",
-        }
-    }
-
-    const fn class(self) -> &'static str {
-        match self {
-            Self::Good => "good",
-            Self::Uneasy => "uneasy",
-            Self::Bad => "bad",
-        }
-    }
-}
-
-fn mood(proxy: &ProxyStatus) -> Mood {
-    let account = &proxy.account;
-    let unverified = account.master.as_ref().is_some_and(|m| !m.verified);
-    let all_agree = account.sentinels.iter().all(|s| s.agrees == Some(true));
-    if !proxy.is_ready() {
-        Mood::Bad
-    } else if account.degraded
-        || account.ambiguous
-        || unverified
-        || !account.quorum_ok
-        || !all_agree
-    {
-        Mood::Uneasy
-    } else {
-        Mood::Good
+/// The class of its colour.
+const fn class_of(mood: Mood) -> &'static str {
+    match mood {
+        Mood::Good => "good",
+        Mood::Uneasy => "uneasy",
+        Mood::Bad => "bad",
     }
 }
 
 fn entry(proxy: &ProxyStatus, samples: &Samples) -> Markup {
     let account = &proxy.account;
-    let mood = mood(proxy);
+    let mood = proxy.mood();
     html! {
         section class="proxy" {
-            header class=(mood.class()) {
+            header class=(class_of(mood)) {
                 h1 { span class="dot" role="img" aria-label=(mood.word()) {} (proxy.headline) }
                 p class="sub" {
                     "proxy " strong { (account.proxy) } ", master name " strong { (account.master_name) } ", clients connect to "
@@ -365,6 +330,7 @@ fn sessions(proxy: &ProxyStatus) -> Markup {
         ("moved to another upstream", s.moved),
         ("turned away", s.turned_away),
         ("requests refused", s.requests_refused),
+        ("requests with unknown outcome", s.requests_unknown),
         ("failed dials", s.dial_failures),
     ];
     html! {
@@ -393,24 +359,5 @@ fn journal(events: &[RecentEvent], now: f64) -> Markup {
                 }
             }
         }
-    }
-}
-
-/// `1.5 MiB`
-fn bytes(count: f64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = count;
-    let mut unit = UNITS[0];
-    for larger in &UNITS[1..] {
-        if value < 1024.0 {
-            break;
-        }
-        value /= 1024.0;
-        unit = larger;
-    }
-    if unit == UNITS[0] {
-        format!("{value:.0} {unit}")
-    } else {
-        format!("{value:.1} {unit}")
     }
 }

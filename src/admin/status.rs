@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::ledger::Account;
 use crate::session::close::CloseReason;
+use crate::topology::HoldCause;
 use crate::worker::Counters;
 
 /// One process.
@@ -23,6 +24,9 @@ pub struct Status {
     pub started_at: f64,
     /// For how long it has run.
     pub uptime_seconds: f64,
+    /// It was told to end: it takes no new clients, and those it has end as they finish what they have begun.
+    #[serde(default)]
+    pub draining: bool,
     /// Log lines lost because stderr was not read fast enough.
     pub log_lines_dropped: u64,
     /// Its `[[proxy]]` entries.
@@ -58,6 +62,9 @@ pub struct Sessions {
     pub closed: BTreeMap<String, u64>,
     /// Requests answered with an error for want of a master; none was executed.
     pub requests_refused: u64,
+    /// Requests whose replies were lost with their connection; whether they were executed nobody knows.
+    #[serde(default)]
+    pub requests_unknown: u64,
     /// Connections turned away.
     pub turned_away: u64,
     /// Bytes written to masters.
@@ -82,10 +89,11 @@ impl ProxyStatus {
             moved: s.moved,
             closed: closed.filter(|(_, count)| *count > 0).collect(),
             requests_refused: s.refused,
+            requests_unknown: s.unknown,
             turned_away: counters.refused_full + counters.refused_not_allowed,
             bytes_up: s.bytes_up,
             bytes_down: s.bytes_down,
-            dial_failures: s.dial_failures,
+            dial_failures: s.dial_failures(),
         };
         Self {
             headline: headline(&account, &sessions),
@@ -99,13 +107,76 @@ impl ProxyStatus {
     pub fn is_ready(&self) -> bool {
         self.account.phase == "serving"
     }
+
+    /// How it fares.
+    pub fn mood(&self) -> Mood {
+        let account = &self.account;
+        let unverified = account.master.as_ref().is_some_and(|m| !m.verified);
+        let all_agree = account.sentinels.iter().all(|s| s.agrees == Some(true));
+        if !self.is_ready() {
+            Mood::Bad
+        } else if account.degraded
+            || account.ambiguous
+            || unverified
+            || !account.quorum_ok
+            || !all_agree
+        {
+            Mood::Uneasy
+        } else {
+            Mood::Good
+        }
+    }
 }
+
+/// How an entry fares, worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mood {
+    /// It serves, and all agree.
+    Good,
+    /// It serves, and something is amiss.
+    Uneasy,
+    /// Clients wait.
+    Bad,
+}
+
+impl Mood {
+    /// For people.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Good => "serving",
+            Self::Uneasy => "warning",
+            Self::Bad => "clients wait",
+        }
+    }
+}
+
+/// The cause of a hold that an operator wants.
+const PAUSED: &str = HoldCause::Paused.label();
 
 /// One sentence for somebody who was just woken.
 fn headline(account: &Account, sessions: &Sessions) -> String {
     let people = counted(sessions.active, "session");
     let voters = account.sentinels.len();
     let agree = format!("{} of {voters} Sentinels agree", account.agreeing);
+    if let (Some(master), Some(pause)) = (&account.master, &account.pause)
+        && account
+            .hold
+            .as_ref()
+            .is_some_and(|hold| hold.cause == PAUSED)
+    {
+        let left = pause.left_seconds.map(duration);
+        return format!(
+            "Paused by {} for {}, {}: {people}, {} of them waiting. The master is {}; {agree}",
+            pause.by,
+            duration(pause.seconds),
+            left.map_or_else(
+                || "until resumed".to_owned(),
+                |left| format!("{left} to go")
+            ),
+            sessions.waiting,
+            master.addr
+        );
+    }
     match (&account.master, &account.hold) {
         (Some(master), Some(hold)) => format!(
             "{people} held for {}: {}. Last master {}; {agree}",
@@ -173,6 +244,25 @@ pub fn duration(seconds: f64) -> String {
         format!("{seconds:.1} s")
     } else {
         format!("{:.0} ms", seconds * 1e3)
+    }
+}
+
+/// `1.5 MiB`
+pub fn bytes(count: f64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count;
+    let mut unit = UNITS[0];
+    for larger in &UNITS[1..] {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = larger;
+    }
+    if unit == UNITS[0] {
+        format!("{value:.0} {unit}")
+    } else {
+        format!("{value:.1} {unit}")
     }
 }
 

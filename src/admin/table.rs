@@ -51,6 +51,7 @@ macro_rules! metrics {
 
 metrics! {
     BUILD_INFO = Gauge "build_info" ["version"] "Always 1; the label says which program this is.";
+    DRAINING = Gauge "draining" [] "1 from the signal that ends the process: it takes no new clients, and sessions end as they finish.";
 
     MASTER_UP = Gauge "master_up" ["proxy"]
         "1 while clients are served by a verified master, 0 while they wait for one.";
@@ -86,9 +87,16 @@ metrics! {
     REPLAY_FAILURES = Counter "replay_failures_total" ["proxy"] "Times that a new master did not take over what a session needs.";
     REQUESTS_REFUSED = Counter "requests_refused_total" ["proxy"]
         "Requests answered with -LOADING for want of a master; none of them was executed.";
+    REQUESTS_UNKNOWN = Counter "requests_unknown_total" ["proxy"]
+        "Requests that a master was sent, in part or as a whole, and whose replies were lost when the proxy closed their connection: whether they were executed the client cannot know. A connection that is not followed request by request counts one if its client had the last word; clients that left by themselves are not counted.";
+    SESSIONS_RETIRED = Counter "sessions_retired_total" ["proxy", "reason"]
+        "Sessions that ended and could not have been carried over any more, by what they had done (on_switch = \"move\").";
+    OLD_GENERATION_BYTES = Counter "old_generation_bytes_total" ["proxy"]
+        "Bytes that went to a master that had been left by then, looked at after each write; must stay 0.";
     BYTES = Counter "bytes_total" ["proxy", "direction"] "Bytes relayed: up to the master, down to clients.";
     DIAL_SECONDS = Histogram "dial_duration_seconds" ["proxy"] "TCP connections to the master that succeeded, in seconds.";
-    DIAL_FAILURES = Counter "dial_failures_total" ["proxy"] "TCP connections to the master that failed.";
+    DIAL_FAILURES = Counter "dial_failures_total" ["proxy", "reason"]
+        "TCP connections to the master that failed, by reason; no_port: this host had no local port left, and clients wait for one.";
     ACCEPT_ERRORS = Counter "accept_errors_total" ["proxy"] "Failed calls of accept(2), for want of descriptors or memory.";
 
     ROLE_CHECK_FAILURES = Counter "role_check_failures_total" ["proxy", "reason"]
@@ -103,6 +111,10 @@ metrics! {
     REPLICA_UP = Gauge "replica_up" ["proxy", "replica"] "Always 1 for each replica that the master tells of (ROLE, every 5 s).";
     REPLICA_LAG = Gauge "replica_lag_bytes" ["proxy", "replica"]
         "Bytes of the replication stream that this replica has not acknowledged.";
+
+    PAUSED = Gauge "paused" ["proxy"] "1 while an operator has paused the entry (POST /proxies/NAME/pause).";
+    ACTIONS_REFUSED = Counter "actions_refused_total" ["reason"]
+        "Attempts to act over the admin endpoint by somebody who may not: no_token, wrong_token, wrong_user.";
 
     LOG_LINES_DROPPED = Counter "log_lines_dropped_total" [] "Log lines lost because stderr was not read fast enough.";
 }

@@ -25,11 +25,8 @@ pub(super) fn judge(host: &Host) -> Vec<Finding> {
         ),
     ));
     for warning in &host.warnings {
-        findings.push(Finding::warn(
-            Code::ConfigWarning,
-            "configuration",
-            warning.clone(),
-        ));
+        let finding = Finding::warn(Code::ConfigWarning, "configuration", warning.clone());
+        findings.push(finding.hint("switchmaster config show"));
     }
     findings.extend(host.doors.iter().map(|door| at_door(door, host)));
     let range = host.port_range;
@@ -44,6 +41,9 @@ pub(super) fn judge(host: &Host) -> Vec<Finding> {
 fn at_door(door: &Door, host: &Host) -> Finding {
     let addr = &door.addr;
     let error = match &door.bind {
+        Ok(()) if matches!(addr, ListenAddr::Systemd(_)) => {
+            return Finding::ok(Code::PortFree, addr, "is for systemd to listen on");
+        }
         Ok(()) => return Finding::ok(Code::PortFree, addr, "can be listened on"),
         Err(error) => error,
     };

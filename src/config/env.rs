@@ -7,7 +7,8 @@ use secrecy::SecretString;
 
 use super::problem::{Error, Problem, Source, nearest, printable};
 use super::schema::{
-    ENV_ALIASES, ENV_CONFIG, ENV_PREFIX, ENV_PROBE_PASSWORD, ENV_SENTINEL_PASSWORD, Key,
+    ENV_ADMIN_TOKEN, ENV_ALIASES, ENV_CONFIG, ENV_PREFIX, ENV_PROBE_PASSWORD,
+    ENV_SENTINEL_PASSWORD, Key,
 };
 use super::written::{Item, Items, Raw};
 
@@ -25,6 +26,8 @@ pub(super) struct Environment {
     pub(super) sentinel_password: Option<SecretString>,
     /// `SWITCHMASTER_PROXY_PROBE_PASSWORD`
     pub(super) probe_password: Option<SecretString>,
+    /// `SWITCHMASTER_ADMIN_TOKEN`
+    pub(super) admin_token: Option<SecretString>,
     /// Where systemd put credentials.
     pub(super) credentials: Option<PathBuf>,
     /// What looks like a mistake and does no harm.
@@ -76,6 +79,7 @@ impl Environment {
         match name {
             ENV_SENTINEL_PASSWORD => self.sentinel_password = Some(value.into()),
             ENV_PROBE_PASSWORD => self.probe_password = Some(value.into()),
+            ENV_ADMIN_TOKEN => self.admin_token = Some(value.into()),
             _ => match key_of(name) {
                 Some(key) => self.take_key(key, value, source)?,
                 None => self.warnings.push(unknown(name)),
@@ -114,7 +118,15 @@ fn unknown(name: &str) -> String {
         .into_iter()
         .map(Key::env)
         .chain(ENV_ALIASES.map(|(alias, _)| alias.to_owned()))
-        .chain([ENV_CONFIG, ENV_SENTINEL_PASSWORD, ENV_PROBE_PASSWORD].map(str::to_owned))
+        .chain(
+            [
+                ENV_CONFIG,
+                ENV_SENTINEL_PASSWORD,
+                ENV_PROBE_PASSWORD,
+                ENV_ADMIN_TOKEN,
+            ]
+            .map(str::to_owned),
+        )
         .collect();
     // All names share the prefix, which would make all of them look near.
     let bare = name.strip_prefix(ENV_PREFIX).unwrap_or(name);

@@ -22,6 +22,7 @@ mod written;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use self::problem::{Error, Problem};
 use self::problem::{Source, Text};
@@ -32,6 +33,8 @@ use crate::{admin, listener, sentinel, session, telemetry, topology, worker};
 
 /// Read when no other is named and it exists.
 pub const DEFAULT_PATH: &str = "/etc/switchmaster/config.toml";
+/// How long sessions have to finish what they have begun when the process is to end.
+const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// Every key that works, with its default: what `config example` prints.
 pub const EXAMPLE: &str = include_str!("../../config.example.toml");
 
@@ -63,6 +66,8 @@ pub struct Config {
     pub admin: admin::Config,
     /// `[limits] workers`
     pub workers: worker::Workers,
+    /// `[limits] shutdown_grace`
+    pub shutdown_grace: Duration,
     /// `[log]`
     pub log: telemetry::Config,
 }
@@ -164,6 +169,8 @@ struct Written {
     proxies: Vec<Items>,
     /// Who gave the password for Sentinels, if anybody.
     sentinel_password: Option<Source>,
+    /// Who gave the token of those who may act, if anybody.
+    admin_token: Option<Source>,
     /// Who gave each entry's probe password, if anybody; as long as `proxies`.
     probe_passwords: Vec<Option<Source>>,
 }

@@ -6,10 +6,12 @@ use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use secrecy::ExposeSecret;
+
 use super::env::Environment;
 use super::problem::{Error, Problem, Source};
-use super::schema::{ENV_PROBE_PASSWORD, ENV_SENTINEL_PASSWORD, Key};
-use super::secret::Places;
+use super::schema::{ENV_ADMIN_TOKEN, ENV_PROBE_PASSWORD, ENV_SENTINEL_PASSWORD, Key};
+use super::secret::{Password, Places};
 use super::text::{listen_addr, mapping, network, plain_name, proxy_name, refusal, sentinel_addr};
 use super::value::{Listed, Values};
 use super::written::Items;
@@ -43,7 +45,11 @@ const CONNECT_TIMEOUT: RangeInclusive<Duration> =
 const POLL_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(1);
 const HOLD_MAX: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
 const ANNOUNCED_HOLD_MAX: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
+const SHUTDOWN_GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 const USER_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+
+/// Shortest token of those who may act over the admin endpoint: 16 hexadecimal digits are 64 bits.
+const TOKEN_MIN: usize = 16;
 
 const NO_SENTINEL: &str = "give them in one of three ways:
   switchmaster --sentinel 10.0.0.3:26379,10.0.0.4:26379,10.0.0.5:26379
@@ -80,7 +86,12 @@ pub(super) fn resolve(
         .count_or_auto(Key::Workers, WORKERS)
         .and_then(NonZeroUsize::new)
         .map_or(Workers::Auto, Workers::Fixed);
-    let admin = admin(&mut values);
+    let shutdown_grace = values.duration(
+        Key::ShutdownGrace,
+        SHUTDOWN_GRACE,
+        super::DEFAULT_SHUTDOWN_GRACE,
+    );
+    let mut admin = admin(&mut values);
     sentinel.address_map = address_map(&mut values);
     let log = log(&mut values);
 
@@ -90,6 +101,8 @@ pub(super) fn resolve(
     };
     let places = sentinel_password(&global, &environment);
     let sentinel_password = logins.look(&places, &mut sentinel.credentials);
+
+    let admin_token = token(&global, &environment, &mut admin, &mut logins);
 
     let only_one = proxies.len() == 1;
     let mut resolved = Vec::new();
@@ -117,6 +130,7 @@ pub(super) fn resolve(
             proxies: resolved,
             admin,
             workers,
+            shutdown_grace,
             log,
         },
         warnings,
@@ -124,6 +138,7 @@ pub(super) fn resolve(
             global,
             proxies,
             sentinel_password,
+            admin_token,
             probe_passwords,
         },
     })
@@ -239,7 +254,13 @@ fn admin(values: &mut Values<'_>) -> admin::Config {
     };
     let read = |text: &str| match text {
         "off" => Ok(None),
-        _ => listen_addr(text).map(Some),
+        _ => match listen_addr(text)? {
+            ListenAddr::Systemd(_) => Err(refusal(
+                "the admin endpoint takes no socket from systemd".to_owned(),
+                "write \"127.0.0.1:8479\", \"unix:/run/switchmaster/admin.sock\" or \"off\"",
+            )),
+            addr => Ok(Some(addr)),
+        },
     };
     let listen = values
         .parsed(Key::AdminListen, read)
@@ -257,7 +278,66 @@ fn admin(values: &mut Values<'_>) -> admin::Config {
             allow_from,
             max_connections: 0,
         },
+        actions: values.boolean(Key::AdminActions, false),
+        token: None,
     }
+}
+
+/// Completes the admin endpoint with the token of those who may act there; tells who gave it.
+fn token(
+    global: &Items,
+    environment: &Environment,
+    admin: &mut admin::Config,
+    told: &mut Logins<'_>,
+) -> Option<Source> {
+    let places = Places {
+        noun: "token",
+        username: None,
+        key: Key::AdminTokenFile,
+        file: global.get(Key::AdminTokenFile),
+        variable: ENV_ADMIN_TOKEN,
+        value: environment.admin_token.as_ref(),
+        variable_first: true,
+        credentials: environment.credentials.as_deref(),
+        credential: "admin_token",
+    };
+    let over_tcp = matches!(admin.listener.listen.first(), Some(ListenAddr::Tcp(_)));
+    match places.look(told.warnings) {
+        Err(problem) => told.problems.push(problem),
+        Ok(Some(Password { secret, source })) => {
+            let text = secret.expose_secret().trim();
+            if text.len() < TOKEN_MIN || !text.bytes().all(|b| b.is_ascii_graphic()) {
+                told.problems.push(Problem::at(
+                    &source,
+                    format!(
+                        "admin.token_file: the token is no {TOKEN_MIN} printable characters without a space"
+                    ),
+                    "write a new one, for example with: openssl rand -hex 32",
+                ));
+            } else if !(admin.actions && over_tcp) {
+                told.warnings.push(
+                    "admin.token_file does nothing: it is for [admin] actions = true over TCP"
+                        .to_owned(),
+                );
+            }
+            admin.token = Some(text.into());
+            return Some(source);
+        }
+        Ok(None) if admin.actions && over_tcp => {
+            let message =
+                "admin.actions: over TCP those who may act need a token, and there is none";
+            let help = "write 16 characters or more into a file that only switchmaster can read, and name it in [admin]:\n\
+                        token_file = \"/etc/switchmaster/admin_token\"\n\
+                        or listen on a unix socket, where root and switchmaster's own user may act:\n\
+                        listen = \"unix:/run/switchmaster/admin.sock\"";
+            told.problems.push(match global.source(Key::AdminActions) {
+                Source::Default => Problem::missing(message, help),
+                source => Problem::at(source, message, help),
+            });
+        }
+        Ok(None) => {}
+    }
+    None
 }
 
 fn log(values: &mut Values<'_>) -> telemetry::Config {
@@ -392,16 +472,15 @@ fn needs_allow_from(addr: SocketAddr, source: &Source) -> Problem {
 
 fn sentinel_password<'a>(global: &'a Items, environment: &'a Environment) -> Places<'a> {
     Places {
+        noun: "password",
         username: global.get(Key::SentinelUsername),
         key: Key::SentinelPasswordFile,
         file: global.get(Key::SentinelPasswordFile),
         variable: ENV_SENTINEL_PASSWORD,
         value: environment.sentinel_password.as_ref(),
         variable_first: true,
-        credential: environment
-            .credentials
-            .as_ref()
-            .map(|dir| dir.join("sentinel_password")),
+        credentials: environment.credentials.as_deref(),
+        credential: "sentinel_password",
     }
 }
 
@@ -411,6 +490,7 @@ fn probe_password<'a>(
     only_one: bool,
 ) -> Places<'a> {
     Places {
+        noun: "password",
         username: items.get(Key::ProbeUsername),
         key: Key::ProbePasswordFile,
         file: items.get(Key::ProbePasswordFile),
@@ -418,10 +498,8 @@ fn probe_password<'a>(
         value: environment.probe_password.as_ref(),
         // Of several entries, those that name a file of their own keep it.
         variable_first: only_one,
-        credential: environment
-            .credentials
-            .as_ref()
-            .map(|dir| dir.join("probe_password")),
+        credentials: environment.credentials.as_deref(),
+        credential: "probe_password",
     }
 }
 

@@ -158,8 +158,14 @@ keys! {
     AdminListen = Admin, "listen";
     /// Who may look at them.
     AdminAllowFrom = Admin, "allow_from";
+    /// Whether one may act there, too.
+    AdminActions = Admin, "actions";
+    /// File that holds the token of those who may.
+    AdminTokenFile = Admin, "token_file";
     /// Data-plane threads.
     Workers = Limits, "workers";
+    /// How long sessions have to end in order.
+    ShutdownGrace = Limits, "shutdown_grace";
     /// What is logged.
     Level = Log, "level";
     /// How log lines look.
@@ -197,6 +203,8 @@ pub const ENV_CONFIG: &str = "SWITCHMASTER_CONFIG";
 pub const ENV_SENTINEL_PASSWORD: &str = "SWITCHMASTER_SENTINEL_PASSWORD";
 /// Holds the password of the proxy's own ROLE checks.
 pub const ENV_PROBE_PASSWORD: &str = "SWITCHMASTER_PROXY_PROBE_PASSWORD";
+/// Holds the token of those who may act over the admin endpoint.
+pub const ENV_ADMIN_TOKEN: &str = "SWITCHMASTER_ADMIN_TOKEN";
 /// Short names for the three values everybody sets.
 pub const ENV_ALIASES: [(&str, Key); 3] = [
     ("SWITCHMASTER_SENTINEL", Key::SentinelAddresses),

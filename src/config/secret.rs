@@ -1,4 +1,4 @@
-//! Passwords: from the environment, a file or systemd's credentials; never from the command line.
+//! Passwords and the like: from the environment, a file or systemd's credentials; never from the command line.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,11 +13,15 @@ use super::written::{Item, Raw};
 
 /// Longest password file read; a password longer than this is another file.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
+/// What stands before the name of a credential in the place of a path.
+const CREDENTIAL: &str = "credential:";
 /// Permission bits for everybody else.
 const WORLD_READABLE: u32 = 0o004;
 
 /// The places a password may be.
 pub(super) struct Places<'a> {
+    /// The word for it, in messages.
+    pub(super) noun: &'static str,
     /// The user name it belongs to, if one was written.
     pub(super) username: Option<&'a Item>,
     /// The key that names a file, for messages.
@@ -30,8 +34,10 @@ pub(super) struct Places<'a> {
     pub(super) value: Option<&'a SecretString>,
     /// True when the variable counts more than a file named in the configuration file.
     pub(super) variable_first: bool,
-    /// The file that systemd would have put it in.
-    pub(super) credential: Option<PathBuf>,
+    /// Where systemd put credentials.
+    pub(super) credentials: Option<&'a Path>,
+    /// The one that is taken without being named.
+    pub(super) credential: &'static str,
 }
 
 /// A password and who gave it.
@@ -56,7 +62,7 @@ impl Places<'_> {
             {
                 return Err(Problem::at(
                     other,
-                    format!("{} and {other} both give a password", self.variable),
+                    format!("{} and {other} both give a {}", self.variable, self.noun),
                     "unset one of them",
                 ));
             }
@@ -67,22 +73,79 @@ impl Places<'_> {
                 }));
             }
         }
+        if let Some((item, name)) = self.file.and_then(|item| Some((item, credential(item)?))) {
+            let path = self.passed(item, name)?;
+            return self.read(&path, &item.source, warnings).map(Some);
+        }
         if let Some(item) = self.file {
             let path = path(item).ok_or_else(|| {
                 Problem::at(
                     &item.source,
                     format!("{}: a path in quotes is needed", self.key.path()),
-                    "write \"/path/to/the/password\"",
+                    format!("write \"/path/to/the/{}\"", self.noun),
                 )
             })?;
-            return read(&path, &item.source, self.key, warnings).map(Some);
+            return self.read(&path, &item.source, warnings).map(Some);
         }
-        match &self.credential {
+        match self.credentials.map(|folder| folder.join(self.credential)) {
             Some(path) if path.exists() => {
-                read(path, &Source::Credential(path.clone()), self.key, warnings).map(Some)
+                let source = Source::Credential(path.clone());
+                self.read(&path, &source, warnings).map(Some)
             }
             _ => Ok(None),
         }
+    }
+
+    fn read(
+        &self,
+        path: &Path,
+        source: &Source,
+        warnings: &mut Vec<String>,
+    ) -> Result<Password, Problem> {
+        read(path, source, (self.key, self.noun), warnings)
+    }
+
+    /// The file of a credential that was named.
+    fn passed(&self, item: &Item, name: &str) -> Result<PathBuf, Problem> {
+        let bad = |what: &str, help: String| {
+            let what = format!("{}: {CREDENTIAL}{name}: {what}", self.key.path());
+            Problem::at(&item.source, what, help)
+        };
+        if name.is_empty() || name.contains('/') || name.starts_with('.') {
+            return Err(bad(
+                "this is no name of a credential",
+                "write the name that stands before the colon in LoadCredential=NAME:PATH"
+                    .to_owned(),
+            ));
+        }
+        let Some(folder) = self.credentials else {
+            return Err(bad(
+                "systemd passed no credentials (CREDENTIALS_DIRECTORY is not set)",
+                format!(
+                    "add LoadCredential={name}:/path/to/the/{} to the unit, or name a file",
+                    self.noun
+                ),
+            ));
+        };
+        let path = folder.join(name);
+        if !path.exists() {
+            return Err(bad(
+                "systemd passed no credential of this name",
+                format!(
+                    "add LoadCredential={name}:/path/to/the/{} to the unit",
+                    self.noun
+                ),
+            ));
+        }
+        Ok(path)
+    }
+}
+
+/// The name of a credential, where an item names one.
+pub(super) fn credential(item: &Item) -> Option<&str> {
+    match &item.raw {
+        Raw::Text(text) => text.strip_prefix(CREDENTIAL),
+        _ => None,
     }
 }
 
@@ -108,7 +171,7 @@ pub(super) fn path(item: &Item) -> Option<PathBuf> {
 fn read(
     path: &Path,
     source: &Source,
-    key: Key,
+    (key, noun): (Key, &'static str),
     warnings: &mut Vec<String>,
 ) -> Result<Password, Problem> {
     let shown = printable_path(path);
@@ -116,7 +179,7 @@ fn read(
         |what: String, help: &str| Problem::at(source, format!("{}: {what}", key.path()), help);
     let unreadable = |e| {
         bad(
-            format!("cannot read the password from {shown}: {e}"),
+            format!("cannot read the {noun} from {shown}: {e}"),
             "the file must exist and be readable by the user that switchmaster runs as",
         )
     };
@@ -125,7 +188,7 @@ fn read(
     let metadata = file.metadata().map_err(unreadable)?;
     if metadata.is_file() && metadata.mode() & WORLD_READABLE != 0 {
         warnings.push(format!(
-            "everybody on this machine can read the password in {shown}: chmod 600 it"
+            "everybody on this machine can read the {noun} in {shown}: chmod 600 it"
         ));
     }
     let mut secret = String::new();
@@ -135,7 +198,7 @@ fn read(
     if secret.len() as u64 > MAX_SECRET_BYTES {
         return Err(bad(
             format!("{shown} is larger than 64 KiB"),
-            "this is hardly a password: name its file",
+            &format!("this is hardly a {noun}: name its file"),
         ));
     }
     // Editors and `echo` end a file with a newline that nobody means.
@@ -148,7 +211,7 @@ fn read(
     if secret.is_empty() {
         return Err(bad(
             format!("{shown} is empty"),
-            "write the password into it, or leave the key out where no login is needed",
+            &format!("write the {noun} into it, or leave the key out where none is needed"),
         ));
     }
     Ok(Password {

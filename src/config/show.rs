@@ -27,7 +27,7 @@ pub(super) fn render(config: &Config, written: &Written) -> String {
     for section in [Section::Sentinel, Section::Failover] {
         page.section(section, config, &config.proxies[0], &written.global);
         if section == Section::Sentinel {
-            page.password(written.sentinel_password.as_ref());
+            page.secret("password", written.sentinel_password.as_ref());
         }
     }
     for ((proxy, items), password) in config
@@ -38,11 +38,14 @@ pub(super) fn render(config: &Config, written: &Written) -> String {
     {
         page.section(Section::Proxy, config, proxy, items);
         page.section(Section::Probe, config, proxy, items);
-        page.password(password.as_ref());
+        page.secret("password", password.as_ref());
     }
     page.address_map(config, &written.global);
     for section in [Section::Admin, Section::Limits, Section::Log] {
         page.section(section, config, &config.proxies[0], &written.global);
+        if section == Section::Admin {
+            page.secret("token", written.admin_token.as_ref());
+        }
     }
     page.0
 }
@@ -75,9 +78,9 @@ impl Page {
         }
     }
 
-    fn password(&mut self, source: Option<&Source>) {
+    fn secret(&mut self, name: &str, source: Option<&Source>) {
         if let Some(source) = source {
-            self.line(&format!("# password = {STARS}"), Some(&source.to_string()));
+            self.line(&format!("# {name} = {STARS}"), Some(&source.to_string()));
         }
     }
 
@@ -96,9 +99,12 @@ fn value(key: Key, config: &Config, proxy: &Proxy, items: &Items) -> Option<Stri
     Some(match key {
         Key::SentinelAddresses => list(&config.sentinel.addresses),
         Key::SentinelUsername => text(config.sentinel.credentials.username.as_ref()?),
-        Key::SentinelPasswordFile | Key::ProbePasswordFile => {
-            let path = secret::path(items.get(key)?)?;
-            text(printable_path(&path))
+        Key::SentinelPasswordFile | Key::ProbePasswordFile | Key::AdminTokenFile => {
+            let item = items.get(key)?;
+            match secret::credential(item) {
+                Some(name) => text(format!("credential:{name}")),
+                None => text(printable_path(&secret::path(item)?)),
+            }
         }
         Key::Discover => config.sentinel.discover.to_string(),
         Key::SentinelConnectTimeout => duration(config.sentinel.connect_timeout),
@@ -145,11 +151,13 @@ fn value(key: Key, config: &Config, proxy: &Proxy, items: &Items) -> Option<Stri
             Some(addr) => addr.to_string(),
             None => "off".to_owned(),
         }),
+        Key::AdminActions => config.admin.actions.to_string(),
         Key::AdminAllowFrom => list(&config.admin.listener.allow_from),
         Key::Workers => match config.workers {
             Workers::Auto => text("auto"),
             Workers::Fixed(count) => count.to_string(),
         },
+        Key::ShutdownGrace => duration(config.shutdown_grace),
         Key::Level => text(&config.log.level),
         Key::Format => text(Format::name(config.log.format)),
     })

@@ -48,7 +48,10 @@ pub(super) fn listen_addr(text: &str) -> Result<ListenAddr, Refusal> {
     let addr: ListenAddr = text.parse().map_err(|e: AddrError| {
         let help = match text.parse::<u16>() {
             Ok(port) => format!("did you mean \"127.0.0.1:{port}\"?"),
-            Err(_) => "write \"127.0.0.1:6379\" or \"unix:/run/switchmaster/main.sock\"".to_owned(),
+            Err(_) => {
+                "write \"127.0.0.1:6379\", \"unix:/run/switchmaster/main.sock\" or \"systemd:main\""
+                    .to_owned()
+            }
         };
         (e.to_string(), help)
     })?;

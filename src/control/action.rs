@@ -30,6 +30,8 @@ pub enum Action {
     Publish(State),
     /// Keep the control connection to this master from now on.
     Watch(MasterAddr),
+    /// Have every session give up its upstream at its next quiet moment.
+    Renew,
     /// Tell people.
     Tell(Tale),
 }
@@ -88,6 +90,25 @@ pub enum Tale {
         lasted: Duration,
         /// With another master, or the same.
         switched: bool,
+    },
+    /// An operator has paused this entry, or given a pause another end.
+    Paused {
+        /// Who.
+        by: String,
+        /// When it ends by itself, from now.
+        limit: Option<Duration>,
+    },
+    /// The pause is over.
+    Resumed {
+        /// Who ended it; nobody when its time was up.
+        by: Option<String>,
+        /// How long it was.
+        lasted: Duration,
+    },
+    /// An operator wants every session to take another upstream.
+    Reconnecting {
+        /// Who.
+        by: String,
     },
     /// No Sentinel has answered for a while; the last verified master stays.
     SentinelsLost(Census),

@@ -13,6 +13,7 @@
 pub mod action;
 pub mod ledger;
 mod link;
+pub mod orders;
 pub mod steward;
 mod succession;
 mod tales;
@@ -33,6 +34,7 @@ use tokio_util::task::TaskTracker;
 use self::action::{Action, Swap, Tale};
 use self::ledger::{Book, Pulse};
 use self::link::{Dialled, MasterLink};
+use self::orders::Order;
 use self::steward::Steward;
 use self::succession::Successor;
 use crate::net::addr::{HostPort, NodeAddr};
@@ -42,6 +44,7 @@ use crate::net::resolver::Resolver;
 use crate::sentinel::Credentials;
 use crate::sentinel::client::{Dial, RoleLink};
 use crate::sentinel::discovery::Asker;
+use crate::telemetry::Often;
 use crate::topology::observation::{Observation, ReplicaSeen, RoleReport};
 use crate::topology::publish::{Left, Publisher};
 use crate::topology::rules::Rules;
@@ -90,6 +93,8 @@ pub struct Entry {
     pub observations: mpsc::Receiver<Observation>,
     /// Asks all watchers to ask.
     pub asker: Asker,
+    /// What operators ask for.
+    pub orders: mpsc::Receiver<Order>,
     /// Where the outcome goes.
     pub publisher: Publisher,
     /// Where it is written down what happened.
@@ -120,6 +125,9 @@ pub async fn run(entry: Entry, tasks: TaskTracker, end: CancellationToken) {
         link: None,
         successor: None,
         pending_switch: None,
+        often: Often::after(tales::AT_ONCE),
+        edition: 0,
+        ordered: Vec::new(),
     };
     tokio::select! {
         () = end.cancelled() => {}
@@ -158,6 +166,11 @@ struct Control {
     /// Asks an announced successor.
     successor: Option<Successor>,
     pending_switch: Option<PendingSwitch>,
+    often: Often,
+    /// Of which edition upstreams are that are made now.
+    edition: u64,
+    /// Orders that wait for sessions; no more than [`orders::MAX_ORDERS`].
+    ordered: Vec<orders::Pending>,
 }
 
 /// A swap that is in force but not reported, because a worker may still hold an old socket.
@@ -170,6 +183,7 @@ enum Input {
     Observation(Option<Observation>),
     Probed(Probed),
     Answer(Answer),
+    Order(Order),
     Doubt,
     Acknowledged(Left),
     FenceLate,
@@ -216,18 +230,15 @@ impl Control {
                     tales::master_gone(&self.entry, &addr, &why);
                     self.steward.master_gone(now(), &addr);
                 }
+                Input::Order(order) => self.order(order),
                 Input::Doubt => self.steward.doubt(now()),
                 Input::Acknowledged(left) => self.report_switch(Some(left)),
                 Input::FenceLate => self.report_switch(None),
                 Input::Turn => {}
             }
             self.act();
-            let pulse = (self.entry.pulse.0)();
-            let epoch = self.steward.epoch();
-            self.entry.book.with(|ledger| {
-                ledger.turn(At::now(), pulse);
-                ledger.believes(epoch);
-            });
+            self.answer_orders();
+            self.note_turn();
             // A connection that proved nothing is not kept open on a node that is not ours.
             self.verified = None;
             // From the moment that the standstill was looked for, not from now: one in between must not pass.
@@ -237,7 +248,7 @@ impl Control {
     }
 
     async fn next_input(&mut self, answers: &mut mpsc::Receiver<Answer>) -> Input {
-        let mut wait = self.steward.next_turn().since(now());
+        let mut wait = self.steward.next_turn().since(now()).min(self.next_look());
         if self.entry.book.with(|ledger| ledger.awaits_reply()) {
             wait = wait.min(REPLY_LOOK);
         }
@@ -273,6 +284,7 @@ impl Control {
             Some(answer) = answers.recv() => Input::Answer(answer),
             observation = entry.observations.recv() => Input::Observation(observation),
             () = publisher.doubted() => Input::Doubt,
+            Some(order) = entry.orders.recv() => Input::Order(order),
         }
     }
 
@@ -295,6 +307,7 @@ impl Control {
                 Action::Follow(addr) => self.follow(addr),
                 Action::Prove(asked) => self.entry.publisher.prove(asked),
                 Action::Unfollow => self.successor = None,
+                Action::Renew => self.edition = self.entry.publisher.renew(),
                 Action::Tell(Tale::Switched(swap)) => {
                     // Two swaps in a row: the first is reported as it is, its sockets go with the second's.
                     let left = self.pending_switch.as_ref().and_then(|p| {
@@ -307,7 +320,7 @@ impl Control {
                         published: Instant::now(),
                     });
                 }
-                Action::Tell(tale) => tales::tell(&self.entry, &tale),
+                Action::Tell(tale) => tales::tell(&self.entry, &mut self.often, &tale),
             }
         }
     }
@@ -341,13 +354,41 @@ impl Control {
         self.successor = Some(Successor::start(addr, dial, answers, &self.tasks));
     }
 
+    /// Writes down what the workers have counted, and tells what is known by that.
+    fn note_turn(&mut self) {
+        let pulse = (self.entry.pulse.0)();
+        let epoch = self.steward.epoch();
+        let (over, disagreements) = self.entry.book.with(|ledger| {
+            let at = At::now();
+            ledger.turn(at, pulse);
+            ledger.believes(epoch);
+            (ledger.over(at), ledger.disagreements(at))
+        });
+        let proxy = &*self.entry.name;
+        if let Some(outage) = over
+            && self.often.allow("outage_over", proxy)
+        {
+            tales::outage_over(proxy, &outage);
+        }
+        for news in disagreements {
+            if self.often.allow("sentinel_disagrees", proxy) {
+                tales::disagreement(&self.entry, &news);
+            }
+        }
+    }
+
     /// `None`: not every worker has acknowledged.
     fn report_switch(&mut self, left: Option<Left>) {
         if let Some(PendingSwitch { swap, published }) = self.pending_switch.take() {
             let fence = published.elapsed();
-            let book = &self.entry.book;
-            book.with(|ledger| ledger.fenced(fence, &swap, left));
-            tales::switched(&self.entry, &swap, fence, left);
+            let pulse = (self.entry.pulse.0)();
+            let harm = self.entry.book.with(|ledger| {
+                ledger.turn(At::now(), pulse);
+                ledger.fenced(fence, &swap, left)
+            });
+            if self.often.allow("switched", &self.entry.name) {
+                tales::switched(&self.entry, &swap, fence, left, harm);
+            }
         }
     }
 }

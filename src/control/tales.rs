@@ -7,19 +7,55 @@ use tracing::{info, warn};
 
 use super::Entry;
 use super::action::{Swap, Tale, Unfulfilled};
+use super::ledger::{Disagreement, Harm, OutageAccount, Phases};
 use crate::net::addr::SentinelAddr;
+use crate::telemetry::Often;
 use crate::topology::decide::{Candidate, Census};
 use crate::topology::observation::RoleReport;
 use crate::topology::publish::Left;
 use crate::topology::rules::{SentinelsLost, Verify};
 use crate::topology::{HoldCause, MasterAddr};
 
+/// Lines of one name that are written at once: some failovers in a row are told in full. Then one a second.
+pub(super) const AT_ONCE: u32 = 30;
+
+/// The name of its line. Public interface.
+const fn event_of(tale: &Tale) -> &'static str {
+    match tale {
+        Tale::Ready(_) => "ready",
+        Tale::Switched(_) => "switched",
+        Tale::FailoverSeen { .. } => "failover_seen",
+        Tale::Candidate(_) => "master_candidate",
+        Tale::RoleRejected { .. } => "role_rejected",
+        Tale::Unverified(..) => "master_unverified",
+        Tale::Confirmed { .. } => "provisional_confirmed",
+        Tale::Undone { .. } => "provisional_undone",
+        Tale::AnnouncementOver { .. } => "announcement_over",
+        Tale::HoldBegin(_) => "hold_begin",
+        Tale::HoldEnd { .. } => "hold_end",
+        Tale::NamesUs { .. } => "sentinel_names_us",
+        Tale::SentinelsLost(_) => "sentinels_lost",
+        Tale::SentinelsBack => "sentinels_back",
+        Tale::Ambiguous(true) => "ambiguous",
+        Tale::Ambiguous(false) => "ambiguous_end",
+        Tale::SetAside(_) => "candidate_set_aside",
+        Tale::StoodStill(_) => "stood_still",
+        Tale::Waiting { .. } => "waiting",
+        Tale::Paused { .. } => "paused",
+        Tale::Resumed { .. } => "resumed",
+        Tale::Reconnecting { .. } => "reconnecting",
+    }
+}
+
 /// Tells what can be told at once.
-pub(super) fn tell(entry: &Entry, tale: &Tale) {
+pub(super) fn tell(entry: &Entry, often: &mut Often, tale: &Tale) {
     let proxy = &*entry.name;
+    // Told by `switched` when the workers have acknowledged.
+    if matches!(tale, Tale::Switched(_)) || !often.allow(event_of(tale), proxy) {
+        return;
+    }
     match tale {
         Tale::Ready(swap) => ready(entry, swap),
-        // Told by `switched` when the workers have acknowledged.
         Tale::Switched(_) => {}
         Tale::FailoverSeen { sentinel, hint } => {
             let hint = hint.as_str();
@@ -81,6 +117,9 @@ pub(super) fn tell(entry: &Entry, tale: &Tale) {
             "Sentinel {sentinel} names our own listener {addr} as the master; that is not followed. Listen on another \
              port, or announce the master by an address that is not this host's loopback"
         ),
+        Tale::Paused { .. } | Tale::Resumed { .. } | Tale::Reconnecting { .. } => {
+            ordered(entry, tale);
+        }
         Tale::SentinelsLost(census) => sentinels_lost(entry, *census),
         Tale::SentinelsBack => {
             info!(
@@ -101,7 +140,7 @@ pub(super) fn tell(entry: &Entry, tale: &Tale) {
             info!(event = "ambiguous_end", proxy, "the Sentinels agree again");
         }
         Tale::SetAside(addr) => warn!(
-            event = "sentinel_disagrees", proxy, addr = %addr,
+            event = "candidate_set_aside", proxy, addr = %addr,
             "one Sentinel alone names a master that cannot be verified; it is not counted while most name another"
         ),
         Tale::StoodStill(gap) => {
@@ -121,8 +160,56 @@ pub(super) fn tell(entry: &Entry, tale: &Tale) {
     }
 }
 
+/// What an operator asked for, and who that was.
+fn ordered(entry: &Entry, tale: &Tale) {
+    let proxy = &*entry.name;
+    match tale {
+        Tale::Paused { by, limit } => {
+            let for_ms = limit.map(millis);
+            let until = limit.map_or_else(
+                || "until it is resumed".to_owned(),
+                |limit| format!("for {}", humantime::format_duration(limit)),
+            );
+            warn!(
+                event = "paused",
+                proxy, by, for_ms, "paused {until}: new requests wait, what is under way is ended"
+            );
+        }
+        Tale::Resumed { by, lasted } => {
+            let paused_ms = millis(*lasted);
+            let by = by.as_deref().unwrap_or("time");
+            warn!(event = "resumed", proxy, by, paused_ms, "the pause is over");
+        }
+        Tale::Reconnecting { by } => {
+            warn!(
+                event = "reconnecting",
+                proxy,
+                by,
+                "every session takes another connection to the master, as soon as it can"
+            );
+        }
+        _ => {}
+    }
+}
+
+/// What became of the upstreams that were to be given up; those that are left have something under way.
+pub(super) fn let_go(entry: &Entry, upstreams: Option<u64>, left: Option<u64>, took: Duration) {
+    let proxy = &*entry.name;
+    let took_ms = millis(took);
+    info!(
+        event = "let_go",
+        proxy, upstreams, left, took_ms, "sessions have given their connections to the master up"
+    );
+}
+
 /// A switch is in force and every worker has let go of the old master (what became of the sessions), or has not in time (`None`).
-pub(super) fn switched(entry: &Entry, swap: &Swap, fence: Duration, left: Option<Left>) {
+pub(super) fn switched(
+    entry: &Entry,
+    swap: &Swap,
+    fence: Duration,
+    left: Option<Left>,
+    harm: Harm,
+) {
     let proxy = &*entry.name;
     let from = swap
         .from
@@ -140,17 +227,80 @@ pub(super) fn switched(entry: &Entry, swap: &Swap, fence: Duration, left: Option
     } = swap;
     let (detect_ms, verify_ms, fence_ms) = (millis(*detect), millis(*verify), millis(fence));
     let (generation, epoch) = (generation.0, epoch.0);
+    let Harm {
+        paused,
+        held,
+        lost,
+        unknown,
+    } = harm;
+    let paused_ms = millis(paused);
     if let Some(Left { cut, kept }) = left {
         info!(
             event = "switched", proxy, from, to = %to, generation, epoch, trigger, detect_ms, verify_ms, fence_ms, cut, kept,
-            provisional,
+            paused_ms, held, lost, unknown, provisional,
             "switched to the new master"
         );
     } else {
         warn!(
             event = "switched_unfenced", proxy, from, to = %to, generation, epoch, trigger, detect_ms, verify_ms, fence_ms,
-            provisional,
+            paused_ms, held, lost, unknown, provisional,
             "switched to the new master, but not every worker has confirmed that it let go of the old one"
+        );
+    }
+}
+
+/// An outage is over, and all of it is known: the one line that tells the whole story, in the words and numbers of `/status`.
+pub(super) fn outage_over(proxy: &str, outage: &OutageAccount) {
+    let ms = |seconds: f64| (seconds * 1e6).round() / 1e3;
+    let Phases {
+        detect,
+        verify,
+        first_byte,
+    } = outage.phases;
+    let (from, to) = (outage.from.as_deref(), outage.to.as_deref());
+    let part = |name: &str, seconds: Option<f64>| {
+        seconds.map(|seconds| format!(", {name} {} ms", ms(seconds)))
+    };
+    let parts = [
+        part("detect", detect),
+        part("verify", verify),
+        part("first reply", first_byte),
+    ];
+    let parts: String = parts.into_iter().flatten().collect();
+    let unavailable_ms = ms(outage.seconds);
+    info!(
+        event = "outage_over", proxy, outcome = outage.outcome, causes = %outage.causes.join(","), from, to,
+        generation = outage.generation, epoch = outage.epoch, trigger = outage.trigger, unavailable_ms,
+        detect_ms = detect.map(ms), verify_ms = verify.map(ms), first_byte_ms = first_byte.map(ms),
+        fence_ms = outage.fence_seconds.map(ms), cut = outage.cut, kept = outage.kept, held = outage.most_waiting,
+        lost = outage.lost, unknown = outage.unknown,
+        "clients were not served for {unavailable_ms} ms{parts}; {} held, {} lost, {} requests with unknown outcome",
+        outage.most_waiting, outage.lost, outage.unknown
+    );
+}
+
+/// A Sentinel names another master than the one in force for longer than a failover takes, or does so no longer.
+pub(super) fn disagreement(entry: &Entry, news: &Disagreement) {
+    let proxy = &*entry.name;
+    let master_name = &*entry.master;
+    let Disagreement {
+        sentinel,
+        names,
+        epoch,
+        lasted,
+        over,
+    } = news;
+    let lasted_ms = millis(*lasted);
+    if *over {
+        info!(
+            event = "sentinel_disagrees", proxy, master_name, %sentinel, over, lasted_ms,
+            "Sentinel {sentinel} agrees again, or says nothing that counts"
+        );
+    } else {
+        warn!(
+            event = "sentinel_disagrees", proxy, master_name, %sentinel, over, %names, epoch, lasted_ms,
+            "Sentinel {sentinel} names {names} as the master at epoch {epoch}, and that is not the one in force. Cut off from \
+             the others, or set up anew? Look with: redis-cli SENTINEL SENTINELS {master_name}"
         );
     }
 }

@@ -126,6 +126,8 @@ impl Proxy {
                 command.env_remove(name);
             }
         }
+        // Nobody is to wait for what the demo's own clients have begun.
+        command.env("SWITCHMASTER_LIMITS_SHUTDOWN_GRACE", "1s");
         let log = cluster.folder().join("switchmaster.log");
         let copy = File::create(&log)?;
         let mut child = guard::spawn(command)?;

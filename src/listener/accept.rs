@@ -346,8 +346,8 @@ pub(super) enum Listening {
     Tcp(TcpListener),
     Unix {
         socket: UnixListener,
-        /// Removed when listening ends.
-        _file: SocketFile,
+        /// Removed when listening ends, if we made it.
+        _file: Option<SocketFile>,
     },
 }
 

@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, UnixListener};
 use super::Config;
 use super::accept::Listening;
 use super::holder::{self, Holder};
+use super::passed::Passed;
 use crate::net::addr::ListenAddr;
 use crate::net::socket::prepare_client_leg;
 
@@ -32,6 +33,15 @@ pub struct Bound {
 }
 
 impl Bound {
+    /// A socket that somebody else made, and whose file, if it has one, is theirs.
+    pub(super) const fn passed(addr: ListenAddr, socket: Socket) -> Self {
+        Self {
+            addr,
+            socket,
+            file: None,
+        }
+    }
+
     /// The real address: where port 0 was asked for, the port the kernel chose.
     pub const fn addr(&self) -> &ListenAddr {
         &self.addr
@@ -39,13 +49,15 @@ impl Bound {
 
     /// Registers with the runtime of this thread.
     pub(super) fn listen(self) -> io::Result<Listening> {
-        match self.file {
-            None => TcpListener::from_std(self.socket.into()).map(Listening::Tcp),
-            Some(file) => {
+        match self.addr {
+            ListenAddr::Unix(_) => {
                 UnixListener::from_std(self.socket.into()).map(|socket| Listening::Unix {
                     socket,
-                    _file: file,
+                    _file: self.file,
                 })
+            }
+            ListenAddr::Tcp(_) | ListenAddr::Systemd(_) => {
+                TcpListener::from_std(self.socket.into()).map(Listening::Tcp)
             }
         }
     }
@@ -79,6 +91,39 @@ pub enum BindError {
     /// The address belongs to no interface of this host.
     #[error("{0} is no address of this host: choose one that `ip address` shows, or 127.0.0.1")]
     NotLocal(SocketAddr),
+    /// No socket of this name was passed.
+    #[error(
+        "systemd:{name}: no socket of this name was passed{}: start the socket unit (FileDescriptorName={name}), \
+         or write an address instead",
+        and_was(.passed)
+    )]
+    NotPassed {
+        /// What was asked for.
+        name: String,
+        /// The names that were passed.
+        passed: Vec<String>,
+    },
+    /// What was passed is of no use.
+    #[error(
+        "systemd:{name}: what was passed is {what}: it takes ListenStream= with an IP address or a path, and Accept=no"
+    )]
+    NotListening {
+        /// What was asked for.
+        name: String,
+        /// What it is.
+        what: String,
+    },
+    /// A socket that was passed can be reached from other machines.
+    #[error(
+        "systemd:{name}: {addr} can be reached from other machines, and `allow_from` does not say from which: Redis \
+         trusts this proxy, so everybody who reaches it reaches Redis. Add allow_from to the [[proxy]] entry"
+    )]
+    OpenToAll {
+        /// What was asked for.
+        name: String,
+        /// Where it listens.
+        addr: SocketAddr,
+    },
     /// The kernel's words for what else went wrong.
     #[error("cannot listen on {addr}: {source}")]
     Socket {
@@ -90,29 +135,33 @@ pub enum BindError {
 }
 
 impl BindError {
-    /// The exit code of a program that ends for this (`sysexits.h`: EX_CANTCREAT, EX_NOPERM).
+    /// The exit code of a program that ends for this (`sysexits.h`: EX_CANTCREAT, EX_NOPERM, EX_CONFIG).
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::PortTaken { .. } | Self::SocketTaken(_) | Self::NotASocket(_) => 73,
             Self::Permission(_) => 77,
+            Self::NotPassed { .. } | Self::NotListening { .. } | Self::OpenToAll { .. } => 78,
             Self::NotLocal(_) | Self::Socket { .. } => 1,
         }
     }
 }
 
-/// Binds every listener of an entry, or none.
+/// Binds every listener of an entry, or none; of those that were `passed` it takes its own.
 ///
 /// # Errors
 /// See [`BindError`].
-pub fn bind(config: &Config) -> Result<Vec<Bound>, BindError> {
-    config
-        .listen
-        .iter()
-        .map(|addr| match addr {
-            ListenAddr::Tcp(at) => bind_tcp(*at),
-            ListenAddr::Unix(path) => bind_unix(path),
-        })
-        .collect()
+pub fn bind(config: &Config, passed: &mut Passed) -> Result<Vec<Bound>, BindError> {
+    let mut all = Vec::with_capacity(config.listen.len());
+    for addr in &config.listen {
+        match addr {
+            ListenAddr::Tcp(at) => all.push(bind_tcp(*at)?),
+            ListenAddr::Unix(path) => all.push(bind_unix(path)?),
+            ListenAddr::Systemd(name) => {
+                all.extend(passed.take(name, !config.allow_from.is_empty())?);
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// Whether this address could be listened on now. Changes nothing: no client is accepted, no file made or removed.
@@ -131,6 +180,8 @@ pub fn could_bind(addr: &ListenAddr) -> Result<(), BindError> {
             binding().map_err(|source| tcp_error(*at, source))
         }
         ListenAddr::Unix(path) => could_bind_unix(path),
+        // Whoever passes it has it already.
+        ListenAddr::Systemd(_) => Ok(()),
     }
 }
 
@@ -270,6 +321,14 @@ impl Drop for SocketFile {
             // Nobody is left to tell; the next start replaces a stale file.
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+fn and_was(passed: &[String]) -> String {
+    if passed.is_empty() {
+        ", nor any other".to_owned()
+    } else {
+        format!(" (but {})", passed.join(", "))
     }
 }
 

@@ -9,6 +9,7 @@
 mod accept;
 mod bind;
 mod holder;
+mod passed;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use crate::net::addr::ListenAddr;
 pub(crate) use accept::{Accepted, Ceiling, Door, Entrance, Ticket, serve};
 pub use bind::{BindError, Bound, bind, could_bind};
 pub use holder::Holder;
+pub use passed::Passed;
 
 /// The part of a `[[proxy]]` entry that concerns accepting.
 #[derive(Clone, Debug)]

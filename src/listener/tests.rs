@@ -30,7 +30,7 @@ fn unix(path: &std::path::Path) -> Config {
 fn a_taken_port_says_by_whom() {
     let other = TcpListener::bind("127.0.0.1:0").expect("bind");
     let port = other.local_addr().expect("addr").port();
-    let error = bind(&tcp(port)).expect_err("taken");
+    let error = bind(&tcp(port), &mut Passed::nothing()).expect_err("taken");
     assert_eq!(error.exit_code(), 73);
     let BindError::PortTaken { holder, .. } = &error else {
         panic!("{error}");
@@ -47,7 +47,7 @@ fn an_address_of_another_host_is_named_as_such() {
         listen: vec![ListenAddr::Tcp(([192, 0, 2, 1], 0).into())],
         ..Config::default()
     };
-    let error = bind(&config).expect_err("not local");
+    let error = bind(&config, &mut Passed::nothing()).expect_err("not local");
     assert!(matches!(error, BindError::NotLocal(_)), "{error}");
     assert_eq!(error.exit_code(), 1);
 }
@@ -57,12 +57,12 @@ fn a_stale_socket_file_is_replaced_and_a_live_one_is_not() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("s");
     let before = UnixListener::bind(&path).expect("bind");
-    let error = bind(&unix(&path)).expect_err("in use");
+    let error = bind(&unix(&path), &mut Passed::nothing()).expect_err("in use");
     assert!(matches!(error, BindError::SocketTaken(_)), "{error}");
     assert_eq!(error.exit_code(), 73);
     drop(before);
     assert!(path.exists(), "a closed listener leaves its file");
-    let bound = bind(&unix(&path)).expect("stale");
+    let bound = bind(&unix(&path), &mut Passed::nothing()).expect("stale");
     UnixStream::connect(&path).expect("listens");
     drop(bound);
     assert!(!path.exists());
@@ -73,7 +73,7 @@ fn a_file_that_is_no_socket_is_kept() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("notes");
     fs::write(&path, "precious").expect("write");
-    let error = bind(&unix(&path)).expect_err("a file");
+    let error = bind(&unix(&path), &mut Passed::nothing()).expect_err("a file");
     assert!(matches!(error, BindError::NotASocket(_)), "{error}");
     assert_eq!(fs::read_to_string(&path).expect("kept"), "precious");
 }
@@ -82,7 +82,7 @@ fn a_file_that_is_no_socket_is_kept() {
 fn a_file_that_took_the_place_of_ours_is_kept() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("s");
-    let ours = bind(&unix(&path)).expect("bind");
+    let ours = bind(&unix(&path), &mut Passed::nothing()).expect("bind");
     fs::remove_file(&path).expect("remove");
     let _theirs = UnixListener::bind(&path).expect("bind");
     drop(ours);

@@ -9,6 +9,8 @@ use std::str::FromStr;
 pub const DEFAULT_REDIS_PORT: u16 = 6379;
 /// The port Sentinel listens on unless told otherwise.
 pub const DEFAULT_SENTINEL_PORT: u16 = 26379;
+/// Longest name of a passed socket (`FileDescriptorName=` in systemd.socket(5)).
+const MAX_SOCKET_NAME: usize = 255;
 /// Longest host name accepted (RFC 1035, section 2.3.4).
 const MAX_HOST_NAME: usize = 253;
 
@@ -173,14 +175,16 @@ pub enum ListenAddr {
     Tcp(SocketAddr),
     /// A unix stream socket, made with mode 0660.
     Unix(PathBuf),
+    /// Sockets of this name that systemd listens on and passes (`FileDescriptorName=` in systemd.socket(5)).
+    Systemd(String),
 }
 
 impl ListenAddr {
-    /// True when only this host can reach it.
+    /// True when only this host can reach it, as far as the text tells: what is passed is looked at when it is taken.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Tcp(addr) => canonical(addr.ip()).is_loopback(),
-            Self::Unix(_) => true,
+            Self::Unix(_) | Self::Systemd(_) => true,
         }
     }
 }
@@ -194,6 +198,14 @@ impl FromStr for ListenAddr {
                 Ok(Self::Unix(PathBuf::from(path)))
             } else {
                 Err(AddrError::BadSocketPath(printable(path)))
+            };
+        }
+        if let Some(name) = text.strip_prefix("systemd:") {
+            let allowed = |c: char| c.is_ascii_graphic() && c != ':';
+            return if (1..=MAX_SOCKET_NAME).contains(&name.len()) && name.chars().all(allowed) {
+                Ok(Self::Systemd(name.to_owned()))
+            } else {
+                Err(AddrError::BadSocketName(printable(name)))
             };
         }
         // Listening on a name would bind to whatever it resolves to today; only `localhost` is plain.
@@ -211,6 +223,7 @@ impl fmt::Display for ListenAddr {
         match self {
             Self::Tcp(addr) => addr.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Systemd(name) => write!(f, "systemd:{name}"),
         }
     }
 }
@@ -244,14 +257,19 @@ pub enum AddrError {
     /// Not a number from 1 to 65535.
     #[error("\"{0}\" is not a port: a number from 1 to 65535 is needed")]
     BadPort(String),
-    /// Listeners take IP:port or unix:/path.
+    /// Listeners take IP:port, unix:/path or systemd:NAME.
     #[error(
-        "\"{0}\" is not a listening address: write IP:port (127.0.0.1:6379, [::1]:6379) or unix:/path"
+        "\"{0}\" is not a listening address: write IP:port (127.0.0.1:6379, [::1]:6379), unix:/path or systemd:NAME"
     )]
     BadListen(String),
     /// Unix sockets need an absolute path.
     #[error("\"{0}\" is not an absolute path: write unix:/run/switchmaster/main.sock")]
     BadSocketPath(String),
+    /// Names of passed sockets are short and printable.
+    #[error(
+        "\"{0}\" is no name of a socket: write systemd:NAME, the FileDescriptorName= of the socket unit"
+    )]
+    BadSocketName(String),
 }
 
 /// IPv4 addresses in IPv6 clothing are the same address: `::ffff:10.0.0.1` is `10.0.0.1`.
@@ -325,6 +343,13 @@ mod tests {
         assert!(!"0.0.0.0:1".parse::<ListenAddr>().expect("any").is_local());
         assert!("unix:/a".parse::<ListenAddr>().expect("unix").is_local());
         assert!("unix:a".parse::<ListenAddr>().is_err());
+        let passed: ListenAddr = "systemd:main".parse().expect("a name");
+        assert_eq!(passed, ListenAddr::Systemd("main".to_owned()));
+        assert_eq!(passed.to_string(), "systemd:main");
+        for name in ["", "a:b", "a b", "\u{e4}", &"a".repeat(256)] {
+            let text = format!("systemd:{name}");
+            assert!(text.parse::<ListenAddr>().is_err(), "{text}");
+        }
         assert!("example.org:1".parse::<ListenAddr>().is_err());
     }
 }

@@ -19,6 +19,7 @@ use crate::net::address_map::AddressMap;
 use crate::net::clock::{Moment, now};
 use crate::net::reserve::Reserve;
 use crate::net::resolver::Resolver;
+use crate::telemetry::Often;
 use crate::topology::observation::{Observation, RunId, Said};
 
 /// Most Sentinels followed: more are a mistake or an attack.
@@ -27,6 +28,8 @@ const MAX_SENTINELS: usize = 64;
 const MAX_REPORTS: usize = 64;
 /// A discovered Sentinel that nobody has reported and that has not answered for so long is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// Lines of one name that are written at once; then one a second.
+const TOLD_AT_ONCE: u32 = 20;
 /// How often that is looked at.
 const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
 
@@ -66,6 +69,7 @@ pub fn follow(
         followed: BTreeMap::new(),
         watchers: JoinSet::new(),
         told_full: false,
+        often: Often::after(TOLD_AT_ONCE),
     };
     tasks.spawn(flock.run(reports));
     asker
@@ -84,6 +88,7 @@ struct Flock {
     followed: BTreeMap<SentinelAddr, Followed>,
     watchers: JoinSet<()>,
     told_full: bool,
+    often: Often,
 }
 
 struct Followed {
@@ -151,7 +156,7 @@ impl Flock {
             end,
             task,
         };
-        if !configured {
+        if !configured && self.often.allow("sentinel_discovered", "") {
             info!(event = "sentinel_discovered", sentinel = %addr, "another Sentinel is followed");
         }
         self.followed.insert(addr, followed);
@@ -187,7 +192,9 @@ impl Flock {
         let Some((addr, end)) = ended.map(|(addr, f)| (addr.clone(), f.end.clone())) else {
             return;
         };
-        error!(event = "watcher_lost", sentinel = %addr, "a defect ended the task that follows this Sentinel; it is started again");
+        if self.often.allow("watcher_lost", &addr.to_string()) {
+            error!(event = "watcher_lost", sentinel = %addr, "a defect ended the task that follows this Sentinel; it is started again");
+        }
         let task = self.watch(&addr, &end);
         if let Some(followed) = self.followed.get_mut(&addr) {
             followed.task = task;

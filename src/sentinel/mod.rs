@@ -9,6 +9,7 @@ pub mod client;
 pub mod discovery;
 pub mod event;
 mod metered;
+mod told;
 pub mod watcher;
 
 use std::time::Duration;

@@ -11,9 +11,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use super::client::{Asking, ClientError, Dial, Listening, RawEvent, SentinelLink};
+use super::told::Told;
 use super::{Peer, event};
 use crate::net::addr::{NodeAddr, SentinelAddr};
 use crate::net::address_map::AddressMap;
@@ -440,70 +441,6 @@ impl Questions {
         if let Ok(view) = view {
             self.0.insert(master.to_owned(), view.clone());
         }
-    }
-}
-
-/// Each change is logged once.
-#[derive(Debug, Default)]
-struct Told {
-    up: Option<bool>,
-    why: String,
-    /// What was last said of answers that are no views, by master.
-    no_view: HashMap<String, NoView>,
-}
-
-impl Told {
-    fn up(&mut self, addr: &SentinelAddr, subscribed: bool) {
-        if self.up == Some(true) {
-            return;
-        }
-        self.up = Some(true);
-        self.why.clear();
-        if subscribed {
-            info!(event = "sentinel_up", sentinel = %addr, "Sentinel {addr} answers");
-        } else {
-            warn!(
-                event = "sentinel_up", sentinel = %addr,
-                "Sentinel {addr} answers, but does not let us SUBSCRIBE: failovers are noticed by polling only. Allow it with: \
-                 ACL SETUSER <user> +subscribe resetchannels &+switch-master ..."
-            );
-        }
-    }
-
-    fn view(&mut self, addr: &SentinelAddr, master: &str, no_view: Option<&NoView>) {
-        match no_view {
-            None => drop(self.no_view.remove(master)),
-            Some(why) if self.no_view.get(master) != Some(why) => {
-                warn!(
-                    event = "sentinel_view_refused", sentinel = %addr, master_name = master,
-                    "Sentinel {addr} has no usable answer for the master \"{master}\": {why}"
-                );
-                self.no_view.insert(master.to_owned(), why.clone());
-            }
-            Some(_) => {}
-        }
-    }
-
-    /// True when this is news.
-    fn down(&mut self, addr: &SentinelAddr, why: &ClientError) -> bool {
-        let text = why.to_string();
-        let news = self.up != Some(false);
-        if news || self.why != text {
-            let reason = why.label();
-            let remedy = match why {
-                ClientError::Auth(_) | ClientError::LoginNeeded(_) => {
-                    ": set sentinel.password_file (and sentinel.username where it has ACL users)"
-                }
-                ClientError::NoPermission(_) => {
-                    ": its user needs +sentinel|master, +sentinel|get-master-addr-by-name, +subscribe and +ping"
-                }
-                _ => "",
-            };
-            warn!(event = "sentinel_down", sentinel = %addr, reason, "Sentinel {addr} cannot be asked: {text}{remedy}");
-        }
-        self.up = Some(false);
-        self.why = text;
-        news
     }
 }
 

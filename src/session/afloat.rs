@@ -155,6 +155,11 @@ fn answer<W: Watch>(
     if tracker.is_repeating() {
         return Break(CloseReason::HeldTooLong);
     }
+    let why = if house.is_paused() {
+        "paused"
+    } else {
+        "no verified master"
+    };
     let mut done = 0;
     let mut verdict = Continue(true);
     for request in tracker.ahead(&carried.unsent) {
@@ -168,7 +173,7 @@ fn answer<W: Watch>(
                 done = end;
                 house.tally.refused.add(1);
                 let error = format!(
-                    "-LOADING switchmaster: no verified master for {} ms, command not executed\r\n",
+                    "-LOADING switchmaster: {why} for {} ms, command not executed\r\n",
                     waited.as_millis()
                 );
                 carried.owed.extend_from_slice(error.as_bytes());

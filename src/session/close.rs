@@ -31,9 +31,9 @@ pub enum CloseReason {
     WaitRefused,
     /// The new master refused what the session needs (its login, its database).
     ReplayRefused,
-    /// The proxy is ending.
+    /// The proxy is ending, and nothing of this session was under way.
     Shutdown,
-    /// The proxy ended before the session had closed in order.
+    /// The proxy ended while something was: its time to drain was over, or it was told to end at once.
     ShutdownForced,
     /// A defect in the proxy ended this session and no other.
     Panicked,
@@ -150,9 +150,12 @@ impl CloseReason {
     }
 
     /// True when what the kernel has not yet sent to the master must be dropped: it is fenced; or the client is gone, and the
-    /// kernel would go on trying until long after a swap.
+    /// kernel would go on trying until long after a swap; or nobody will hear the reply.
     pub const fn resets_upstream(self) -> bool {
-        matches!(self, Self::Switched | Self::HeldTooLong | Self::ClientReset)
+        matches!(
+            self,
+            Self::Switched | Self::HeldTooLong | Self::ClientReset | Self::ShutdownForced
+        )
     }
 }
 

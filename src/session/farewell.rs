@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::time::timeout;
 
+use super::Ending;
 use super::house::Seat;
 use crate::net::stream::Stream;
 
@@ -16,28 +17,28 @@ use crate::net::stream::Stream;
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 /// Longest time a client's input is read and dropped after the end was sent.
 const DISCARD_LIMIT: Duration = Duration::from_secs(1);
-/// Both limits when the proxy is ending: it is to end at once.
-const FLUSH_LIMIT_ENDING: Duration = Duration::from_millis(500);
-const DISCARD_LIMIT_ENDING: Duration = Duration::from_millis(100);
+/// Both limits when the proxy is to end at once.
+const FLUSH_LIMIT_NOW: Duration = Duration::from_millis(500);
+const DISCARD_LIMIT_NOW: Duration = Duration::from_millis(100);
 
 /// Takes leave of a client; takes at most the two limits above.
 pub(super) async fn farewell(seat: &mut Seat, mut client: Stream, owed: BytesMut) {
-    let ending = seat.house.is_ending();
-    let (flush, discard) = if ending {
-        (FLUSH_LIMIT_ENDING, DISCARD_LIMIT_ENDING)
+    let at_once = is_now(seat);
+    let (flush, discard) = if at_once {
+        (FLUSH_LIMIT_NOW, DISCARD_LIMIT_NOW)
     } else {
         (FLUSH_LIMIT, DISCARD_LIMIT)
     };
     let flushed = tokio::select! {
         flushed = timeout(flush, pay(seat, &mut client, owed)) => flushed,
-        () = sleep_when_ending(seat, FLUSH_LIMIT_ENDING), if !ending => return,
+        () = sleep_from_now(seat, FLUSH_LIMIT_NOW), if !at_once => return,
     };
     if !matches!(flushed, Ok(Ok(()))) {
         return;
     }
     tokio::select! {
         _ = timeout(discard, unheard(seat, &mut client)) => {}
-        () = sleep_when_ending(seat, DISCARD_LIMIT_ENDING), if !ending => {}
+        () = sleep_from_now(seat, DISCARD_LIMIT_NOW), if !at_once => {}
     }
 }
 
@@ -56,10 +57,14 @@ async fn unheard(seat: &Seat, client: &mut Stream) {
     {}
 }
 
-/// Ready so long after the proxy began to end.
-async fn sleep_when_ending(seat: &Seat, grace: Duration) {
+fn is_now(seat: &Seat) -> bool {
+    seat.house.ending() == Ending::Now
+}
+
+/// Ready so long after the proxy was to end at once.
+async fn sleep_from_now(seat: &Seat, grace: Duration) {
     poll_fn(|_| {
-        if seat.house.is_ending() {
+        if is_now(seat) {
             std::task::Poll::Ready(())
         } else {
             std::task::Poll::Pending

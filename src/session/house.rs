@@ -5,7 +5,6 @@
 //! acknowledged: from then on nothing here can send a byte to the old master.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::future::{pending, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,15 +16,16 @@ use slab::Slab;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, error, warn};
 
+use super::claim::{Claim, Upstreams};
 use super::close::CloseReason;
 use super::spare::{SPARE_KEPT, Spares};
 use super::tally::Tally;
-use super::{Config, Outlook};
+use super::{Config, Ending, Outlook};
 use crate::net::clock::{Moment, now};
 use crate::net::rarely::Rarely;
 use crate::net::reserve::Reserve;
 use crate::net::stream::Stream;
-use crate::topology::publish::{Gate, Leave, Left, Pass, Reader, Subscription};
+use crate::topology::publish::{Gate, Leave, Left, Reader, Subscription};
 use crate::topology::{Generation, MasterAddr, Phase, State};
 use crate::upstream::DialError;
 
@@ -60,9 +60,9 @@ pub(crate) struct Common {
     /// How long dials took that succeeded, in seconds.
     dial_seconds: metrics::Histogram,
     reserve: Reserve,
-    dials: Rarely,
     replays: Rarely,
-    /// One for each reason: what is counted in a line happened for the reason it names.
+    /// One for each reason, as of those below: what is counted in a line happened for the reason it names.
+    dials: [Rarely; DialError::LABELS.len()],
     closes: [Rarely; CloseReason::ALL.len()],
 }
 
@@ -73,8 +73,8 @@ impl Default for Common {
             dial_slots: Arc::new(Semaphore::new(DIALS_AT_ONCE)),
             dial_seconds: metrics::Histogram::noop(),
             reserve: Reserve::default(),
-            dials: Rarely::default(),
             replays: Rarely::default(),
+            dials: Default::default(),
             closes: Default::default(),
         }
     }
@@ -103,11 +103,12 @@ pub(crate) struct House {
     common: Arc<Common>,
     seats: RefCell<Slab<Place>>,
     spares: RefCell<Spares>,
-    /// The generation whose spares may be there.
-    spares_of: Cell<Generation>,
+    /// The generation and the edition whose spares may be there.
+    spares_of: Cell<(Generation, u64)>,
     spare_kept: Notify,
-    /// How many upstream sockets, connected or being connected, there are of each generation.
-    upstreams: RefCell<BTreeMap<Generation, usize>>,
+    pub(super) upstreams: RefCell<Upstreams>,
+    /// The edition that every session has been told of.
+    heard: Cell<u64>,
     /// There was no port for a dial to the master of this generation; until when nobody tries again.
     no_port: Cell<Option<(Generation, Moment)>>,
     /// Counts rings of the bell.
@@ -115,7 +116,7 @@ pub(crate) struct House {
     published: Cell<Generation>,
     acknowledged: Cell<Generation>,
     left: Cell<Left>,
-    ending: Cell<bool>,
+    ending: Cell<Ending>,
 }
 
 impl House {
@@ -141,12 +142,13 @@ impl House {
             spares_of: Cell::default(),
             spare_kept: Notify::new(),
             upstreams: RefCell::default(),
+            heard: Cell::new(0),
             no_port: Cell::default(),
             turn: Cell::new(0),
             published: Cell::default(),
             acknowledged: Cell::default(),
             left: Cell::default(),
-            ending: Cell::new(false),
+            ending: Cell::default(),
         })
     }
 
@@ -155,13 +157,17 @@ impl House {
         loop {
             let state = self.subscription.state();
             self.published.set(state.generation);
-            let passed = self.spares_of.replace(state.generation) != state.generation;
+            let edition = self.edition();
+            let now_of = (state.generation, edition);
+            let passed = self.spares_of.replace(now_of) != now_of;
             if passed || state.phase != Phase::Serving {
                 self.drop_spares();
             }
             let begun = now();
-            self.rouse(&state).await;
-            self.acknowledge();
+            if self.rouse(&state).await {
+                self.heard.set(edition);
+            }
+            self.upstreams_changed();
             tokio::select! {
                 () = self.subscription.changed() => {}
                 () = self.hold_over(&state, begun) => {}
@@ -201,22 +207,17 @@ impl House {
     }
 
     /// Keeps an upstream that is as good as new for the next client; gives it back when it cannot be kept.
-    pub(super) fn keep_spare(
-        &self,
-        pass: Pass,
-        upstream: Stream,
-        claim: Claim,
-    ) -> Option<(Stream, Claim)> {
+    pub(super) fn keep_spare(&self, upstream: Stream, claim: Claim) -> Option<(Stream, Claim)> {
         if !self.config.spare_upstreams
-            || self.ending.get()
-            || self.gate().leave(pass) != Leave::Open
+            || self.ending.get() != Ending::No
+            || self.gate().leave(claim.pass()) != Leave::Open
         {
             return Some((upstream, claim));
         }
         let refused = self
             .spares
             .borrow_mut()
-            .keep(now(), pass.generation(), upstream, claim);
+            .keep(now(), claim.generation(), upstream, claim);
         if refused.is_none() {
             self.spare_kept.notify_one();
         }
@@ -232,9 +233,9 @@ impl House {
         spare
     }
 
-    /// Ends every session in order.
-    pub(crate) fn end(&self) {
-        self.ending.set(true);
+    /// Ends every session, in order or at once.
+    pub(crate) fn end(&self, ending: Ending) {
+        self.ending.set(ending);
         self.drop_spares();
         self.turn.set(self.turn.get().wrapping_add(1));
         for with_upstream in [true, false] {
@@ -242,7 +243,7 @@ impl House {
         }
     }
 
-    pub(super) fn is_ending(&self) -> bool {
+    pub(super) fn ending(&self) -> Ending {
         self.ending.get()
     }
 
@@ -258,6 +259,11 @@ impl House {
         self.reader.state()
     }
 
+    /// Clients wait because an operator wants it.
+    pub(super) fn is_paused(&self) -> bool {
+        self.state().is_paused()
+    }
+
     pub(super) fn outlook(&self, state: &State) -> Outlook {
         let open = self.gate().leave(Reader::pass(state)) == Leave::Open;
         Outlook::new(state, open, self.ending.get())
@@ -269,16 +275,6 @@ impl House {
         let place = WaitingPlace(Rc::clone(self));
         self.tally.waiting.add(1);
         (waiting < self.config.max_held).then_some(place)
-    }
-
-    /// To be held as long as there is an upstream socket of this generation, or a dial for one.
-    pub(super) fn claim(self: &Rc<Self>, generation: Generation) -> Claim {
-        *self.upstreams.borrow_mut().entry(generation).or_default() += 1;
-        Claim {
-            house: Rc::clone(self),
-            generation,
-            since: now(),
-        }
     }
 
     /// One of [`DIALS_AT_ONCE`] places, if one is free and nobody is in line for it.
@@ -302,7 +298,7 @@ impl House {
 
     /// The dial that this claim was made for has succeeded.
     pub(super) fn dialled(&self, claim: &Claim) {
-        let took = now().since(claim.since);
+        let took = now().since(claim.since());
         self.common.dial_seconds.record(took.as_secs_f64());
     }
 
@@ -324,15 +320,14 @@ impl House {
         generation: Generation,
         error: &DialError,
     ) {
-        self.tally.dial_failures.add(1);
+        self.tally.dial_failures[error.index()].add(1);
         if matches!(error, DialError::NoPort) {
-            self.tally.no_port.add(1);
             self.no_port.set(Some((generation, now() + NO_PORT_PAUSE)));
         }
         if !error.is_our_own() {
             self.doubt();
         }
-        if let Some(count) = self.common.dials.allow(now()) {
+        if let Some(count) = self.common.dials[error.index()].allow(now()) {
             warn!(
                 event = "dial_failed",
                 proxy = %self.name,
@@ -367,18 +362,19 @@ impl House {
     /// Wakes every session, some at a time: between them all else on this worker has its turn. Whoever speaks before it is
     /// woken finds by itself that the bell has rung, and the fence closed before that. First those who have an upstream to give
     /// up: thousands may be waiting for a master, and the old one's end is not to wait for them. Ends when the bell has rung again for
-    /// something newer than `state`: the next walk wakes everybody anew.
-    async fn rouse(&self, state: &Arc<State>) {
+    /// something newer than `state`: the next walk wakes everybody anew. False then.
+    async fn rouse(&self, state: &Arc<State>) -> bool {
         self.turn.set(self.turn.get().wrapping_add(1));
         for with_upstream in [true, false] {
             let mut next = 0;
             while self.rouse_some(&mut next, ROUSED_AT_ONCE, with_upstream) {
                 tokio::task::yield_now().await;
                 if !Arc::ptr_eq(state, &self.subscription.state()) {
-                    return;
+                    return false;
                 }
             }
         }
+        true
     }
 
     /// Wakes so many of these, from this seat on. False when there are no more.
@@ -400,12 +396,20 @@ impl House {
         false
     }
 
-    fn acknowledge(&self) {
+    /// Of which edition an upstream is whose dial begins now.
+    pub(super) fn edition(&self) -> u64 {
+        self.reader.edition()
+    }
+
+    /// Tells of the upstreams that there are, and acknowledges a generation when none is older.
+    pub(super) fn upstreams_changed(&self) {
+        let count = self.upstreams.borrow().count(self.heard.get());
+        self.subscription.report(self.heard.get(), count);
         let published = self.published.get();
         if published <= self.acknowledged.get() {
             return;
         }
-        let oldest = self.upstreams.borrow().keys().next().copied();
+        let oldest = self.upstreams.borrow().oldest();
         if oldest.is_none_or(|oldest| oldest >= published) {
             self.acknowledged.set(published);
             self.subscription.acknowledge(published, self.left.take());
@@ -416,10 +420,14 @@ impl House {
         self.tally.closed[reason.index()].add(1);
         let (proxy, fault) = (&self.name, reason.fault());
         match reason.level() {
-            tracing::Level::ERROR => error!(
-                event = "session_closed", %proxy, %reason, ?fault,
-                "a defect of the proxy ended a session; all others go on"
-            ),
+            tracing::Level::ERROR => {
+                if let Some(count) = self.common.closes[reason.index()].allow(now()) {
+                    error!(
+                        event = "session_closed", %proxy, %reason, ?fault, count,
+                        "a defect of the proxy ended a session; all others go on"
+                    );
+                }
+            }
             tracing::Level::WARN => {
                 if let Some(count) = self.common.closes[reason.index()].allow(now()) {
                     warn!(event = "session_closed", %proxy, %reason, ?fault, count, "closed clients");
@@ -550,33 +558,4 @@ impl Drop for WaitingPlace {
 #[derive(Debug)]
 pub(super) struct DialSlot {
     _permit: OwnedSemaphorePermit,
-}
-
-/// "I have, or am about to have, an upstream socket of this generation." Drop the socket first.
-#[derive(Debug)]
-pub(super) struct Claim {
-    house: Rc<House>,
-    generation: Generation,
-    since: Moment,
-}
-
-impl Claim {
-    /// When the dial began.
-    pub(super) const fn since(&self) -> Moment {
-        self.since
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        let mut upstreams = self.house.upstreams.borrow_mut();
-        if let Some(count) = upstreams.get_mut(&self.generation) {
-            *count -= 1;
-            if *count == 0 {
-                upstreams.remove(&self.generation);
-            }
-        }
-        drop(upstreams);
-        self.house.acknowledge();
-    }
 }

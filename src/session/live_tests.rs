@@ -11,7 +11,6 @@ use super::watch::Blind;
 use super::*;
 use crate::net::clock::now;
 use crate::net::stream::Stream;
-use crate::topology::publish::Reader;
 
 #[tokio::test]
 async fn an_upstream_that_ends_before_it_says_anything_is_a_dial_that_failed() {
@@ -39,7 +38,6 @@ async fn an_upstream_that_ends_before_it_says_anything_is_a_dial_that_failed() {
     drop(master);
     let connected = run::Connected {
         upstream: Stream::Unix(upstream),
-        pass: Reader::pass(&serving(G1)),
         claim: house.claim(G1),
     };
     run::live(&mut seat, &mut life, connected, &mut carried).await;
@@ -74,7 +72,6 @@ async fn a_read_that_is_sent_again_keeps_its_place_before_what_follows() {
     let (upstream, mut master) = UnixStream::pair().expect("pair");
     let connected = run::Connected {
         upstream: Stream::Unix(upstream),
-        pass: Reader::pass(&serving(G1)),
         claim: house.claim(G1),
     };
     let talk = async {
@@ -124,10 +121,8 @@ async fn what_was_read_before_a_swap_is_paid_after_it() {
     let (upstream, master) = UnixStream::pair().expect("pair");
     let mut seat = Seat::new(&house);
     seat.sit().await;
-    let pass = Reader::pass(&serving(G1));
     let connected = run::Connected {
         upstream: Stream::Unix(upstream),
-        pass,
         claim: house.claim(G1),
     };
     let mut carried = Carried::new(Stream::Unix(client), Blind);

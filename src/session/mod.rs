@@ -19,6 +19,9 @@
 //!             what a peer does not take at once is spilled, bounded, and that direction stops reading
 //! ```
 //!
+//! A proxy that ends (`Ending`) lets each session finish what it has begun: one with an upstream at the next boundary, by
+//! the relay's account (`relay::drain`), every other one at once.
+//!
 //! Every transition is in `Life::on`, which is pure; `run` does what the stage says, `relay` moves the bytes,
 //! `farewell` closes in order. Generation and hold are *levels*: whoever looks late sees the same.
 //!
@@ -33,6 +36,9 @@ pub mod tally;
 pub mod tracker;
 
 mod afloat;
+mod claim;
+#[cfg(test)]
+mod ending_tests;
 mod farewell;
 mod house;
 #[cfg(test)]
@@ -102,6 +108,18 @@ impl Default for Config {
     }
 }
 
+/// How far the proxy is with its own end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It serves.
+    #[default]
+    No,
+    /// Nothing new is begun. What was begun is finished, and behind it each session ends.
+    Draining,
+    /// What is left is cut.
+    Now,
+}
+
 /// Where a session is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -126,7 +144,7 @@ enum Event {
     Looked,
     /// The same, of a session that need not be closed for the loss of its upstream.
     LookedMovable,
-    /// The upstream is lost, and the client need not notice.
+    /// The upstream is lost, or given up because somebody asked for it, and the client need not notice.
     Parted,
     /// A client without an upstream wants something.
     Spoke,
@@ -155,13 +173,14 @@ struct Outlook {
     /// Verified, not held, and the fence word counts.
     open: bool,
     held_since: Option<Moment>,
+    /// It is held because somebody wants it so: who has a master keeps it.
+    paused: bool,
     hold_max: Duration,
-    /// The proxy is ending.
-    ending: bool,
+    ending: Ending,
 }
 
 impl Outlook {
-    fn new(state: &State, gate_open: bool, ending: bool) -> Self {
+    fn new(state: &State, gate_open: bool, ending: Ending) -> Self {
         Self {
             generation: state.generation,
             open: gate_open && state.phase == Phase::Serving,
@@ -169,6 +188,7 @@ impl Outlook {
                 Phase::Held { since, .. } => Some(since),
                 Phase::NoMaster | Phase::Serving => None,
             },
+            paused: state.is_paused(),
             hold_max: state.hold_max,
             ending,
         }
@@ -207,7 +227,13 @@ impl Life {
         let passed = |generation| !outlook.open || outlook.generation != generation;
         self.stage = match (self.stage, event) {
             (Stage::Closing(reason), _) | (_, Event::Ended(reason)) => Stage::Closing(reason),
-            _ if outlook.ending => Stage::Closing(CloseReason::Shutdown),
+            (Stage::Live(_), Event::Looked) if outlook.ending == Ending::Now => {
+                Stage::Closing(CloseReason::ShutdownForced)
+            }
+            _ if outlook.ending == Ending::Now => Stage::Closing(CloseReason::Shutdown),
+            // Without an upstream nothing is under way: whatever its client asked for was not executed.
+            (Stage::Live(g), _) => self.serve(g, event, outlook, now),
+            _ if outlook.ending == Ending::Draining => Stage::Closing(CloseReason::Shutdown),
             (Stage::Detached, Event::ClientLeft) => Stage::Closing(CloseReason::ClientClosed),
             (_, Event::ClientLeft) => Stage::Closing(CloseReason::ClientLeftWaiting),
             (_, Event::WaitRefused) => Stage::Closing(CloseReason::TooManyWaiting),
@@ -221,14 +247,7 @@ impl Life {
                 }
                 Stage::Live(g)
             }
-            (Stage::Dialing(g) | Stage::Live(g), Event::DialFailed) if !passed(g) => {
-                let first = *self.first_failure.get_or_insert(now);
-                if now.since(first) >= outlook.hold_max {
-                    self.fail(outlook, CloseReason::DialFailed)
-                } else {
-                    Stage::Dialing(g)
-                }
-            }
+            (Stage::Dialing(g), Event::DialFailed) => self.dial_failed(g, outlook, now),
             (Stage::Dialing(_), Event::LineTooLong) => self.fail(outlook, CloseReason::DialFailed),
             (Stage::Dialing(g), _) => Stage::Dialing(g),
             (Stage::Detached, Event::Spoke | Event::SpokeBefore) => {
@@ -240,17 +259,40 @@ impl Life {
             (Stage::Detached, _) => Stage::Detached,
             (Stage::Failing, _) if outlook.open => Stage::Dialing(outlook.generation),
             (Stage::Failing, _) => Stage::Failing,
-            (Stage::Live(_), Event::Parted | Event::DialFailed) => Stage::Detached,
-            (Stage::Live(g), event) => match (self.left(g, outlook, now), event) {
-                (None, _) => Stage::Live(g),
-                (Some(CloseReason::Switched), Event::LookedMovable) => Stage::Detached,
-                (Some(_), Event::LookedMovable) if !outlook.hold_max.is_zero() => Stage::Detached,
-                (Some(reason), _) => Stage::Closing(reason),
-            },
         };
         self.kept_waiting |=
             self.stage == Stage::Waiting || matches!(event, Event::DialFailed | Event::InLine);
         self.stage
+    }
+
+    /// What becomes of a session that has an upstream; not when what is left is cut.
+    fn serve(&mut self, g: Generation, event: Event, outlook: &Outlook, now: Moment) -> Stage {
+        let parted = match outlook.ending {
+            Ending::No => Stage::Detached,
+            Ending::Draining | Ending::Now => Stage::Closing(CloseReason::Shutdown),
+        };
+        let serves = outlook.open && outlook.generation == g;
+        match (self.left(g, outlook, now), event) {
+            (_, Event::ClientLeft) => Stage::Closing(CloseReason::ClientLeftWaiting),
+            (_, Event::WaitRefused) => Stage::Closing(CloseReason::TooManyWaiting),
+            (_, Event::DialFailed) if serves && outlook.ending == Ending::No => {
+                self.dial_failed(g, outlook, now)
+            }
+            (_, Event::Parted | Event::DialFailed)
+            | (Some(CloseReason::Switched), Event::LookedMovable) => parted,
+            (None, _) => Stage::Live(g),
+            (Some(_), Event::LookedMovable) if !outlook.hold_max.is_zero() => parted,
+            (Some(reason), _) => Stage::Closing(reason),
+        }
+    }
+
+    fn dial_failed(&mut self, generation: Generation, outlook: &Outlook, now: Moment) -> Stage {
+        let first = *self.first_failure.get_or_insert(now);
+        if now.since(first) >= outlook.hold_max {
+            self.fail(outlook, CloseReason::DialFailed)
+        } else {
+            Stage::Dialing(generation)
+        }
     }
 
     /// Why the upstream of this generation is given up, if so.
@@ -258,7 +300,7 @@ impl Life {
         if outlook.generation != generation {
             return Some(CloseReason::Switched);
         }
-        let held = outlook.held_since?;
+        let held = outlook.held_since.filter(|_| !outlook.paused)?;
         (now.since(held) >= outlook.hold_max).then_some(CloseReason::HeldTooLong)
     }
 

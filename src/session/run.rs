@@ -5,16 +5,17 @@ use std::io;
 use std::ops::ControlFlow::{Break, Continue};
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::Either;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::afloat::{fail_fast, linger};
-use super::close::CloseReason;
+use super::claim::Claim;
+use super::close::{CloseReason, Fault};
 use super::farewell::farewell;
-use super::house::{Claim, DialSlot, House, Seat};
+use super::house::{DialSlot, House, Seat};
 use super::relay::{Carried, Relay};
 use super::replay::{Answer, Replay};
 use super::tracker::{Rules, Tracker};
@@ -25,7 +26,7 @@ use crate::net::clock::now;
 use crate::net::socket::{read_closed, reset_on_close};
 use crate::net::stream::Stream;
 use crate::topology::Generation;
-use crate::topology::publish::{Leave, Pass, Reader};
+use crate::topology::publish::Leave;
 use crate::upstream::{self, DialError, dial};
 
 /// Shortest and longest wait between two dials of one session.
@@ -101,7 +102,6 @@ pub(super) fn observe(seat: &Seat, life: &mut Life, event: Event) -> Stage {
 #[derive(Debug)]
 pub(super) struct Connected {
     pub(super) upstream: Stream,
-    pub(super) pass: Pass,
     pub(super) claim: Claim,
 }
 
@@ -179,11 +179,7 @@ async fn try_dial<W: Watch>(
         None => dial_new(seat, life, &carried.client, generation).await?,
     };
     // From here on in the order in which they have to be dropped.
-    let mut connected = Connected {
-        upstream,
-        pass: Reader::pass(&state),
-        claim,
-    };
+    let mut connected = Connected { upstream, claim };
     let moves = life.served;
     let mut heard = Vec::new();
     if moves && let Some(tracker) = carried.watch.tracker() {
@@ -299,15 +295,15 @@ async fn introduce(
     connected: &mut Connected,
 ) -> Option<Vec<u8>> {
     let mut heard = Vec::new();
-    let generation = connected.pass.generation();
+    let generation = connected.claim.generation();
     if let Some(replay) = Replay::new(tracker.journal(), None) {
         // The replay is a write like any other.
-        if seat.house.gate().leave(connected.pass) != Leave::Open {
+        if seat.house.gate().leave(connected.claim.pass()) != Leave::Open {
             observe(seat, life, Event::Looked);
             return None;
         }
         let house = Rc::clone(&seat.house);
-        let telling = timeout(REPLAY_LIMIT, tell(&replay, &mut connected.upstream, &house));
+        let telling = timeout(REPLAY_LIMIT, tell(&replay, connected, &house));
         let failed = match while_dialing(seat, life, generation, telling).await? {
             Ok(Ok((Answer::Done, messages))) => {
                 heard = messages;
@@ -335,13 +331,17 @@ async fn introduce(
 /// Writes a replay and hears what is said to it, and behind it.
 async fn tell(
     replay: &Replay,
-    upstream: &mut Stream,
+    connected: &mut Connected,
     house: &House,
 ) -> io::Result<(Answer, Vec<u8>)> {
+    let Connected { upstream, claim } = connected;
     let mut rest = replay.request();
     while !rest.is_empty() {
         let n = poll_fn(|cx| upstream.poll_write(cx, rest)).await?;
         rest = &rest[n..];
+        if house.gate().has_passed(claim.pass()) {
+            house.tally.passed_bytes.add(n as u64);
+        }
     }
     let mut check = replay.check();
     loop {
@@ -412,15 +412,15 @@ pub(super) async fn live<W: Watch>(
     connected: Connected,
     carried: &mut Carried<W>,
 ) {
-    let Connected {
-        upstream,
-        pass,
-        claim,
-    } = connected;
-    let mut relay = Relay::new(carried, upstream, pass);
+    let Connected { upstream, claim } = connected;
+    let mut relay = Relay::new(carried, upstream, claim.pass());
+    if claim.is_old() {
+        // The bell rang while it was made.
+        relay.look(&seat.house, true);
+    }
     let stage = poll_fn(|cx| {
         if seat.has_turned() {
-            let movable = relay.can_go_on();
+            let movable = relay.can_leave(cx, &seat.house);
             let event = if movable {
                 Event::LookedMovable
             } else {
@@ -430,10 +430,16 @@ pub(super) async fn live<W: Watch>(
             if !matches!(stage, Stage::Live(_)) {
                 return Poll::Ready(part_or_close(seat, life, &mut relay, cx, stage));
             }
-            relay.look(&seat.house);
+            relay.look(&seat.house, claim.is_old());
         }
-        let reason = ready!(relay.poll(cx, &seat.house));
-        let parts = reason.may_part() && relay.can_go_on();
+        let Poll::Ready(reason) = relay.poll(cx, &seat.house) else {
+            if !relay.may_retire() {
+                return Poll::Pending;
+            }
+            let stage = observe(seat, life, Event::Parted);
+            return Poll::Ready(part_or_close(seat, life, &mut relay, cx, stage));
+        };
+        let parts = reason.may_part() && relay.can_leave(cx, &seat.house);
         let event = match (parts, relay.is_stillborn()) {
             (false, _) => Event::Ended(reason),
             (true, true) => Event::DialFailed,
@@ -443,17 +449,29 @@ pub(super) async fn live<W: Watch>(
         Poll::Ready(part_or_close(seat, life, &mut relay, cx, stage))
     })
     .await;
+    if let Stage::Closing(reason) = stage {
+        // A client that left by itself knows what it did.
+        if reason.fault() != Fault::Client {
+            seat.house.tally.unknown.add(relay.unheard());
+        }
+        if reason == CloseReason::UpstreamClosed && relay.is_leaving() {
+            seat.house.tally.quit.add(1);
+        }
+        if let Some(why) = relay.retired() {
+            seat.house.tally.retired[why.index()].add(1);
+        }
+    }
     let may_keep = relay.can_part();
     let (upstream, spotless) = relay.into_upstream();
-    let left = seat.house.state().generation != pass.generation();
+    let left = seat.house.state().generation != claim.generation();
     match stage {
         Stage::Detached if left => seat.kept(),
         Stage::Closing(CloseReason::Switched) => seat.cut(),
         _ => {}
     }
     let (upstream, claim) = match stage {
-        Stage::Closing(CloseReason::ClientClosed) if spotless => {
-            match seat.house.keep_spare(pass, upstream, claim) {
+        Stage::Closing(CloseReason::ClientClosed) if spotless && !claim.is_old() => {
+            match seat.house.keep_spare(upstream, claim) {
                 None => return,
                 Some(refused) => refused,
             }
@@ -462,7 +480,7 @@ pub(super) async fn live<W: Watch>(
     };
     let at_once = match stage {
         // Nothing is under way: an end in order would leave our port in TIME_WAIT for a minute (RFC 9293, 3.6.1).
-        Stage::Closing(CloseReason::ClientClosed) => may_keep,
+        Stage::Closing(CloseReason::ClientClosed | CloseReason::Shutdown) => may_keep,
         Stage::Closing(reason) => reason.resets_upstream(),
         _ => true,
     };

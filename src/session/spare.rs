@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::house::Claim;
+use super::claim::Claim;
 use crate::net::clock::Moment;
 use crate::net::socket::{is_quiet, reset_on_close};
 use crate::net::stream::Stream;

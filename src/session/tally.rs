@@ -1,7 +1,9 @@
 //! Counters of one proxy entry on one worker: written by that worker alone, read by anybody.
 
-use super::close::CloseReason;
+use super::close::{CloseReason, Fault};
+use super::tracker::Retire;
 use crate::net::counter::Counter;
+use crate::upstream::DialError;
 
 /// What one worker counts of one proxy entry.
 #[derive(Debug, Default)]
@@ -10,11 +12,14 @@ pub(crate) struct Tally {
     pub(crate) waiting: Counter,
     pub(crate) bytes_up: Counter,
     pub(crate) bytes_down: Counter,
-    pub(crate) dial_failures: Counter,
-    pub(crate) no_port: Counter,
+    pub(crate) dial_failures: [Counter; DialError::LABELS.len()],
     pub(crate) replay_failures: Counter,
     pub(crate) moved: Counter,
     pub(crate) refused: Counter,
+    pub(crate) unknown: Counter,
+    pub(crate) passed_bytes: Counter,
+    pub(crate) quit: Counter,
+    pub(crate) retired: [Counter; Retire::LABELS.len()],
     pub(crate) closed: [Counter; CloseReason::ALL.len()],
 }
 
@@ -29,16 +34,22 @@ pub struct Sum {
     pub bytes_up: u64,
     /// Bytes written to clients.
     pub bytes_down: u64,
-    /// Connections to a master that failed.
-    pub dial_failures: u64,
-    /// Those of them for which this host had no port left.
-    pub no_port: u64,
+    /// Connections to a master that failed, by [`DialError::index`].
+    pub failed_dials: [u64; DialError::LABELS.len()],
     /// Replays that a new master refused or did not answer.
     pub replay_failures: u64,
     /// Times that a session was carried over to a new upstream.
     pub moved: u64,
     /// Requests answered with an error for want of a master; none of them was executed.
     pub refused: u64,
+    /// Requests that a master was sent, and whose replies were lost when their connection was closed.
+    pub unknown: u64,
+    /// Bytes that went to a master in the instant in which its generation passed.
+    pub passed_bytes: u64,
+    /// Sessions that their master closed because their clients had asked it to (QUIT), as far as that is known.
+    pub quit: u64,
+    /// Sessions that ended and could not be carried over any more, by [`Retire::index`].
+    pub retired: [u64; Retire::LABELS.len()],
     /// Ended sessions by [`CloseReason::index`].
     pub closed: [u64; CloseReason::ALL.len()],
 }
@@ -47,6 +58,35 @@ impl Sum {
     /// Sessions that are open now.
     pub fn active(&self) -> u64 {
         self.opened.saturating_sub(self.closed.iter().sum())
+    }
+
+    /// Connections to a master that failed.
+    pub fn dial_failures(&self) -> u64 {
+        self.failed_dials.iter().sum()
+    }
+
+    /// Those of them for which this host had no port left.
+    pub const fn no_port(&self) -> u64 {
+        self.failed_dials[DialError::NoPort.index()]
+    }
+
+    /// All of them, with the word of each reason there is.
+    pub fn dial_failures_by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        DialError::LABELS.into_iter().zip(self.failed_dials)
+    }
+
+    /// Sessions that could not be carried over any more, with the word of each reason there is.
+    pub fn retired_by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Retire::LABELS.into_iter().zip(self.retired)
+    }
+
+    /// Sessions that ended for want of their master, and not because anybody asked for it.
+    pub fn lost(&self) -> u64 {
+        let lost =
+            |reason: &CloseReason| matches!(reason.fault(), Fault::Upstream | Fault::Failover);
+        let lost = CloseReason::ALL.into_iter().filter(lost);
+        let lost: u64 = lost.map(|reason| self.closed_by(reason)).sum();
+        lost.saturating_sub(self.quit)
     }
 
     /// Sessions that ended for this reason.
@@ -63,10 +103,17 @@ impl Sum {
         self.waiting += tally.waiting.read();
         self.bytes_up += tally.bytes_up.read();
         self.bytes_down += tally.bytes_down.read();
-        self.dial_failures += tally.dial_failures.read();
-        self.no_port += tally.no_port.read();
         self.replay_failures += tally.replay_failures.read();
         self.moved += tally.moved.read();
         self.refused += tally.refused.read();
+        self.unknown += tally.unknown.read();
+        self.passed_bytes += tally.passed_bytes.read();
+        self.quit += tally.quit.read();
+        for (sum, counter) in self.failed_dials.iter_mut().zip(&tally.dial_failures) {
+            *sum += counter.read();
+        }
+        for (sum, counter) in self.retired.iter_mut().zip(&tally.retired) {
+            *sum += counter.read();
+        }
     }
 }

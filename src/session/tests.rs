@@ -23,17 +23,18 @@ pub(super) fn at(seconds: u64) -> Moment {
     Moment::from_nanos(0) + Duration::from_secs(seconds)
 }
 
-fn open(generation: Generation) -> Outlook {
+pub(super) fn open(generation: Generation) -> Outlook {
     Outlook {
         generation,
         open: true,
         held_since: None,
+        paused: false,
         hold_max: HOLD,
-        ending: false,
+        ending: Ending::No,
     }
 }
 
-fn held(generation: Generation, since: u64) -> Outlook {
+pub(super) fn held(generation: Generation, since: u64) -> Outlook {
     Outlook {
         open: false,
         held_since: Some(at(since)),
@@ -82,8 +83,12 @@ fn every_transition() {
     use Event as E;
     use Stage::{Closing, Dialing, Live, Waiting};
 
+    let draining = Outlook {
+        ending: Ending::Draining,
+        ..open(G1)
+    };
     let ending = Outlook {
-        ending: true,
+        ending: Ending::Now,
         ..open(G1)
     };
     let nobody = Outlook {
@@ -147,7 +152,48 @@ fn every_transition() {
         ),
         (Live(G1), E::Looked, open(G2), 99, Closing(R::Switched)),
         (Live(G1), E::Looked, held(G2, 99), 99, Closing(R::Switched)),
-        (Live(G1), E::Looked, ending, 99, Closing(R::Shutdown)),
+        // Without an upstream nothing is under way.
+        (Waiting, E::Looked, draining, 0, Closing(R::Shutdown)),
+        (Dialing(G1), E::Looked, draining, 1, Closing(R::Shutdown)),
+        (Dialing(G1), E::Dialled, draining, 1, Closing(R::Shutdown)),
+        // With one, the relay says when it has finished.
+        (Live(G1), E::Looked, draining, 99, Live(G1)),
+        (
+            Live(G1),
+            E::Ended(R::Shutdown),
+            draining,
+            99,
+            Closing(R::Shutdown),
+        ),
+        (
+            Live(G1),
+            E::Looked,
+            Outlook {
+                ending: Ending::Draining,
+                ..held(G1, 95)
+            },
+            99,
+            Live(G1),
+        ),
+        (
+            Live(G1),
+            E::Looked,
+            Outlook {
+                ending: Ending::Draining,
+                ..open(G2)
+            },
+            99,
+            Closing(R::Switched),
+        ),
+        (Live(G1), E::Looked, ending, 99, Closing(R::ShutdownForced)),
+        (Live(G1), E::LookedMovable, ending, 99, Closing(R::Shutdown)),
+        (
+            Closing(R::Shutdown),
+            E::Looked,
+            ending,
+            99,
+            Closing(R::Shutdown),
+        ),
         (
             Live(G1),
             E::Ended(R::ClientClosed),
@@ -174,8 +220,12 @@ fn every_transition_of_a_session_that_moves() {
     use Event as E;
     use Stage::{Closing, Detached, Dialing, Failing, Live, Waiting};
 
+    let draining = Outlook {
+        ending: Ending::Draining,
+        ..open(G1)
+    };
     let ending = Outlook {
-        ending: true,
+        ending: Ending::Now,
         ..open(G1)
     };
     let nobody = Outlook {
@@ -204,6 +254,23 @@ fn every_transition_of_a_session_that_moves() {
         (Live(G1), E::Parted, open(G1), 1, Detached),
         (Live(G1), E::Parted, held(G2, 1), 1, Detached),
         (Live(G1), E::Parted, ending, 1, Closing(R::Shutdown)),
+        // What would go on without its upstream ends instead.
+        (Live(G1), E::Parted, draining, 1, Closing(R::Shutdown)),
+        (Live(G1), E::DialFailed, draining, 1, Closing(R::Shutdown)),
+        (
+            Live(G1),
+            E::LookedMovable,
+            Outlook {
+                ending: Ending::Draining,
+                ..open(G2)
+            },
+            1,
+            Closing(R::Shutdown),
+        ),
+        (Live(G1), E::LookedMovable, draining, 1, Live(G1)),
+        (Detached, E::Looked, draining, 99, Closing(R::Shutdown)),
+        (Detached, E::Spoke, draining, 99, Closing(R::Shutdown)),
+        (Failing, E::Looked, draining, 99, Closing(R::Shutdown)),
         (Live(G1), E::DialFailed, open(G1), 1, Dialing(G1)),
         (Live(G1), E::DialFailed, open(G2), 1, Detached),
         (Live(G1), E::DialFailed, held(G1, 1), 1, Detached),
@@ -427,8 +494,9 @@ fn after_a_dial_without_a_port_nobody_dials_that_master_for_a_while() {
         assert!(now() < deadline, "it is tried again");
         std::thread::yield_now();
     }
-    assert_eq!(house.tally.no_port.read(), 1);
-    assert_eq!(house.tally.dial_failures.read(), 2);
+    let counted = |error: &DialError| house.tally.dial_failures[error.index()].read();
+    assert_eq!(counted(&DialError::NoPort), 1);
+    assert_eq!(counted(&DialError::Refused), 1);
 }
 
 /// Counts how often a task would have been woken.

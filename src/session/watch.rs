@@ -1,7 +1,7 @@
 //! What a relay lets look at its bytes: nobody (`on_switch = "close"`), or the tracker (`"move"`). Chosen once a session, so
 //! that a session which is never moved pays nothing for it.
 
-use super::tracker::{Sight, Tracker};
+use super::tracker::{Retire, Sight, Tracker};
 
 /// Sees each byte that is forwarded, once and in order; changes none.
 pub(super) trait Watch {
@@ -17,14 +17,35 @@ pub(super) trait Watch {
     /// Requests without a reply, where that is known.
     fn unanswered(&self) -> Option<u32>;
 
+    /// The master has the beginning of a request, as far as that is known.
+    fn has_begun(&self) -> bool;
+
+    /// Why requests and replies are followed no longer.
+    fn retired(&self) -> Option<Retire>;
+
+    /// The master was told to close.
+    fn is_leaving(&self) -> bool;
+
     /// How many of these bytes may be written; fewer than there are when the session has to end before the next one.
     fn allowed(&self, unwritten: &[u8]) -> usize;
 
     /// The end, in these bytes, of the request that the master has only the beginning of.
     fn rest_of_request(&self, unwritten: &[u8]) -> Option<usize>;
 
+    /// How many of these bytes belong to the request that the master has only the beginning of. `None`: it has whole ones.
+    fn rest_of_begun(&self, unwritten: &[u8]) -> Option<usize>;
+
+    /// How many of these bytes a session that is to end still finishes; what comes behind them is not begun.
+    fn finishes(&self, unwritten: &[u8]) -> usize;
+
+    /// Whether something is under way. A client that is not heard any more (`deaf`) does not go on with a transaction.
+    fn rest(&self, deaf: bool) -> Rest;
+
     /// The session can be carried over to another upstream, as far as its bytes tell.
     fn is_movable(&self) -> bool;
+
+    /// More than requests and their replies stand against that.
+    fn is_bound(&self) -> bool;
 
     /// All that is under way is one request, which may be sent again.
     fn is_repeatable(&self) -> bool;
@@ -43,6 +64,17 @@ pub(super) trait Watch {
 
     /// What a new upstream has to be told, and what can be answered in a master's place.
     fn tracker(&mut self) -> Option<&mut Tracker>;
+}
+
+/// Whether a session's end would be missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Nothing is under way.
+    Settled,
+    /// A request, its reply, or a transaction is not over.
+    Busy,
+    /// Nobody can tell from the bytes.
+    Unknown,
 }
 
 /// Looks at nothing.
@@ -64,6 +96,18 @@ impl Watch for Blind {
         None
     }
 
+    fn has_begun(&self) -> bool {
+        false
+    }
+
+    fn retired(&self) -> Option<Retire> {
+        None
+    }
+
+    fn is_leaving(&self) -> bool {
+        false
+    }
+
     #[inline]
     fn allowed(&self, unwritten: &[u8]) -> usize {
         unwritten.len()
@@ -73,8 +117,24 @@ impl Watch for Blind {
         None
     }
 
+    fn rest_of_begun(&self, _: &[u8]) -> Option<usize> {
+        None
+    }
+
+    fn finishes(&self, unwritten: &[u8]) -> usize {
+        unwritten.len()
+    }
+
+    fn rest(&self, _: bool) -> Rest {
+        Rest::Unknown
+    }
+
     fn is_movable(&self) -> bool {
         false
+    }
+
+    fn is_bound(&self) -> bool {
+        true
     }
 
     fn is_repeatable(&self) -> bool {
@@ -116,7 +176,19 @@ impl Watch for Tracker {
     }
 
     fn unanswered(&self) -> Option<u32> {
-        self.retired().is_none().then(|| self.in_flight())
+        Self::retired(self).is_none().then(|| self.in_flight())
+    }
+
+    fn has_begun(&self) -> bool {
+        Self::retired(self).is_none() && !self.at_request_boundary()
+    }
+
+    fn retired(&self) -> Option<Retire> {
+        Self::retired(self)
+    }
+
+    fn is_leaving(&self) -> bool {
+        Self::is_leaving(self)
     }
 
     #[inline]
@@ -126,7 +198,7 @@ impl Watch for Tracker {
     }
 
     fn rest_of_request(&self, unwritten: &[u8]) -> Option<usize> {
-        if self.retired().is_some() || self.at_request_boundary() {
+        if Self::retired(self).is_some() || self.at_request_boundary() {
             return None;
         }
         let end = self.outlook(unwritten).first?;
@@ -134,8 +206,40 @@ impl Watch for Tracker {
         self.refuses(unwritten.get(..end)?).is_none().then_some(end)
     }
 
+    fn rest_of_begun(&self, unwritten: &[u8]) -> Option<usize> {
+        if self.retired().is_some() || self.at_request_boundary() {
+            return None;
+        }
+        let end = self.outlook(unwritten).first;
+        Some(self.allowed(&unwritten[..end.unwrap_or(unwritten.len())]))
+    }
+
+    fn finishes(&self, unwritten: &[u8]) -> usize {
+        if self.retired().is_some() || self.is_transacting() {
+            unwritten.len()
+        } else if self.at_request_boundary() {
+            0
+        } else {
+            self.outlook(unwritten).first.unwrap_or(unwritten.len())
+        }
+    }
+
+    fn rest(&self, deaf: bool) -> Rest {
+        if self.retired().is_some() {
+            Rest::Unknown
+        } else if !self.is_settled() || (!deaf && self.is_transacting()) {
+            Rest::Busy
+        } else {
+            Rest::Settled
+        }
+    }
+
     fn is_movable(&self) -> bool {
         self.movable().is_ok()
+    }
+
+    fn is_bound(&self) -> bool {
+        Self::is_bound(self)
     }
 
     fn is_repeatable(&self) -> bool {

@@ -1,9 +1,10 @@
 //! `switchmaster status`: what a running proxy says of itself, in a terminal. Asks the admin endpoint and shows the answer.
 
 pub(crate) mod fetch;
-mod text;
+pub(crate) mod harmless;
+pub(crate) mod text;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use crate::admin::status::Status;
@@ -11,7 +12,7 @@ use crate::exit::Exit;
 use crate::net::addr::ListenAddr;
 
 /// Longest wait for an answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,12 +51,14 @@ pub fn run(endpoint: Option<&ListenAddr>, form: Form) -> Exit {
     match form {
         Form::ProbeLive | Form::ProbeReady if answer.is_good() => Exit::Ok,
         Form::ProbeLive | Form::ProbeReady => {
-            complain(answer.text.trim_end());
+            complain(&harmless::lines(&answer.text));
             Exit::Runtime
         }
-        Form::Json if answer.is_good() => print(&format!("{}\n", answer.text.trim_end())),
-        Form::Text if answer.is_good() => match serde_json::from_str::<Status>(&answer.text) {
-            Ok(status) => print(&text::render(&status)),
+        Form::Json if answer.is_good() => {
+            print(&format!("{}\n", harmless::json(answer.text.trim_end())))
+        }
+        Form::Text if answer.is_good() => match harmless::read::<Status>(&answer.text) {
+            Ok(status) => print(&text::render(&status, wants_colour())),
             Err(error) => {
                 complain(&format!(
                     "what {endpoint} answered is no status ({error}): is that another program?"
@@ -67,11 +70,22 @@ pub fn run(endpoint: Option<&ListenAddr>, form: Form) -> Exit {
             complain(&format!(
                 "{endpoint} answered {}: {}",
                 answer.code,
-                answer.text.trim_end()
+                harmless::lines(&answer.text)
             ));
             Exit::Runtime
         }
     }
+}
+
+/// Somebody looks at it, on something that has colours.
+fn wants_colour() -> bool {
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    io::stdout().is_terminal() && !is_dumb && allows_colour()
+}
+
+/// <https://no-color.org>
+pub(crate) fn allows_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 fn print(text: &str) -> Exit {
@@ -83,7 +97,7 @@ fn print(text: &str) -> Exit {
     }
 }
 
-fn complain(text: &str) {
+pub(crate) fn complain(text: &str) {
     // Nobody is left to tell when the terminal is gone.
     writeln!(io::stderr(), "{text}").ok();
 }

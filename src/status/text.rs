@@ -1,17 +1,21 @@
 //! A status as text, for a terminal of eighty columns and for somebody in a hurry. Pure.
 
-use std::fmt::Write;
-
-use crate::admin::status::{ProxyStatus, Status, counted, duration};
+use crate::admin::status::{Mood, ProxyStatus, Status, counted, duration};
 use crate::control::ledger::{OutageAccount, SentinelAccount};
 
 /// Outages listed, the latest first.
 const MAX_OUTAGES: usize = 5;
 
-pub(super) fn render(status: &Status) -> String {
+/// The numbers of SGR (ECMA-48): bold green, yellow, red.
+const GREEN: &str = "1;32";
+const YELLOW: &str = "1;33";
+const RED: &str = "1;31";
+
+/// `colour`: what matters most is set off, too.
+pub(super) fn render(status: &Status, colour: bool) -> String {
     let mut page = String::new();
     for proxy in &status.proxies {
-        entry(&mut page, proxy);
+        entry(&mut page, proxy, colour);
     }
     let lost = match status.log_lines_dropped {
         0 => String::new(),
@@ -29,9 +33,14 @@ pub(super) fn render(status: &Status) -> String {
     page
 }
 
-fn entry(page: &mut String, proxy: &ProxyStatus) {
+fn entry(page: &mut String, proxy: &ProxyStatus, colour: bool) {
     let account = &proxy.account;
-    line(page, &proxy.headline);
+    let sgr = match proxy.mood() {
+        Mood::Good => GREEN,
+        Mood::Uneasy => YELLOW,
+        Mood::Bad => RED,
+    };
+    line(page, &painted(&proxy.headline, sgr, colour));
     line(
         page,
         &format!(
@@ -61,13 +70,14 @@ fn entry(page: &mut String, proxy: &ProxyStatus) {
         );
     }
     for sentinel in &account.sentinels {
-        line(
-            page,
-            &format!("  sentinel  {}  {}", sentinel.addr, opinion(sentinel)),
-        );
+        let told = format!("{}  {}", sentinel.addr, opinion(sentinel));
+        let is_well = sentinel.up == Some(true) && sentinel.agrees == Some(true);
+        let told = painted(&told, RED, colour && !is_well);
+        line(page, &format!("  sentinel  {told}"));
     }
     if !account.quorum_ok {
-        line(page, "  too few Sentinels answer to agree on a failover");
+        let words = "too few Sentinels answer to agree on a failover";
+        line(page, &format!("  {}", painted(words, RED, colour)));
     }
     let s = &proxy.sessions;
     line(
@@ -120,31 +130,48 @@ fn opinion(sentinel: &SentinelAccount) -> String {
 
 fn story(outage: &OutageAccount) -> String {
     let causes = outage.causes.join(", ");
-    let what = match (&outage.from, &outage.to) {
+    let parts = [format!("{} ({causes})", what(outage))];
+    let parts: Vec<_> = parts.into_iter().chain(costs(outage)).collect();
+    format!(
+        "{} ago: {} {}",
+        duration(outage.ago_seconds),
+        duration(outage.seconds),
+        parts.join(", ")
+    )
+}
+
+/// What came of an outage: `10.0.0.3:6379 -> 10.0.0.4:6379`
+pub(crate) fn what(outage: &OutageAccount) -> String {
+    match (&outage.from, &outage.to) {
         (Some(from), Some(to)) => format!("{from} -> {to}"),
         (None, Some(to)) => format!("until {to} was verified"),
         _ => outage.outcome.clone(),
-    };
+    }
+}
+
+/// Where its time went, and what became of its sessions.
+pub(crate) fn costs(outage: &OutageAccount) -> Vec<String> {
     let phases = [
         ("detect", outage.phases.detect),
         ("verify", outage.phases.verify),
         ("first byte", outage.phases.first_byte),
     ];
-    let mut text = format!(
-        "{} ago: {} {what} ({causes})",
-        duration(outage.ago_seconds),
-        duration(outage.seconds)
-    );
-    for (word, seconds) in phases {
-        if let Some(seconds) = seconds {
-            // Writing into a String does not fail.
-            let _ = write!(text, ", {word} {}", duration(seconds));
-        }
-    }
+    let mut parts: Vec<_> = phases
+        .iter()
+        .filter_map(|(word, seconds)| Some(format!("{word} {}", duration((*seconds)?))))
+        .collect();
     if let (Some(kept), Some(cut)) = (outage.kept, outage.cut) {
-        let _ = write!(text, ", {kept} kept, {cut} closed");
+        parts.push(format!("{kept} kept, {cut} closed"));
     }
-    text
+    parts
+}
+
+fn painted(text: &str, sgr: &str, colour: bool) -> String {
+    if colour {
+        format!("\x1b[{sgr}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
 }
 
 fn line(page: &mut String, text: &str) {

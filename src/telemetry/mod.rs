@@ -6,9 +6,12 @@
 //! A full queue drops the line and counts it. Text that a peer sent cannot forge a line or move a
 //! terminal's cursor: control characters are escaped in both forms.
 
+mod level;
+mod often;
 mod recent;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -26,9 +29,12 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+pub use self::level::Filter;
+pub use self::often::Often;
 pub use self::recent::{Recent, RecentEvent};
 
 use crate::net::clock;
+use crate::net::rarely::Rarely;
 
 /// Most lines waiting to be written.
 const MAX_QUEUED_LINES: usize = 8192;
@@ -36,6 +42,8 @@ const MAX_QUEUED_LINES: usize = 8192;
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 /// How often that is looked at.
 const FLUSH_POLL: Duration = Duration::from_millis(1);
+/// Panics that are told of at once; then one a second.
+const PANICS_AT_ONCE: u32 = 10;
 /// Longest filter, in bytes.
 const MAX_FILTER: usize = 1024;
 
@@ -129,6 +137,7 @@ pub fn init(config: &Config) -> Result<Guard, InitError> {
         .thread_name("log")
         .finish(Output {
             stderr,
+            is_json: config.format == Format::Json,
             counts: Arc::clone(&counts),
         });
     let lines = Lines {
@@ -146,28 +155,41 @@ pub fn init(config: &Config) -> Result<Guard, InitError> {
         .with_env_filter(filter)
         .log_internal_errors(false)
         .with_writer(writer);
-    let initialised = match config.format {
-        Format::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .finish()
-            .with(recent.layer())
-            .try_init(),
-        form => builder
-            .with_ansi(form == Format::Auto && wants_colour())
-            .with_target(false)
-            .fmt_fields(debug_fn(write_field).delimited(" "))
-            .finish()
-            .with(recent.layer())
-            .try_init(),
+    let (initialised, filter) = match config.format {
+        Format::Json => {
+            let builder = builder
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_span_list(false)
+                .with_filter_reloading();
+            let handle = builder.reload_handle();
+            let filter = Filter::new(
+                &config.level,
+                Box::new(move |new| handle.reload(new).is_ok()),
+            );
+            (builder.finish().with(recent.layer()).try_init(), filter)
+        }
+        form => {
+            let builder = builder
+                .with_ansi(form == Format::Auto && wants_colour())
+                .with_target(false)
+                .fmt_fields(debug_fn(write_field).delimited(" "))
+                .with_filter_reloading();
+            let handle = builder.reload_handle();
+            let filter = Filter::new(
+                &config.level,
+                Box::new(move |new| handle.reload(new).is_ok()),
+            );
+            (builder.finish().with(recent.layer()).try_init(), filter)
+        }
     };
     initialised.map_err(|_| InitError::Twice)?;
     log_panics();
     Ok(Guard {
         lines,
         recent,
+        filter,
         _worker: std::mem::ManuallyDrop::new(worker),
     })
 }
@@ -177,6 +199,7 @@ pub fn init(config: &Config) -> Result<Guard, InitError> {
 pub struct Guard {
     lines: Lines,
     recent: Recent,
+    filter: Filter,
     // Its own drop waits longer than a stalled stderr deserves, and prints about it.
     _worker: std::mem::ManuallyDrop<WorkerGuard>,
 }
@@ -190,6 +213,11 @@ impl Guard {
     /// The last events, for whoever shows them.
     pub fn recent(&self) -> Recent {
         self.recent.clone()
+    }
+
+    /// What is logged, for whoever changes it.
+    pub fn filter(&self) -> Filter {
+        self.filter.clone()
     }
 
     /// The same count for whoever reports it.
@@ -266,12 +294,18 @@ impl MakeWriter<'_> for Counted {
 /// The queue's exit, on the log thread.
 struct Output {
     stderr: File,
+    is_json: bool,
     counts: Arc<Counts>,
 }
 
 impl Write for Output {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.stderr.write_all(line).is_err() {
+        let written = if self.is_json {
+            self.stderr.write_all(&without_c1(line))
+        } else {
+            self.stderr.write_all(line)
+        };
+        if written.is_err() {
             self.counts.failed.fetch_add(1, Ordering::Relaxed);
         }
         self.counts.done.fetch_add(1, Ordering::AcqRel);
@@ -281,6 +315,36 @@ impl Write for Output {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// JSON escapes what its grammar forbids, U+0000 to U+001F. Terminals take U+0080 to U+009F for control characters, too, and
+/// some readers of lines U+0085 for an end of line. They can only be inside of texts, where they may be escaped.
+fn without_c1(json: &[u8]) -> Cow<'_, [u8]> {
+    let is_c1 = |pair: &[u8]| pair[0] == 0xc2 && (0x80..0xa0).contains(&pair[1]);
+    if !json.contains(&0x7f) && !json.windows(2).any(is_c1) {
+        return Cow::Borrowed(json);
+    }
+    let mut escaped = Vec::with_capacity(json.len() + 16);
+    let mut rest = json;
+    while let Some((&byte, behind)) = rest.split_first() {
+        let control = match behind.first() {
+            _ if byte == 0x7f => Some(byte),
+            Some(&second) if is_c1(&[byte, second]) => Some(second),
+            _ => None,
+        };
+        let used = match control {
+            Some(control) => {
+                escaped.extend_from_slice(format!("\\u{control:04x}").as_bytes());
+                1 + usize::from(byte != 0x7f)
+            }
+            None => {
+                escaped.push(byte);
+                1
+            }
+        };
+        rest = &rest[used..];
+    }
+    Cow::Owned(escaped)
 }
 
 fn filter(text: &str) -> Result<EnvFilter, FilterError> {
@@ -326,7 +390,12 @@ fn wants_colour() -> bool {
 
 /// A panic is an event like any other: the default hook would wait for a stalled stderr.
 fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| {
+    // A defect that one peer can provoke it can provoke again and again.
+    let rarely = Rarely::after(PANICS_AT_ONCE);
+    std::panic::set_hook(Box::new(move |panic| {
+        let Some(count) = rarely.allow(clock::now()) else {
+            return;
+        };
         let backtrace = Backtrace::capture();
         let backtrace = (backtrace.status() == BacktraceStatus::Captured)
             .then(|| tracing::field::display(backtrace));
@@ -334,6 +403,7 @@ fn log_panics() {
             event = "panic",
             thread = std::thread::current().name().unwrap_or("unnamed"),
             backtrace,
+            count,
             "{panic}"
         );
     }));
@@ -396,6 +466,22 @@ mod tests {
             &"info,".repeat(1000),
         ] {
             assert!(check_filter(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn json_of_peers_says_the_same_without_control_characters() {
+        for text in [
+            "plain ä €",
+            "a\u{9b}31m\u{85}\u{7f}ä\u{80}\u{9f}\u{a0}",
+            "\u{7f}",
+            "Â\u{85}",
+        ] {
+            let json = serde_json::to_string(text).expect("JSON");
+            let escaped = without_c1(json.as_bytes());
+            let escaped = std::str::from_utf8(&escaped).expect("text");
+            assert!(!escaped.chars().any(char::is_control), "{escaped:?}");
+            assert_eq!(serde_json::from_str::<String>(escaped).expect("JSON"), text);
         }
     }
 

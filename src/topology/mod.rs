@@ -85,6 +85,9 @@ pub enum HoldCause {
     Unconfirmed,
     /// This process stood still for a while; what it believes must be confirmed first.
     Resumed,
+    /// An operator asked for it. The master is as good as before: sessions with something under way go on with it, and give
+    /// it up when they can; all others wait.
+    Paused,
 }
 
 impl HoldCause {
@@ -98,6 +101,7 @@ impl HoldCause {
             Self::ObjectivelyDown => "objectively_down",
             Self::Unconfirmed => "unconfirmed",
             Self::Resumed => "resumed",
+            Self::Paused => "paused",
         }
     }
 
@@ -113,6 +117,7 @@ impl HoldCause {
                 "no majority of the Sentinels confirms the master, and failover.when_sentinels_are_lost is \"stop\""
             }
             Self::Resumed => "this process stood still, and the master must be confirmed",
+            Self::Paused => "paused by an operator",
         }
     }
 }
@@ -170,6 +175,17 @@ impl State {
         }
     }
 
+    /// Clients are held because an operator wants it, and for nothing else.
+    pub const fn is_paused(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Held {
+                cause: HoldCause::Paused,
+                ..
+            }
+        )
+    }
+
     /// The fence word of this state, see [`publish::Gate`].
     pub(crate) const fn word(&self) -> u64 {
         let mode = match self.phase {
@@ -184,6 +200,11 @@ impl State {
                 cause: HoldCause::Announced,
                 ..
             } => publish::DRAINING,
+            // Nothing is wrong with this master: who still has something under way may end it there.
+            Phase::Held {
+                cause: HoldCause::Paused,
+                ..
+            } => publish::OPEN,
             Phase::Held { .. } | Phase::NoMaster => publish::HELD,
         };
         (self.generation.0 << publish::MODE_BITS) | mode

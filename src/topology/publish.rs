@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
-use super::{Generation, Phase, State};
+use super::{Generation, State};
 use crate::net::clock::{Moment, now};
 
 /// Low bits of the fence word: what a session of that generation may do.
@@ -21,7 +21,7 @@ pub(super) const MODE_BITS: u32 = 2;
 pub(super) const HELD: u64 = 0;
 /// Everything flows.
 pub(super) const OPEN: u64 = 1;
-/// Nothing flows, see [`Phase::Held`].
+/// Nothing flows, see [`Phase::Held`](super::Phase::Held).
 pub(super) const SEALED: u64 = 2;
 /// Replies flow, and what was begun may be finished: a promotion is announced, and has not happened.
 pub(super) const DRAINING: u64 = 3;
@@ -58,6 +58,11 @@ pub enum Leave {
 }
 
 impl Pass {
+    /// For upstreams of this generation.
+    pub const fn of(generation: Generation) -> Self {
+        Self((generation.0 << MODE_BITS) | OPEN)
+    }
+
     /// The generation it is for.
     pub const fn generation(self) -> Generation {
         Generation(self.0 >> MODE_BITS)
@@ -105,11 +110,26 @@ impl Gate {
         }
     }
 
+    /// True when this pass will never be good again. One load of a word that was read a moment ago.
+    #[inline]
+    pub fn has_passed(&self, pass: Pass) -> bool {
+        self.word.load(Ordering::Acquire) >> MODE_BITS != pass.0 >> MODE_BITS
+    }
+
     /// The announced successor was still a replica after this moment: what the old master had replied by then was no reply
     /// of one that has been replaced.
     pub fn is_proven(&self, read: Moment) -> bool {
         self.proven_until.load(Ordering::Acquire) >= read.as_nanos()
     }
+}
+
+/// Upstream connections of all sessions, those that are being made among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Upstreams {
+    /// All.
+    pub open: u64,
+    /// Those that are older than the edition, and will be given up at their next quiet moment.
+    pub old: u64,
 }
 
 /// What became of the sessions whose upstream was of a generation that has passed.
@@ -125,6 +145,8 @@ pub struct Left {
 struct Shared {
     state: ArcSwap<State>,
     gate: Gate,
+    /// Counts [`Publisher::renew`]; an upstream that was made before the last is old.
+    edition: AtomicU64,
     doubt: Notify,
     acked: Notify,
     wakes: Vec<Wake>,
@@ -137,6 +159,10 @@ struct Wake {
     acked: AtomicU64,
     cut: AtomicU64,
     kept: AtomicU64,
+    /// The edition that the two below are of.
+    edition: AtomicU64,
+    open: AtomicU64,
+    old: AtomicU64,
 }
 
 /// The writing end; lives in the control task.
@@ -167,6 +193,7 @@ pub fn channel(initial: State, workers: usize) -> (Publisher, Reader, Vec<Subscr
             proven_until: AtomicU64::new(0),
         },
         state: ArcSwap::from_pointee(initial),
+        edition: AtomicU64::new(0),
         doubt: Notify::new(),
         acked: Notify::new(),
         wakes: (0..workers)
@@ -175,6 +202,9 @@ pub fn channel(initial: State, workers: usize) -> (Publisher, Reader, Vec<Subscr
                 acked: AtomicU64::new(0),
                 cut: AtomicU64::new(0),
                 kept: AtomicU64::new(0),
+                edition: AtomicU64::new(0),
+                open: AtomicU64::new(0),
+                old: AtomicU64::new(0),
             })
             .collect(),
     });
@@ -198,7 +228,7 @@ impl Publisher {
     pub fn publish(&mut self, state: State) {
         let gate = &self.shared.gate;
         let word = state.word();
-        let open = matches!(state.phase, Phase::Serving);
+        let open = word & MODE == OPEN;
         // Closing comes before the state is seen, opening after it: no session can hold a newer state
         // and find the fence of an older one open.
         if !open {
@@ -230,6 +260,27 @@ impl Publisher {
         let gate = &self.shared.gate;
         gate.proven_until
             .fetch_max(asked.as_nanos(), Ordering::AcqRel);
+    }
+
+    /// Has every session give up its upstream at its next quiet moment, and take a new one when it needs one and may.
+    /// Gives the edition that upstreams are of from now on.
+    pub fn renew(&mut self) -> u64 {
+        let edition = self.shared.edition.fetch_add(1, Ordering::AcqRel) + 1;
+        self.ring();
+        edition
+    }
+
+    /// The upstreams that there are. `None`: not every worker has heard of this edition yet.
+    pub fn upstreams(&self, edition: u64) -> Option<Upstreams> {
+        let mut sum = Upstreams::default();
+        for wake in &self.shared.wakes {
+            if wake.edition.load(Ordering::Acquire) < edition {
+                return None;
+            }
+            sum.open += wake.open.load(Ordering::Acquire);
+            sum.old += wake.old.load(Ordering::Acquire);
+        }
+        Some(sum)
     }
 
     /// What is published now.
@@ -284,7 +335,12 @@ impl Reader {
 
     /// The pass for the upstream of this state.
     pub const fn pass(state: &State) -> Pass {
-        Pass((state.generation.0 << MODE_BITS) | OPEN)
+        Pass::of(state.generation)
+    }
+
+    /// Of which edition an upstream is whose dial begins now.
+    pub fn edition(&self) -> u64 {
+        self.shared.edition.load(Ordering::Acquire)
     }
 
     /// The fence.
@@ -320,6 +376,15 @@ impl Subscription {
         wake.acked.fetch_max(generation.0, Ordering::AcqRel);
         self.shared.acked.notify_one();
     }
+
+    /// Says: these are this worker's upstreams, and its sessions have been told of `edition`.
+    pub fn report(&self, edition: u64, upstreams: Upstreams) {
+        let wake = &self.shared.wakes[self.worker];
+        wake.open.store(upstreams.open, Ordering::Release);
+        wake.old.store(upstreams.old, Ordering::Release);
+        // Last: whoever sees it sees the counts that go with it, or later ones.
+        wake.edition.store(edition, Ordering::Release);
+    }
 }
 
 #[cfg(test)]
@@ -327,7 +392,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::topology::{HoldCause, MasterAddr};
+    use crate::topology::{HoldCause, MasterAddr, Phase};
 
     fn serving(generation: u64) -> State {
         State {
@@ -373,8 +438,10 @@ mod tests {
         assert_eq!(reader.gate().leave_to_read(pass), Leave::Held);
         publisher.publish(first);
         assert_eq!(reader.gate().leave(pass), Leave::Open);
+        assert!(!reader.gate().has_passed(pass));
         publisher.publish(serving(2));
         assert_eq!(reader.gate().leave(pass), Leave::Passed);
+        assert!(reader.gate().has_passed(pass));
         publisher.extend(now() - Duration::from_nanos(1));
         assert_eq!(reader.gate().leave(Reader::pass(&serving(2))), Leave::Held);
     }

@@ -45,15 +45,24 @@ pub enum DialError {
 }
 
 impl DialError {
+    /// The words there are for logs and metrics; public interface.
+    pub const LABELS: [&'static str; 5] =
+        ["timeout", "refused", "out_of_files", "no_port", "connect"];
+
+    /// The place of its word among [`LABELS`](Self::LABELS), and of what is counted by it.
+    pub const fn index(&self) -> usize {
+        match self {
+            Self::Timeout(_) => 0,
+            Self::Refused => 1,
+            Self::OutOfFiles => 2,
+            Self::NoPort => 3,
+            Self::Connect(_) => 4,
+        }
+    }
+
     /// One word for logs and metrics.
     pub const fn label(&self) -> &'static str {
-        match self {
-            Self::Timeout(_) => "timeout",
-            Self::Refused => "refused",
-            Self::OutOfFiles => "out_of_files",
-            Self::NoPort => "no_port",
-            Self::Connect(_) => "connect",
-        }
+        Self::LABELS[self.index()]
     }
 
     /// True when nothing was sent to the master, so that nothing can be concluded about it.

@@ -11,6 +11,7 @@
 
 mod dealer;
 pub mod files;
+mod heart;
 #[cfg(test)]
 mod tests;
 mod thread;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -32,12 +33,16 @@ use crate::session::{self, Common};
 use crate::topology::publish::{Reader, Subscription};
 
 use dealer::Dealer;
+use heart::Heart;
+pub use heart::Hearts;
 use thread::{Doorway, Front, Plan, Room};
 
-/// Longest a worker takes to end its sessions in order.
+/// Longest a worker takes to end its sessions when they are cut.
 pub(crate) const SESSIONS_END_LIMIT: Duration = Duration::from_secs(1);
 /// Longest [`Pool::shutdown`] waits for the threads; beyond [`SESSIONS_END_LIMIT`] only a stuck one needs it.
 const THREADS_END_LIMIT: Duration = Duration::from_secs(2);
+/// Longest until the listeners are closed; only a stuck worker needs it.
+const DOORS_CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// How many data-plane threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,8 +106,20 @@ pub struct Counters {
 pub struct Pool {
     threads: Vec<std::thread::JoinHandle<()>>,
     departed: mpsc::Receiver<Departed>,
-    stop: CancellationToken,
+    stops: Stops,
     tallies: Tallies,
+    hearts: Hearts,
+}
+
+/// What workers are told, and tell, at the end.
+#[derive(Clone, Debug, Default)]
+struct Stops {
+    /// Nothing new is begun, what was begun is finished.
+    drain: CancellationToken,
+    /// No listener is left, and whoever was accepted is seated.
+    closed: CancellationToken,
+    /// What is left is cut.
+    now: CancellationToken,
 }
 
 /// Reads what the workers count, from any thread and after their end.
@@ -175,14 +192,15 @@ impl Pool {
                 "an entry needs one subscription for each of at least one workers",
             ));
         }
-        let stop = CancellationToken::new();
+        let stops = Stops::default();
         let (dealer, inboxes) = Dealer::new(workers);
         let (report, departed) = mpsc::channel(workers);
         let mut pool = Self {
             threads: Vec::with_capacity(workers),
             departed,
-            stop: stop.clone(),
+            stops: stops.clone(),
             tallies: Tallies::default(),
+            hearts: Hearts::default(),
         };
         let mut counted = Vec::with_capacity(entries.len());
         let mut plans: Vec<Plan> = inboxes.into_iter().map(Plan::new).collect();
@@ -223,16 +241,21 @@ impl Pool {
         if let Some(first) = plans.first_mut() {
             first.front = Some(Front { dealer, doorways });
         }
+        let mut hearts = Vec::with_capacity(workers);
         for (worker, plan) in plans.into_iter().enumerate() {
-            let thread = thread::start(worker, plan, stop.clone(), report.clone());
+            let heart = Heart::default();
+            hearts.push(heart.clone());
+            let thread = thread::start(worker, plan, stops.clone(), report.clone(), heart);
             match thread {
                 Ok(thread) => pool.threads.push(thread),
                 Err(error) => {
-                    stop.cancel();
+                    stops.drain.cancel();
+                    stops.now.cancel();
                     return Err(error);
                 }
             }
         }
+        pool.hearts = Hearts::new(hearts);
         Ok(pool)
     }
 
@@ -241,15 +264,33 @@ impl Pool {
         self.tallies.clone()
     }
 
-    /// Waits for a worker to end, which none does before [`Pool::shutdown`] unless something broke: its
+    /// Whether the workers' threads turn.
+    pub fn hearts(&self) -> Hearts {
+        self.hearts.clone()
+    }
+
+    /// Waits for a worker to end, which none does before [`Pool::stop_accepting`] unless something broke: its
     /// sessions are lost then, and a process that goes on would serve with less than it was given. Cancel-safe.
     pub async fn departed(&mut self) -> Option<Departed> {
         self.departed.recv().await
     }
 
-    /// Stops accepting, ends all sessions in order within a second, and joins the threads.
+    /// Closes the listeners, and lets each session end when what it has begun is finished.
+    pub async fn stop_accepting(&self) {
+        self.stops.drain.cancel();
+        // A worker that is stuck keeps its listeners until the end of the process.
+        let _ = timeout(DOORS_CLOSE_LIMIT, self.stops.closed.cancelled()).await;
+    }
+
+    /// Until all sessions have ended, which they do behind [`Pool::stop_accepting`] alone.
+    pub async fn drained(&mut self) {
+        while self.departed.recv().await.is_some() {}
+    }
+
+    /// Stops accepting, cuts what sessions there are within a second, and joins the threads.
     pub async fn shutdown(mut self) {
-        self.stop.cancel();
+        self.stops.drain.cancel();
+        self.stops.now.cancel();
         let deadline = Instant::now() + THREADS_END_LIMIT;
         // Every thread holds one sender until it ends.
         while let Ok(Some(_)) = timeout_at(deadline, self.departed.recv()).await {}

@@ -9,17 +9,17 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
 use super::dealer::{Deal, Dealer, Dealt, Inbox, Tickets};
-use super::{Departed, SESSIONS_END_LIMIT};
+use super::heart::Heart;
+use super::{Departed, SESSIONS_END_LIMIT, Stops};
 use crate::listener::{Bound, Door, serve};
 use crate::net::stream::Stream;
 use crate::session::close::CloseReason;
 use crate::session::tally::Tally;
-use crate::session::{self, Common, House, Seat, new_buffer, run};
+use crate::session::{self, Common, Ending, House, Seat, new_buffer, run};
 use crate::topology::publish::{Reader, Subscription};
 
 /// Threads that names of masters are resolved on, at most (`getaddrinfo(3)` blocks).
@@ -75,20 +75,25 @@ pub(super) struct Room {
 pub(super) fn start(
     worker: usize,
     plan: Plan,
-    stop: CancellationToken,
+    stops: Stops,
     report: mpsc::Sender<Departed>,
+    heart: Heart,
 ) -> io::Result<thread::JoinHandle<()>> {
     thread::Builder::new()
         .name(format!("worker-{worker}"))
         .spawn(move || {
-            let _leaving = Leaving { worker, report };
+            let _leaving = Leaving {
+                worker,
+                report,
+                heart: heart.clone(),
+            };
             let runtime = Builder::new_current_thread()
                 .enable_all()
                 .max_blocking_threads(RESOLVER_THREADS)
                 .build_local(LocalOptions::default());
             match runtime {
                 Ok(runtime) => {
-                    runtime.block_on(work(worker, plan, stop));
+                    runtime.block_on(work(worker, plan, stops, heart));
                     // A resolver that hangs must not hold up the end.
                     runtime.shutdown_background();
                 }
@@ -104,10 +109,12 @@ pub(super) fn start(
 struct Leaving {
     worker: usize,
     report: mpsc::Sender<Departed>,
+    heart: Heart,
 }
 
 impl Drop for Leaving {
     fn drop(&mut self) {
+        self.heart.rests();
         // The channel has room for every worker; nobody listens any more when the pool is gone.
         let _ = self.report.try_send(Departed {
             worker: self.worker,
@@ -134,6 +141,12 @@ impl Floor {
         });
     }
 
+    fn end(&self, ending: Ending) {
+        for house in &self.houses {
+            house.end(ending);
+        }
+    }
+
     fn seat_from_afar(&self, deal: Deal) {
         match deal.stream.register() {
             Ok(client) => self.seat(deal.entry, client, deal.tickets),
@@ -146,7 +159,7 @@ impl Floor {
     }
 }
 
-async fn work(worker: usize, plan: Plan, stop: CancellationToken) {
+async fn work(worker: usize, plan: Plan, stops: Stops, heart: Heart) {
     let buffer = new_buffer();
     let houses = plan.rooms.into_iter().map(|room| {
         House::new(
@@ -168,8 +181,11 @@ async fn work(worker: usize, plan: Plan, stop: CancellationToken) {
     for house in &floor.houses {
         bells.spawn_local(Rc::clone(house).attend());
     }
+    bells.spawn_local(heart.beat());
+    let mut receiving = JoinSet::new();
+    receiving.spawn_local(receive(plan.inbox, Rc::clone(&floor)));
     let mut doors = JoinSet::new();
-    doors.spawn_local(receive(plan.inbox, Rc::clone(&floor)));
+    let has_doors = plan.front.is_some();
     if let Some(front) = plan.front {
         let dealer = Rc::new(front.dealer);
         for (entry, Doorway { bound, door }) in front.doorways.into_iter().enumerate() {
@@ -185,15 +201,28 @@ async fn work(worker: usize, plan: Plan, stop: CancellationToken) {
             }
         }
     }
-    tokio::select! {
-        () = stop.cancelled() => {}
+    let drains = tokio::select! {
+        () = stops.drain.cancelled() => true,
         Some(_) = bells.join_next() => lost(worker, "a bell"),
         Some(_) = doors.join_next() => lost(worker, "a listener"),
-    }
+    };
     doors.shutdown().await;
-    for house in &floor.houses {
-        house.end();
+    if drains {
+        let draining = async {
+            floor.end(Ending::Draining);
+            if has_doors {
+                stops.closed.cancel();
+            } else {
+                stops.closed.cancelled().await;
+            }
+            // Whoever was dealt here already; the dealer is gone with the listeners.
+            while receiving.join_next().await.is_some() {}
+            floor.sessions.close();
+            floor.sessions.wait().await;
+        };
+        stops.now.run_until_cancelled(draining).await;
     }
+    floor.end(Ending::Now);
     floor.sessions.close();
     // Sessions that take longer are dropped with the runtime, and counted as such.
     let _ = timeout(SESSIONS_END_LIMIT, floor.sessions.wait()).await;
@@ -203,8 +232,6 @@ async fn receive(mut inbox: Inbox, floor: Rc<Floor>) {
     while let Some(deal) = inbox.0.recv().await {
         floor.seat_from_afar(deal);
     }
-    // The dealer has ended with worker 0; the sessions that are here go on until they are told to end.
-    std::future::pending::<()>().await;
 }
 
 async fn accept(entry: usize, bound: Bound, door: Arc<Door>, dealer: Rc<Dealer>, floor: Rc<Floor>) {
@@ -226,9 +253,11 @@ async fn accept(entry: usize, bound: Bound, door: Arc<Door>, dealer: Rc<Dealer>,
     }
 }
 
-fn lost(worker: usize, what: &'static str) {
+/// Not to be drained: without its bell a session does not hear of a switch.
+fn lost(worker: usize, what: &'static str) -> bool {
     error!(
         event = "worker_failed",
         worker, "{what} ended by itself; this worker closes its sessions and ends"
     );
+    false
 }

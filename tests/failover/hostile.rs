@@ -251,7 +251,7 @@ fn a_lone_rogue_with_a_high_epoch_and_a_dead_address_is_set_aside() {
     let proxy = Proxy::ready(Plan::following(&addrs));
     let mark = proxy.mark();
     sentinels[2].update(|view| (view.addr, view.epoch) = (nowhere, 1_000_000));
-    let aside = proxy.event_after(mark, "sentinel_disagrees", FOLLOW * 3);
+    let aside = proxy.event_after(mark, "candidate_set_aside", FOLLOW * 3);
     assert_eq!(aside.text("addr"), nowhere.to_string());
     let mut client = connect(proxy.addr());
     assert_eq!(echoed(&mut client, b"served"), b"served");

@@ -159,7 +159,7 @@ fn row_26_a_name_that_does_not_resolve_blocks_nothing() {
         view.announced = Some(("no-such-host.invalid".to_owned(), "6379".to_owned()));
         view.epoch = 50;
     });
-    let aside = proxy.event_after(mark, "sentinel_disagrees", FOLLOW * 3);
+    let aside = proxy.event_after(mark, "candidate_set_aside", FOLLOW * 3);
     let mut kept = connect(proxy.addr());
     holds_for("traffic to the last good master", ROUNDS, || {
         echoed(&mut kept, b"x") == b"x"

@@ -136,6 +136,25 @@ impl Plan {
         self
     }
 
+    /// It gets listening sockets as from systemd, with these arguments of `systemd-socket-activate`, and is started by the first
+    /// connection.
+    pub(crate) fn activated(mut self, sockets: &[&str]) -> Self {
+        let mut activated = Command::new("systemd-socket-activate");
+        for (key, value) in self.command.get_envs() {
+            // It hands on what it is told to, and little else.
+            if let (Some(key), Some(value)) = (key.to_str(), value.and_then(OsStr::to_str)) {
+                activated.arg(format!("--setenv={key}={value}"));
+            }
+        }
+        activated
+            .args(sockets)
+            .arg("--")
+            .arg(self.command.get_program())
+            .args(self.command.get_args());
+        self.command = activated;
+        self
+    }
+
     /// It runs in this namespace.
     pub(crate) fn within(mut self, network: &Network) -> Self {
         let mut within = network.command();

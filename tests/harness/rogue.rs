@@ -20,6 +20,8 @@ pub(crate) enum Manner {
     HangUp,
     /// Answers everything with these bytes.
     Says(&'static str),
+    /// Answers each time with an error that repeats what it was told.
+    Echoes,
     /// Answers with a line that does not end.
     EndlessLine,
     /// Answers with a bulk string of many gigabytes, and sends it.
@@ -136,15 +138,19 @@ impl Shared {
         }
         let mut buffer = [0; 4096];
         loop {
-            match stream.read(&mut buffer) {
+            let read = match stream.read(&mut buffer) {
                 Ok(0) => return stream.shutdown(Shutdown::Both),
-                Ok(_) => {}
+                Ok(read) => read,
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,
                 Err(e) => return Err(e),
-            }
+            };
             match self.manner {
                 Manner::Mute | Manner::HangUp => {}
                 Manner::Says(what) => stream.write_all(what.as_bytes())?,
+                Manner::Echoes => {
+                    let told = String::from_utf8_lossy(&buffer[..read]).replace(['\r', '\n'], " ");
+                    stream.write_all(format!("-ERR what is {told}\r\n").as_bytes())?;
+                }
                 Manner::EndlessLine => {
                     stream.write_all(b"+")?;
                     return forever(stream, &[b'x'; CHUNK]);

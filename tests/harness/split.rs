@@ -186,6 +186,27 @@ impl Place {
         Conn::connect(self.managed, ASK).ok()
     }
 
+    /// A server in the namespace, at one of its addresses, with this configuration.
+    pub(crate) fn far(
+        network: &Network,
+        server: &Server,
+        arg0: &std::ffi::OsStr,
+        folder: &Path,
+        index: u8,
+        lines: &[String],
+    ) -> Self {
+        let port = FAR_PORT + u16::from(index);
+        let mut place = Self {
+            addr: (network.far(index), port).into(),
+            managed: network.managed(port),
+            side: Side::Far,
+            child: None,
+        };
+        place.start(network, server, arg0, folder, lines);
+        wait_until("it to answer", START, || place.connect().is_some());
+        place
+    }
+
     fn start(
         &mut self,
         network: &Network,

@@ -93,8 +93,10 @@ fn every_schedule_holds() {
 fn schedules_that_failed_once_hold() {
     play_all(FAILED_ONCE.into_iter()).assert_none_failed();
     for seed in FAILED_ONCE {
-        let outcome = World::run(&Schedule::plain(seed), Plant::Nothing, false);
-        assert_eq!(outcome.violation, None, "SIM_SEED={seed}, plain");
+        for schedule in [Schedule::plain(seed), Schedule::unpaused(seed)] {
+            let outcome = World::run(&schedule, Plant::Nothing, false);
+            assert_eq!(outcome.violation, None, "SIM_SEED={seed}, {schedule:?}");
+        }
     }
 }
 
@@ -115,6 +117,7 @@ fn planted_defects_are_seen() {
         (Plant::TakesRefusals, Property::Verified, "Refused"),
         (Plant::LyingSuccessor, Property::Provisional, "promoted"),
         (Plant::NeverGoesBack, Property::Provisional, "not gone back"),
+        (Plant::LeakyPause, Property::Paused, "open during a pause"),
     ];
     for (plant, property, what) in planted {
         let seen = (0..RUNS_TO_SEE).find(|seed| {

@@ -30,6 +30,8 @@ pub(crate) enum Plant {
     LyingSuccessor,
     /// The way back from a provisional generation is not published.
     NeverGoesBack,
+    /// Clients are served during a pause.
+    LeakyPause,
     /// All Sentinels but the first seem to name the first node.
     HearsOneVoice,
 }

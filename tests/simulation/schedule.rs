@@ -86,6 +86,8 @@ pub(crate) enum Fault {
     RolesSwapped { node: usize },
     /// The proxy's process stands still.
     ProxyStops { proxy: usize, lasts: u64 },
+    /// An operator pauses its entry. What it decides is to be as if nobody had.
+    ProxyPaused { proxy: usize, lasts: u64 },
     /// A session of the proxy lost its upstream.
     Doubt { proxy: usize },
     /// This Sentinel is none of ours any longer: it names this node at an epoch of its own.
@@ -114,8 +116,24 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// The same as [`Self::plain`] half of the time, else with `confirm = "role"` and more of what that has to stand.
+    /// The same as [`Self::unpaused`] half of the time, else with pauses.
     pub(crate) fn draw(seed: u64) -> Self {
+        let mut schedule = Self::unpaused(seed);
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x7061_7573);
+        let pauses = if rng.bool() { rng.u8(1..=3) } else { 0 };
+        for _ in 0..pauses {
+            let (proxy, lasts) = (rng.usize(..2), *pick(&mut rng, &[5, 100, 700, 6000]));
+            let at = rng.u64(100..schedule.calm);
+            schedule
+                .faults
+                .push((at, Fault::ProxyPaused { proxy, lasts }));
+        }
+        schedule.faults.sort_by_key(|(at, _)| *at);
+        schedule
+    }
+
+    /// The same as [`Self::plain`] half of the time, else with `confirm = "role"` and more of what that has to stand.
+    pub(crate) fn unpaused(seed: u64) -> Self {
         let mut schedule = Self::plain(seed);
         // Drawn apart, so that a seed plays what it played before there was a choice.
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x726f_6c65);

@@ -307,6 +307,9 @@ impl<'a> World<'a> {
                 s.view = Some((named, epoch));
                 return;
             }
+            Fault::ProxyPaused { proxy, lasts } => {
+                return self.proxies[proxy % proxies].pause(&mut self.net, lasts);
+            }
             Fault::ProxyStops { proxy, lasts } => {
                 self.proxies[proxy % proxies].stands_until = now + lasts;
                 return;

@@ -16,7 +16,7 @@ use crate::history::{Declared, Micros};
 
 /// A healthy start takes some milliseconds; one with black-holed Sentinels waits for them.
 const READY: Duration = Duration::from_secs(20);
-/// SIGTERM ends it at once.
+/// SIGTERM ends it once its sessions have had their time to finish.
 const END: Duration = Duration::from_secs(10);
 
 /// All of its starts.
@@ -79,6 +79,7 @@ impl Proxy {
             // Else it finds the Sentinels behind the relays, and a black hole is none.
             .env("SWITCHMASTER_SENTINEL_DISCOVER", "false")
             .env("SWITCHMASTER_FAILOVER_ON_SWITCH", self.on_switch)
+            .env("SWITCHMASTER_LIMITS_SHUTDOWN_GRACE", "2s")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);

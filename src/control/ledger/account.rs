@@ -29,6 +29,9 @@ pub struct Account {
     pub phase: String,
     /// Why clients wait, if they do.
     pub hold: Option<Hold>,
+    /// An operator has paused the entry, whatever else clients wait for.
+    #[serde(default)]
+    pub pause: Option<Pause>,
     /// Who is master.
     pub master: Option<Master>,
     /// Its replicas as it told last.
@@ -62,6 +65,17 @@ pub struct Hold {
     pub seconds: f64,
     /// Longest that clients wait.
     pub limit_seconds: f64,
+}
+
+/// See [`Account::pause`].
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Pause {
+    /// Who paused it: a uid, or the token.
+    pub by: String,
+    /// For how long.
+    pub seconds: f64,
+    /// When it ends by itself, from now; `None` when somebody has to resume it.
+    pub left_seconds: Option<f64>,
 }
 
 /// See [`Account::master`].
@@ -162,6 +176,12 @@ pub struct OutageAccount {
     pub kept: Option<u64>,
     /// Most clients that waited at once, as far as was seen.
     pub most_waiting: u64,
+    /// Sessions that were lost for want of a master, from a second before it began.
+    #[serde(default)]
+    pub lost: u64,
+    /// Requests whose replies were lost with them.
+    #[serde(default)]
+    pub unknown: u64,
 }
 
 /// The parts of an outage, one after the other. Their sum is its length.
@@ -211,6 +231,13 @@ impl Ledger {
             master_name: self.master_name.clone(),
             phase: phase_word(&self.state.phase).to_owned(),
             hold: self.hold(at),
+            pause: self.pause.as_ref().map(|pause| Pause {
+                by: pause.by.clone(),
+                seconds: at.moment.since(pause.since).as_secs_f64(),
+                left_seconds: pause
+                    .until
+                    .map(|until| until.since(at.moment).as_secs_f64()),
+            }),
             master: self.master(at),
             replicas: self
                 .replicas
@@ -316,7 +343,7 @@ fn quorum_ok(sentinels: &[SentinelAccount]) -> bool {
     answering * 2 > sentinels.len() && answering as u64 >= quorum
 }
 
-fn tell(at: At, outage: &Outage, over: bool) -> OutageAccount {
+pub(super) fn tell(at: At, outage: &Outage, over: bool) -> OutageAccount {
     let swap = outage.swap.as_ref();
     let length = match outage.outcome() {
         Outcome::Lasting => at.moment.since(outage.began),
@@ -348,5 +375,7 @@ fn tell(at: At, outage: &Outage, over: bool) -> OutageAccount {
         cut: outage.left.map(|left| left.cut),
         kept: outage.left.map(|left| left.kept),
         most_waiting: outage.most_waiting,
+        lost: outage.lost,
+        unknown: outage.unknown,
     }
 }

@@ -8,6 +8,7 @@
 //! endpoint reads it.
 
 mod account;
+mod disagreement;
 mod opinion;
 mod outage;
 #[cfg(test)]
@@ -17,7 +18,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-pub use self::account::{Account, Hold, Master, OutageAccount, Phases, Replica, SentinelAccount};
+pub use self::account::{
+    Account, Hold, Master, OutageAccount, Pause, Phases, Replica, SentinelAccount,
+};
+pub use self::disagreement::Disagreement;
 use self::opinion::Opinion;
 use self::outage::Outage;
 pub use self::outage::Outcome;
@@ -39,6 +43,8 @@ pub const FIRST_REPLY_LIMIT: Duration = Duration::from_secs(1);
 
 /// Replies within this time before an outage say that clients were at work, so that the first reply after it is its end.
 const BUSY: Duration = Duration::from_secs(1);
+/// What was lost in this time before an outage began was lost to it: the end of a master is what gives it away.
+const BEFORE: Duration = Duration::from_secs(1);
 
 /// What the workers count, as far as it tells how clients fare.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +53,23 @@ pub struct Pulse {
     pub bytes_down: u64,
     /// Sessions that wait for a master.
     pub waiting: u64,
+    /// Sessions that ended for want of their master, since the start.
+    pub lost: u64,
+    /// Requests whose replies were lost, since the start.
+    pub unknown: u64,
+}
+
+/// What an outage has cost clients, as far as it is known at the switch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Harm {
+    /// How long they had to wait until they could go on.
+    pub paused: Duration,
+    /// Most that waited at once.
+    pub held: u64,
+    /// Sessions that ended for want of a master.
+    pub lost: u64,
+    /// Requests whose replies were lost.
+    pub unknown: u64,
 }
 
 /// Sums since the start of the process, each with the label that tells its parts apart.
@@ -102,6 +125,14 @@ impl Book {
     }
 }
 
+/// A pause that lasts.
+#[derive(Debug)]
+struct Paused {
+    by: String,
+    since: Moment,
+    until: Option<Moment>,
+}
+
 /// See the head of this file.
 #[derive(Debug)]
 pub struct Ledger {
@@ -118,10 +149,13 @@ pub struct Ledger {
     unverified: Option<MasterAddr>,
     degraded: bool,
     ambiguous: bool,
+    pause: Option<Paused>,
     /// What the workers had counted when it was last looked at, and when replies last reached clients.
     pulse: Pulse,
     turned: Moment,
     busy_at: Option<Moment>,
+    /// What had been counted at least [`BEFORE`] ago, and what had been later, and when.
+    earlier: [(Moment, Pulse); 2],
     sentinels: BTreeMap<SentinelAddr, Opinion>,
     replicas: Vec<ReplicaSeen>,
     role: Option<(&'static str, Moment)>,
@@ -131,6 +165,8 @@ pub struct Ledger {
     /// The latest last.
     outages: VecDeque<Outage>,
     ended: u64,
+    /// Of those, how many were told of, see [`Ledger::over`].
+    told_over: u64,
     /// Time of outages that have ended.
     unavailable: Duration,
     totals: Totals,
@@ -149,9 +185,11 @@ impl Ledger {
             unverified: None,
             degraded: false,
             ambiguous: false,
+            pause: None,
             pulse: Pulse::default(),
             turned: at.moment,
             busy_at: None,
+            earlier: [(at.moment, Pulse::default()); 2],
             sentinels: BTreeMap::new(),
             replicas: Vec::new(),
             role: None,
@@ -159,6 +197,7 @@ impl Ledger {
             open: None,
             outages: VecDeque::new(),
             ended: 0,
+            told_over: 0,
             unavailable: Duration::ZERO,
             totals: Totals::zero(),
         };
@@ -222,6 +261,15 @@ impl Ledger {
             Tale::Ready(swap) | Tale::Switched(swap) => self.swapped(swap),
             Tale::Candidate(_) => self.candidate_since = Some(at.moment),
             Tale::Unverified(addr, _) => self.unverified = Some(addr.clone()),
+            Tale::Paused { by, limit } => {
+                let since = self.pause.take().map_or(at.moment, |pause| pause.since);
+                self.pause = Some(Paused {
+                    by: by.clone(),
+                    since,
+                    until: limit.map(|limit| at.moment + limit),
+                });
+            }
+            Tale::Resumed { .. } => self.pause = None,
             Tale::SentinelsLost(_) => self.degraded = true,
             Tale::SentinelsBack => self.degraded = false,
             Tale::Ambiguous(ambiguous) => self.ambiguous = *ambiguous,
@@ -257,7 +305,10 @@ impl Ledger {
         }
         match (&state.phase, &mut self.open) {
             (Phase::Serving, Some(outage)) if outage.is_lasting() => {
-                outage.served(at.moment, state.generation, self.candidate_since.take());
+                // The phases of a switch are not those of the pause around it.
+                let decided = self.candidate_since.take();
+                let decided = decided.filter(|_| !outage.was_paused());
+                outage.served(at.moment, state.generation, decided);
                 if !outage.is_start() {
                     let ended = outage.outcome().label();
                     *self.totals.holds.entry(ended).or_default() += 1;
@@ -275,7 +326,9 @@ impl Ledger {
                 let busy = self.busy_at.is_some_and(|last| since.since(last) < BUSY);
                 let from = self.state.master.clone();
                 let before = self.state.generation;
-                self.open = Some(Outage::new(*since, cause.label(), from, before, busy));
+                let mut outage = Outage::new(*since, cause.label(), from, before, busy);
+                outage.counts_from(self.earlier[0].1);
+                self.open = Some(outage);
             }
             _ => {}
         }
@@ -287,13 +340,16 @@ impl Ledger {
         let replied = pulse.bytes_down > self.pulse.bytes_down;
         self.pulse = pulse;
         self.turned = at.moment;
+        if at.moment.since(self.earlier[1].0) >= BEFORE {
+            self.earlier = [self.earlier[1], (at.moment, pulse)];
+        }
         if replied {
             self.busy_at = Some(at.moment);
         }
         let Some(outage) = &mut self.open else {
             return;
         };
-        outage.waits(pulse.waiting);
+        outage.saw(pulse);
         let Some(served) = outage.served_at() else {
             return;
         };
@@ -317,16 +373,39 @@ impl Ledger {
             .is_some_and(|outage| !outage.is_lasting())
     }
 
-    /// Every worker has let go of the old master (and what became of its sessions), or has not in time.
-    pub fn fenced(&mut self, fence: Duration, swap: &Swap, left: Option<Left>) {
+    /// Every worker has let go of the old master (and what became of its sessions), or has not in time. Gives what the
+    /// switch has cost clients so far.
+    pub fn fenced(&mut self, fence: Duration, swap: &Swap, left: Option<Left>) -> Harm {
         if left.is_none() {
             self.totals.unfenced += 1;
         }
         let of_this = |outage: &&mut Outage| outage.generation() == Some(swap.generation);
         let outages = self.outages.iter_mut().rev().chain(&mut self.open);
-        if let Some(outage) = { outages }.find(of_this) {
-            outage.fenced(fence, left);
+        let Some(outage) = { outages }.find(of_this) else {
+            return Harm::default();
+        };
+        outage.fenced(fence, left);
+        // Who had nobody waiting was counted as over before its sessions were closed.
+        outage.saw(self.pulse);
+        outage.harm()
+    }
+
+    /// The next outage that is over and known in all its parts, once; the start is none.
+    pub fn over(&mut self, at: At) -> Option<OutageAccount> {
+        while self.told_over < self.ended {
+            let untold = usize::try_from(self.ended - self.told_over).unwrap_or(usize::MAX);
+            // Of more than are remembered the oldest are not told.
+            let next = self.outages.len().saturating_sub(untold);
+            let account = account::tell(at, self.outages.get(next)?, true);
+            if !account.is_told() {
+                return None;
+            }
+            self.told_over = self.ended - (self.outages.len() - next) as u64 + 1;
+            if !self.outages[next].is_start() {
+                return Some(account);
+            }
         }
+        None
     }
 
     fn close(&mut self) {
@@ -339,6 +418,20 @@ impl Ledger {
             self.outages.pop_front();
         }
         self.outages.push_back(outage);
+    }
+
+    /// What is new of Sentinels that name another master than the one in force. To be asked at each turn.
+    pub fn disagreements(&mut self, at: At) -> Vec<Disagreement> {
+        let current = self.state.master.as_ref();
+        let opinions = self.sentinels.iter_mut();
+        opinions
+            .filter_map(|(addr, opinion)| opinion.news(at.moment, addr, current))
+            .collect()
+    }
+
+    /// The entry's name.
+    pub fn proxy(&self) -> &str {
+        &self.proxy
     }
 
     /// The entry's name, and for how long its control task has not turned.

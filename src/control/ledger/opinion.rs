@@ -1,5 +1,6 @@
 //! What one Sentinel last said. Pure.
 
+use super::disagreement::Dissent;
 use crate::net::clock::Moment;
 use crate::topology::observation::{NoView, RunId, Said, View};
 
@@ -14,6 +15,10 @@ pub(super) struct Opinion {
     pub(super) view: Option<Result<View, NoView>>,
     /// When its last answer came.
     pub(super) heard: Option<Moment>,
+    /// It names another master than the one in force.
+    pub(super) dissent: Option<Dissent>,
+    /// When that was last told.
+    pub(super) told_dissent: Option<Moment>,
 }
 
 impl Opinion {
@@ -24,6 +29,8 @@ impl Opinion {
             since: at,
             view: None,
             heard: None,
+            dissent: None,
+            told_dissent: None,
         }
     }
 

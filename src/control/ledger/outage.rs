@@ -7,13 +7,16 @@
 
 use std::time::Duration;
 
+use super::{Harm, Pulse};
 use crate::control::action::Swap;
 use crate::net::clock::Moment;
 use crate::topology::publish::Left;
-use crate::topology::{Generation, MasterAddr};
+use crate::topology::{Generation, HoldCause, MasterAddr};
 
 /// The cause of the first outage, before any master was verified.
 pub(super) const STARTING: &str = "starting";
+/// Somebody wanted it.
+const PAUSED: &str = HoldCause::Paused.label();
 /// Causes remembered of one outage; a hold that goes on for ever changes between few.
 const MAX_CAUSES: usize = 8;
 
@@ -55,6 +58,11 @@ pub(super) struct Outage {
     pub(super) fence: Option<Duration>,
     pub(super) left: Option<Left>,
     pub(super) most_waiting: u64,
+    /// Sessions, and requests, that were lost to it.
+    pub(super) lost: u64,
+    pub(super) unknown: u64,
+    /// What had been counted before it.
+    counted: Pulse,
     /// The generation that was in force; one that is taken back is another by then.
     before: Generation,
     /// The one that ended it.
@@ -82,6 +90,9 @@ impl Outage {
             fence: None,
             left: None,
             most_waiting: 0,
+            lost: 0,
+            unknown: 0,
+            counted: Pulse::default(),
             before,
             after: None,
             outcome: Outcome::Lasting,
@@ -95,8 +106,16 @@ impl Outage {
         }
     }
 
-    pub(super) fn waits(&mut self, sessions: u64) {
-        self.most_waiting = self.most_waiting.max(sessions);
+    /// The workers had counted this before it.
+    pub(super) const fn counts_from(&mut self, pulse: Pulse) {
+        self.counted = pulse;
+    }
+
+    /// They have counted this by now.
+    pub(super) fn saw(&mut self, pulse: Pulse) {
+        self.most_waiting = self.most_waiting.max(pulse.waiting);
+        self.lost = pulse.lost.saturating_sub(self.counted.lost);
+        self.unknown = pulse.unknown.saturating_sub(self.counted.unknown);
     }
 
     /// Clients may go on.
@@ -124,6 +143,11 @@ impl Outage {
         }
     }
 
+    /// For a part of it nobody was to be served.
+    pub(super) fn was_paused(&self) -> bool {
+        self.causes.contains(&PAUSED)
+    }
+
     pub(super) fn switched(&mut self, swap: &Swap) {
         self.swap = Some(swap.clone());
     }
@@ -135,6 +159,18 @@ impl Outage {
     pub(super) const fn fenced(&mut self, fence: Duration, left: Option<Left>) {
         self.fence = Some(fence);
         self.left = left;
+    }
+
+    /// What it has cost so far.
+    pub(super) fn harm(&self) -> Harm {
+        Harm {
+            paused: self
+                .served
+                .map_or(Duration::ZERO, |end| end.since(self.began)),
+            held: self.most_waiting,
+            lost: self.lost,
+            unknown: self.unknown,
+        }
     }
 
     pub(super) const fn is_lasting(&self) -> bool {

@@ -373,3 +373,182 @@ fn a_master_that_was_left_and_is_gone_back_to_is_a_switch_and_an_epoch_is_what_w
     assert_eq!(back.to.as_deref(), Some("10.0.0.1:7001"));
     assert_eq!(told.ledger.totals().holds["switched"], 2);
 }
+
+#[test]
+fn what_was_lost_from_a_second_before_an_outage_on_is_told_with_it() {
+    let mut told = Told::serving();
+    // Long ago, and nobody's outage.
+    told.pulse.lost = 3;
+    told.pulse.unknown = 2;
+    for _ in 0..25 {
+        told.pass(100);
+    }
+    // The master dies; the sessions notice before the control task does.
+    told.pulse.lost = 10;
+    told.pulse.unknown = 6;
+    told.pass(300);
+    told.hold(100, 1, FIRST, HoldCause::MasterUnreachable);
+    told.pulse.waiting = 4;
+    told.pass(900);
+    told.candidate(0);
+    told.publish(30, state(2, SECOND, Phase::Serving));
+    let swapped = swap(Some(FIRST), SECOND, 2);
+    told.tell(Tale::Switched(swapped.clone()));
+    told.pulse.lost = 11;
+    told.pass(1);
+    assert!(told.ledger.over(told.at()).is_none(), "a reply is awaited");
+    let left = Some(Left { cut: 1, kept: 2 });
+    let harm = told.ledger.fenced(Duration::from_millis(1), &swapped, left);
+    assert_eq!((harm.held, harm.lost, harm.unknown), (4, 8, 4));
+    assert_eq!(harm.paused, Duration::from_millis(930));
+    told.reply(4);
+    let over = told.ledger.over(told.at()).expect("all is known");
+    assert_eq!((over.lost, over.unknown, over.cut), (8, 4, Some(1)));
+    assert!(close_to(over.seconds, 0.935), "{over:?}");
+    assert!(told.ledger.over(told.at()).is_none(), "told once");
+}
+
+#[test]
+fn an_outage_is_told_when_its_fence_is_known_and_the_start_never() {
+    let mut told = Told::serving();
+    assert!(told.ledger.over(told.at()).is_none(), "the start");
+    told.pass(5000);
+    told.hold(0, 1, FIRST, HoldCause::Switching);
+    told.publish(20, state(2, SECOND, Phase::Serving));
+    let swapped = swap(Some(FIRST), SECOND, 2);
+    told.tell(Tale::Switched(swapped.clone()));
+    assert!(told.ledger.over(told.at()).is_none(), "not fenced yet");
+    // Nobody waited, so it was over before its sessions were closed.
+    told.pulse.lost = 5;
+    told.pass(1);
+    let left = Some(Left { cut: 5, kept: 0 });
+    told.ledger.fenced(Duration::from_millis(1), &swapped, left);
+    let over = told.ledger.over(told.at()).expect("all is known");
+    assert_eq!((over.lost, over.cut), (5, Some(5)));
+    // A hold of the same master has no fence.
+    told.pass(5000);
+    told.hold(0, 2, SECOND, HoldCause::MasterUnreachable);
+    told.publish(20, state(2, SECOND, Phase::Serving));
+    assert_eq!(
+        told.ledger.over(told.at()).expect("over").outcome,
+        "resumed"
+    );
+    // One whose fence is never known is told after a while.
+    told.hold(10, 2, SECOND, HoldCause::Switching);
+    told.publish(20, state(3, FIRST, Phase::Serving));
+    assert!(told.ledger.over(told.at()).is_none());
+    told.pass(5000);
+    assert_eq!(
+        told.ledger.over(told.at()).expect("over").fence_seconds,
+        None
+    );
+}
+
+#[test]
+fn a_sentinel_that_disagrees_for_longer_than_a_failover_takes_is_told_with_its_end() {
+    let mut told = Told::serving();
+    let sentinel = SentinelAddr(HostPort::parse("10.0.0.9:26379", None).expect("an address"));
+    let says = |told: &mut Told, said: Said| {
+        let observation = Observation {
+            sentinel: sentinel.clone(),
+            said,
+        };
+        let at = told.at();
+        told.ledger.observed(at, &observation);
+    };
+    let names = |told: &mut Told, port: u16| {
+        let at = told.at;
+        let view = View {
+            master: NodeAddr(addr(port).host_port().clone()),
+            epoch: Epoch(7),
+            down_after: None,
+            quorum: None,
+            objectively_down: false,
+            unanswered: Duration::ZERO,
+        };
+        says(
+            told,
+            Said::View {
+                view: Ok(view),
+                asked: Asked::ByPoll,
+                asked_at: at,
+                since: at,
+            },
+        );
+    };
+    let mut lines = Vec::new();
+    says(&mut told, Said::Up(None));
+    // A failover's two seconds; then it stays so, and goes to and fro; then it falls silent.
+    for (seconds, port) in [
+        (2, SECOND),
+        (2, FIRST),
+        (10, SECOND),
+        (2, FIRST),
+        (10, SECOND),
+        (2, FIRST),
+    ] {
+        for _ in 0..seconds * 2 {
+            names(&mut told, port);
+            told.pass(500);
+            lines.extend(told.ledger.disagreements(told.at()));
+        }
+    }
+    let [begin, end] = lines.as_slice() else {
+        panic!("{lines:?}");
+    };
+    assert_eq!((begin.over, end.over), (false, true));
+    assert_eq!(begin.names, "10.0.0.1:7002");
+    assert_eq!(
+        (begin.epoch, begin.sentinel.as_str()),
+        (7, "10.0.0.9:26379")
+    );
+    assert!(begin.lasted >= Duration::from_secs(3) && end.lasted >= Duration::from_secs(9));
+    // After a minute it is news again, and silence is an end.
+    told.pass(60_000);
+    for _ in 0..10 {
+        names(&mut told, SECOND);
+        told.pass(500);
+        lines.extend(told.ledger.disagreements(told.at()));
+    }
+    told.pass(30_000);
+    lines.extend(told.ledger.disagreements(told.at()));
+    let over: Vec<_> = lines.iter().map(|line| line.over).collect();
+    assert_eq!(over, [false, true, false, true]);
+}
+
+#[test]
+fn a_pause_is_an_outage_with_the_switch_in_it_and_without_its_phases() {
+    let mut told = Told::serving();
+    told.tell(Tale::Paused {
+        by: "uid 0".to_owned(),
+        limit: Some(Duration::from_secs(5)),
+    });
+    told.hold(0, 1, FIRST, HoldCause::Paused);
+    told.pass(1000);
+    let pause = told.account().pause.expect("it lasts");
+    assert_eq!((pause.by.as_str(), pause.seconds), ("uid 0", 1.0));
+    assert_eq!(pause.left_seconds, Some(4.0));
+    told.hold(100, 1, FIRST, HoldCause::Switching);
+    told.candidate(0);
+    told.hold(100, 2, SECOND, HoldCause::Paused);
+    let switch = swap(Some(FIRST), SECOND, 2);
+    told.tell(Tale::Switched(switch.clone()));
+    let left = Left { cut: 1, kept: 2 };
+    told.ledger
+        .fenced(Duration::from_millis(2), &switch, Some(left));
+    told.tell(Tale::Resumed {
+        by: None,
+        lasted: Duration::from_secs(5),
+    });
+    told.publish(3800, state(2, SECOND, Phase::Serving));
+    told.pass(2000);
+    let account = told.account();
+    assert!(account.pause.is_none());
+    let outage = account.outages.last().expect("it is over");
+    assert_eq!(outage.causes, ["paused", "switching", "paused"]);
+    assert_eq!(outage.outcome, "switched");
+    assert_eq!(outage.to, Some(addr(SECOND).to_string()));
+    assert_eq!((outage.cut, outage.kept), (Some(1), Some(2)));
+    assert_eq!(outage.phases, Phases::default());
+    assert_eq!(outage.seconds, 5.0);
+}

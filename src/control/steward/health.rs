@@ -39,7 +39,7 @@ impl Steward {
             self.next_waiting = now + WAITING_EVERY;
             let census = self.beliefs.census(now, None);
             let silent = self.beliefs.silent(MOST_NAMED);
-            let held = self.held.map(|(cause, _)| cause);
+            let held = self.held.map(|held| held.cause);
             self.tell(Tale::Waiting {
                 census,
                 silent,

@@ -9,6 +9,7 @@ mod health;
 mod heritage;
 mod holds;
 mod lease;
+mod pause;
 mod provisional;
 mod standstill;
 mod trial;
@@ -20,6 +21,8 @@ use std::time::Duration;
 use self::announced::Announcement;
 pub use self::heritage::Heritage;
 use self::holds::Holds;
+pub use self::pause::NobodyIsHeld;
+use self::pause::Pause;
 use self::provisional::Provisional;
 use self::trial::Trial;
 use super::action::{Action, Swap, Tale, Undone};
@@ -55,6 +58,17 @@ struct Adopted {
     epoch: Epoch,
 }
 
+/// A hold as it is published.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    cause: HoldCause,
+    /// What the limit of those who wait counts from.
+    since: Moment,
+    /// When clients began to wait, whatever for, and the generation then.
+    began: Moment,
+    before: Generation,
+}
+
 /// See the module's head.
 #[derive(Debug)]
 pub struct Steward {
@@ -67,7 +81,8 @@ pub struct Steward {
     /// There were so many masters before our first.
     inherited: Generation,
     holds: Holds,
-    held: Option<(HoldCause, Moment)>,
+    pause: Option<Pause>,
+    held: Option<Held>,
     /// Nothing may be written from then on unless it is renewed; `None` where no lease is asked for.
     lease: Option<Moment>,
     trial: Option<Trial>,
@@ -102,6 +117,7 @@ impl Steward {
             generation: Generation(0),
             inherited: Generation(0),
             holds: Holds::default(),
+            pause: None,
             held: None,
             lease: None,
             trial: None,
@@ -146,7 +162,8 @@ impl Steward {
         let again = self.trial.as_ref().and_then(Trial::next);
         let lease = self.lease.filter(|end| *end > self.last_turn);
         let undo = self.provisional.as_ref().map(Provisional::until);
-        let due = [again, lease, undo].into_iter().flatten();
+        let resume = self.pause.as_ref().and_then(Pause::until);
+        let due = [again, lease, undo, resume].into_iter().flatten();
         due.fold(tick, Moment::min)
     }
 
@@ -333,6 +350,7 @@ impl Steward {
         }
         self.expire_announcement(now);
         self.expire_provisional(now);
+        self.expire_pause(now);
         self.set_aside_for_current(now);
         self.reconsider(now);
         self.try_again(now);
@@ -345,7 +363,7 @@ impl Steward {
         let denied = self.holds.says_replica || self.holds.unreachable;
         let long = self
             .held
-            .is_some_and(|(_, since)| now.since(since) >= SET_ASIDE_AFTER);
+            .is_some_and(|held| now.since(held.since) >= SET_ASIDE_AFTER);
         let current = self
             .master
             .as_ref()
@@ -530,32 +548,30 @@ impl Steward {
     /// Publishes what follows from the holds, if it differs from what is published.
     fn settle_publication(&mut self, now: Moment) {
         self.renew_lease(now);
-        let cause = self.holds.cause().filter(|_| self.master.is_some());
-        let ended = self.held.filter(|(old, _)| cause != Some(*old));
-        if let Some((old, since)) = ended {
-            self.held = None;
-            if cause.is_none() {
-                let switched = self.generation != self.published.generation;
+        let holds = self.held_now(now).filter(|_| self.master.is_some());
+        match (self.held, holds) {
+            (None, Some((cause, _))) => self.tell(Tale::HoldBegin(cause)),
+            (Some(held), None) => {
                 self.tell(Tale::HoldEnd {
-                    cause: old,
-                    lasted: now.since(since),
-                    switched,
+                    cause: held.cause,
+                    lasted: now.since(held.began),
+                    switched: self.generation != held.before,
                 });
             }
+            _ => {}
         }
-        if let Some(cause) = cause
-            && self.held.is_none()
-        {
-            // A hold that only changes its cause goes on: its limit counts from its beginning.
-            let since = ended.map_or(now, |(_, since)| since);
-            self.held = Some((cause, since));
-            if ended.is_none() {
-                self.tell(Tale::HoldBegin(cause));
-            }
-        }
+        // A hold that only changes its cause goes on.
+        let begun = self.held.map(|held| (held.began, held.before));
+        let (began, before) = begun.unwrap_or((now, self.generation));
+        self.held = holds.map(|(cause, since)| Held {
+            cause,
+            since,
+            began,
+            before,
+        });
         let phase = match (&self.master, self.held) {
             (None, _) => Phase::NoMaster,
-            (Some(_), Some((cause, since))) => {
+            (Some(_), Some(Held { cause, since, .. })) => {
                 let sealed = self
                     .announced
                     .as_ref()

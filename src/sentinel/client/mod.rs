@@ -34,7 +34,9 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use self::listen::{Events, OwnEvents};
 pub use self::listen::{Listening, RawEvent};
-use self::reply::{printable, pushed_event, read_peer, read_replicas, read_view, text};
+use self::reply::{
+    printable, pushed_event, read_peer, read_replicas, read_view, text, without_arguments,
+};
 use super::metered::{Meter, Metered};
 use super::{Credentials, Peer};
 use crate::net::addr::HostPort;
@@ -124,9 +126,10 @@ impl ClientError {
 impl From<RedisError> for ClientError {
     fn from(e: RedisError) -> Self {
         let text = match (e.code(), e.detail()) {
-            (Some(code), Some(detail)) => printable(&format!("{code} {detail}")),
-            _ => printable(&e.to_string()),
+            (Some(code), Some(detail)) => format!("{code} {detail}"),
+            _ => e.to_string(),
         };
+        let text = printable(without_arguments(&text));
         match (e.kind(), e.code()) {
             (_, Some("NOAUTH")) => Self::LoginNeeded(text),
             (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS")) => Self::Auth(text),
@@ -192,7 +195,7 @@ impl SentinelLink {
         let questions = Connection::open(addr, dial, login, ProtocolVersion::RESP2, None).await?;
         let (stream, meter) = Metered::new(connect(addr, dial).await?.0);
         let info = connection_info(&dial.credentials, ProtocolVersion::RESP2);
-        let mut pubsub = answer("logging in", PubSub::new(&info, stream)).await?;
+        let mut pubsub = log_in(login, PubSub::new(&info, stream)).await?;
         let events = match answer("subscribing", pubsub.subscribe(channels)).await {
             Ok(()) => Events::Own(Box::new(OwnEvents { pubsub, meter })),
             Err(ClientError::NoPermission(why)) => Events::Denied(why),
@@ -426,7 +429,7 @@ impl Connection {
         }
         let info = connection_info(login, protocol);
         let opening = MultiplexedConnection::new_with_config(&info, stream, config);
-        let (connection, driver) = answer("logging in", opening).await?;
+        let (connection, driver) = log_in(login, opening).await?;
         let driver: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(driver);
         let _driver = AbortOnDropHandle::new(dial.tasks.spawn(driver));
         Ok(Self {
@@ -465,6 +468,32 @@ async fn answer<T>(
         Ok(result) => Ok(result?),
         Err(_) => Err(ClientError::timeout(doing, REPLY_TIMEOUT)),
     }
+}
+
+/// The same for what begins with a login. What a peer then says is repeated in logs, and it may repeat what it was told.
+async fn log_in<T>(
+    login: &Credentials,
+    asking: impl Future<Output = RedisResult<T>>,
+) -> Result<T, ClientError> {
+    let hides = |why: &mut String| {
+        let password = login.password.as_ref();
+        let password = password.map(|secret| printable(secret.expose_secret()));
+        if password.is_some_and(|password| !password.is_empty() && why.contains(&password)) {
+            "its answer repeats the password".clone_into(why);
+        }
+    };
+    let mut asked = answer("logging in", asking).await;
+    if let Err(
+        ClientError::LoginNeeded(why)
+        | ClientError::Auth(why)
+        | ClientError::NoPermission(why)
+        | ClientError::Protocol(why)
+        | ClientError::Io(why),
+    ) = &mut asked
+    {
+        hides(why);
+    }
+    asked
 }
 
 async fn connect(addr: &HostPort, dial: &Dial) -> Result<(TcpStream, SocketAddr), ClientError> {

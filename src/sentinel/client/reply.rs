@@ -161,6 +161,16 @@ pub(super) fn text(value: &Value) -> Option<String> {
     }
 }
 
+/// An error without what it repeats of the question: servers do that with commands they do not know, and the question may have
+/// been a login.
+pub(super) fn without_arguments(error: &str) -> &str {
+    error
+        .find("with args beginning with")
+        .map_or(error, |repeated| {
+            error[..repeated].trim_end_matches([',', ' '])
+        })
+}
+
 /// What a peer sent, made fit for a log line: short, and without control characters.
 pub(super) fn printable(text: &str) -> String {
     let shown = |c: char| {

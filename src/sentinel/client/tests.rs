@@ -203,3 +203,23 @@ fn what_a_peer_sent_is_printable() {
     assert!(!shown.chars().any(char::is_control), "{shown:?}");
     assert!(printable(&"x".repeat(10_000)).len() <= 200);
 }
+
+#[test]
+fn what_an_error_repeats_of_a_question_is_left_out() {
+    for (error, shown) in [
+        (
+            "ERR unknown command 'AUTH', with args beginning with: 'default' 'secret' ",
+            "ERR unknown command 'AUTH'",
+        ),
+        (
+            "ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, ",
+            "ERR unknown command `HELLO`",
+        ),
+        (
+            "NOPERM this user has no permissions",
+            "NOPERM this user has no permissions",
+        ),
+    ] {
+        assert_eq!(without_arguments(error), shown);
+    }
+}

@@ -5,7 +5,11 @@
 //! aside, and that direction reads no more until it is gone. So a slow reader costs at most one buffer each way,
 //! and is never cut for being slow.
 
+mod drain;
 mod part;
+mod retire;
+#[cfg(test)]
+mod tests;
 
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::pin::{Pin, pin};
@@ -16,11 +20,12 @@ use bytes::{Buf, BytesMut};
 use tokio::task::yield_now;
 use tokio::time::{Sleep, sleep};
 
+use super::Ending;
 use super::close::CloseReason;
 use super::house::House;
 use super::tracker::Sight;
 use super::watch::Watch;
-use crate::net::clock::{Moment, now};
+use crate::net::clock::Moment;
 use crate::net::socket::read_closed;
 use crate::net::stream::Stream;
 use crate::topology::publish::{Leave, Pass};
@@ -39,6 +44,11 @@ const SILENCE_AFTER_UPSTREAM_END: Duration = Duration::from_secs(1);
 enum Flow {
     /// The source is read.
     Open,
+    /// The source is read to the end of what it has begun; see [`drain`]. Upward only, as the next.
+    Finishing,
+    /// The source has begun something that is not finished: from there on it is not heard, whatever it says, as all of that
+    /// means what it means only behind what was dropped.
+    Deaf,
     /// The source has ended; its end is passed on behind the last byte.
     Ending,
     /// The end was passed on.
@@ -46,6 +56,13 @@ enum Flow {
     /// The destination takes no more bytes; the source is not read any more. Upward only: a client that
     /// takes no more ends the session.
     Broken,
+}
+
+impl Flow {
+    /// Neither end has ended.
+    const fn is_open(self) -> bool {
+        matches!(self, Self::Open | Self::Finishing | Self::Deaf)
+    }
 }
 
 /// What outlives an upstream: the client, what is known of it, and what is on its way.
@@ -82,8 +99,10 @@ pub(super) struct Relay<'a, W> {
     pass: Pass,
     up: Flow,
     down: Flow,
-    /// The fence said "not now"; only a look at a ring of the bell takes this back.
+    /// The fence said "not now", or `retires` does; only a look at a ring of the bell takes this back.
     withheld: bool,
+    /// The upstream is to be given up at the next quiet moment, see [`retire`].
+    retires: bool,
     /// The upstream takes no more, and its last replies are still read: what the client says meanwhile is kept for the next.
     keeps: bool,
     /// The master was doubted since the last ring of the bell.
@@ -92,13 +111,22 @@ pub(super) struct Relay<'a, W> {
     heard: bool,
     /// Why this session will have ended once both directions have.
     reason: Option<CloseReason>,
-    /// When the last of what is owed was read while a promotion was announced: handed over once that turns out to have been
-    /// before the promotion, and never otherwise.
-    unproven: Option<Moment>,
+    /// What is owed was read while a promotion was announced: handed over once that turns out to have been before the
+    /// promotion, and never otherwise. In a box, so that a session that knows none does not pay for it.
+    unproven: Option<Box<Unproven>>,
     proof: Option<Pin<Box<Sleep>>>,
-    /// The client sent something since the silence was last measured.
+    /// The client sent something since the upstream last did, or since the silence was last measured.
     spoke: bool,
     silence: Option<Pin<Box<Sleep>>>,
+}
+
+/// Replies that may be undone.
+#[derive(Debug)]
+struct Unproven {
+    /// When the last of them was read.
+    read: Moment,
+    /// How many, as far as that is known.
+    replies: u32,
 }
 
 impl<'a, W: Watch> Relay<'a, W> {
@@ -110,6 +138,7 @@ impl<'a, W: Watch> Relay<'a, W> {
             up: Flow::Open,
             down: Flow::Open,
             withheld: false,
+            retires: false,
             keeps: false,
             doubted: false,
             heard: false,
@@ -125,13 +154,16 @@ impl<'a, W: Watch> Relay<'a, W> {
     ///
     /// A client that closed while its bytes were withheld has given up on them: they are dropped, the upstream
     /// sees the end of the stream, and replies to what was sent before still flow.
-    pub(super) fn look(&mut self, house: &House) {
+    pub(super) fn look(&mut self, house: &House, old: bool) {
         self.doubted = false;
+        if house.ending() != Ending::No {
+            self.begin_to_drain();
+        }
         match house.gate().leave(self.pass) {
             Leave::Held | Leave::Draining => self.withheld = true,
             Leave::Open if self.withheld => {
                 self.withheld = false;
-                if self.up == Flow::Open && read_closed(&self.carried.client) {
+                if self.up.is_open() && read_closed(&self.carried.client) {
                     self.carried.unsent = BytesMut::new();
                     self.up = Flow::Ending;
                     self.reason.get_or_insert(CloseReason::ClientLeftWaiting);
@@ -140,6 +172,7 @@ impl<'a, W: Watch> Relay<'a, W> {
             // A passed generation ends the next poll.
             Leave::Open | Leave::Passed => {}
         }
+        self.begin_to_retire(old);
     }
 
     /// Moves what can be moved; ready when the session is over.
@@ -153,18 +186,34 @@ impl<'a, W: Watch> Relay<'a, W> {
         if let Break(reason) = self.pump_down(cx, house) {
             return Poll::Ready(reason);
         }
+        if self.retires
+            && let Break(reason) = self.retire(cx, house)
+        {
+            return Poll::Ready(reason);
+        }
         match (self.down, self.up) {
-            (Flow::Open | Flow::Ending | Flow::Broken, _) => Poll::Pending,
+            (Flow::Open, Flow::Finishing | Flow::Deaf) => self.poll_rest(cx),
+            (Flow::Open, Flow::Ended) if house.ending() != Ending::No => self.poll_rest(cx),
+            (Flow::Open | Flow::Finishing | Flow::Deaf | Flow::Ending | Flow::Broken, _) => {
+                Poll::Pending
+            }
             (Flow::Ended, Flow::Ended | Flow::Broken) => Poll::Ready(self.reason()),
             (Flow::Ended, _) if self.keeps => Poll::Ready(self.reason()),
-            (Flow::Ended, Flow::Open | Flow::Ending) => self.poll_silence(cx),
+            (Flow::Ended, Flow::Open | Flow::Finishing | Flow::Deaf | Flow::Ending) => {
+                self.poll_silence(cx)
+            }
         }
     }
 
     fn pump_up(&mut self, cx: &mut Context<'_>, house: &House) -> ControlFlow<CloseReason> {
         for _ in 0..ROUNDS_PER_POLL {
             if self.withheld {
-                return self.finish_request(cx, house);
+                // `retire` comes behind both directions.
+                return if self.retires {
+                    Continue(())
+                } else {
+                    self.finish_request(cx, house)
+                };
             }
             if self.keeps {
                 return Continue(());
@@ -194,7 +243,7 @@ impl<'a, W: Watch> Relay<'a, W> {
                 }
             }
             match self.up {
-                Flow::Open => {
+                Flow::Open | Flow::Finishing | Flow::Deaf => {
                     if self.read_client(cx, house)?.is_pending() {
                         return Continue(());
                     }
@@ -234,7 +283,11 @@ impl<'a, W: Watch> Relay<'a, W> {
                 self.reason.get_or_insert(CloseReason::ClientClosed);
             }
             Poll::Ready(Ok(n)) => {
-                self.spoke = true;
+                let n = match self.up {
+                    Flow::Open => n,
+                    _ => self.still_takes(&buffer[..n]),
+                };
+                self.spoke |= n > 0;
                 let allowed = self.carried.watch.allowed(&buffer[..n]);
                 let may_write = if allowed > 0 {
                     self.may_write(house)
@@ -253,9 +306,9 @@ impl<'a, W: Watch> Relay<'a, W> {
                 } else {
                     0
                 };
-                house.tally.bytes_up.add(sent as u64);
+                self.wrote(sent, house);
                 self.carried.watch.sent(&buffer[..sent]);
-                if sent < n && self.up == Flow::Open {
+                if sent < n && self.up.is_open() {
                     self.carried.unsent.extend_from_slice(&buffer[sent..n]);
                 }
                 // Only now: a session that outlives this upstream must not lose what was read.
@@ -285,9 +338,19 @@ impl<'a, W: Watch> Relay<'a, W> {
     }
 
     fn sent_spilled(&mut self, n: usize, house: &House) {
-        house.tally.bytes_up.add(n as u64);
+        self.wrote(n, house);
         self.carried.watch.sent(&self.carried.unsent[..n]);
         took(&mut self.carried.unsent, n);
+    }
+
+    /// Counts what the upstream took. The look at the fence and the write are two steps: a thread that is stopped between them
+    /// writes to a master that has been left meanwhile, which nothing can prevent, and which shows here.
+    #[inline]
+    fn wrote(&self, n: usize, house: &House) {
+        house.tally.bytes_up.add(n as u64);
+        if house.gate().has_passed(self.pass) {
+            house.tally.passed_bytes.add(n as u64);
+        }
     }
 
     /// The next request must not reach this master. What was sent before is answered; then the session ends.
@@ -315,7 +378,7 @@ impl<'a, W: Watch> Relay<'a, W> {
                 }
             }
             match self.down {
-                Flow::Open => {
+                Flow::Open | Flow::Finishing | Flow::Deaf => {
                     if self.read_upstream(cx, house)?.is_pending() {
                         return Continue(());
                     }
@@ -374,6 +437,10 @@ impl<'a, W: Watch> Relay<'a, W> {
             }
             Poll::Ready(Ok(n)) => {
                 self.heard = true;
+                self.spoke = false;
+                if self.up != Flow::Open {
+                    self.silence = None;
+                }
                 if self.carried.watch.received(&buffer[..n]) == Sight::NotMaster
                     && !std::mem::replace(&mut self.doubted, true)
                 {
@@ -383,7 +450,7 @@ impl<'a, W: Watch> Relay<'a, W> {
                 let ends_none =
                     unanswered.is_some() && unanswered == self.carried.watch.unanswered();
                 if drains && !ends_none {
-                    self.unproven = Some(now());
+                    self.doubt_replies(unanswered);
                 }
                 let sent = if self.unproven.is_some() {
                     0
@@ -406,7 +473,7 @@ impl<'a, W: Watch> Relay<'a, W> {
     /// Ready when what is owed may be handed over.
     #[inline]
     fn poll_proof(&mut self, cx: &mut Context<'_>, house: &House) -> Poll<()> {
-        match self.unproven {
+        match self.unproven.as_ref().map(|unproven| unproven.read) {
             None => Poll::Ready(()),
             Some(read) => self.prove(read, cx, house),
         }
@@ -453,7 +520,7 @@ impl<'a, W: Watch> Relay<'a, W> {
     /// The upstream takes no more. What it has already replied is real and is still read, to its end.
     fn upstream_refused(&mut self, house: &House) {
         house.doubt();
-        if W::MOVES && self.up == Flow::Open {
+        if W::MOVES && self.up.is_open() {
             self.keeps = true;
             return;
         }
@@ -489,75 +556,5 @@ fn took(spill: &mut BytesMut, n: usize) {
     if spill.is_empty() {
         // Gives the memory back: an idle session owns no buffer.
         *spill = BytesMut::new();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-    use std::future::poll_fn;
-    use std::rc::Rc;
-
-    use tokio::io::AsyncWriteExt;
-    use tokio::net::UnixStream;
-    use tokio::runtime::{Builder, LocalOptions};
-
-    use super::super::tests::{G1, G2, HOLD, house_of, serving};
-    use super::super::tracker::{Rules, Tracker};
-    use super::*;
-    use crate::net::clock::now;
-    use crate::topology::publish::Reader;
-
-    #[tokio::test]
-    async fn what_was_read_in_the_instant_of_a_swap_is_kept_for_the_next_master() {
-        const REQUEST: &[u8] = b"*1\r\n$4\r\nPING\r\n";
-        let (mut publisher, house) = house_of();
-        publisher.publish(serving(G1));
-        publisher.extend(now() + HOLD);
-        let (client, mut application) = UnixStream::pair().expect("pair");
-        let (upstream, _master) = UnixStream::pair().expect("pair");
-        let rules = Rules {
-            login: false,
-            replay_auth: true,
-            pubsub: false,
-            resend_reads: false,
-        };
-        let mut carried = Carried::new(Stream::Unix(client), Tracker::new(rules));
-        let pass = Reader::pass(&serving(G1));
-        let mut relay = Relay::new(&mut carried, Stream::Unix(upstream), pass);
-        application.write_all(REQUEST).await.expect("write");
-        // Behind the look at the fence with which each turn begins, as another thread may do it.
-        publisher.publish(serving(G2));
-        let over = poll_fn(|cx| match relay.read_client(cx, &house) {
-            Continue(Poll::Pending) => Poll::Pending,
-            over => Poll::Ready(over),
-        })
-        .await;
-        assert_eq!(over, Break(CloseReason::Switched));
-        assert!(relay.can_part());
-        assert_eq!(carried.unsent, REQUEST);
-    }
-
-    /// On a runtime like a worker's: one session always has more to move, and there is news for another one.
-    #[test]
-    fn a_session_that_goes_on_gives_way_to_news_that_the_runtime_has_not_asked_for() {
-        let worker = Builder::new_current_thread()
-            .enable_all()
-            .build_local(LocalOptions::default())
-            .expect("a runtime");
-        let turns = Rc::new(Cell::new(0));
-        let counted = Rc::clone(&turns);
-        worker.block_on(async move {
-            let (small, news) = UnixStream::pair().expect("pair");
-            tokio::task::spawn_local(poll_fn(move |cx| {
-                if counted.replace(counted.get() + 1) == 0 {
-                    assert_eq!(news.try_write(b"x").expect("room"), 1);
-                }
-                give_way(cx);
-                Poll::<()>::Pending
-            }));
-            small.readable().await.expect("a socket");
-        });
-        assert!((1..=2).contains(&turns.get()), "{} turns", turns.get());
     }
 }

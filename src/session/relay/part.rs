@@ -7,9 +7,11 @@ use bytes::BytesMut;
 
 use super::super::House;
 use super::super::close::CloseReason;
-use super::{Flow, Relay};
+use super::{Flow, Relay, Unproven};
+use crate::net::clock::now;
 use crate::net::socket::{is_quiet, read_closed};
 use crate::net::stream::Stream;
+use crate::session::tracker::Retire;
 use crate::session::watch::Watch;
 
 impl<W: Watch> Relay<'_, W> {
@@ -23,6 +25,48 @@ impl<W: Watch> Relay<'_, W> {
         (self.upstream, spotless)
     }
 
+    /// The client has asked the master to close.
+    pub(in crate::session) fn is_leaving(&self) -> bool {
+        self.carried.watch.is_leaving()
+    }
+
+    /// Why its requests and replies are followed no longer.
+    pub(in crate::session) fn retired(&self) -> Option<Retire> {
+        self.carried.watch.retired()
+    }
+
+    /// Replies that have just been read may be undone; before that so many requests were unanswered.
+    pub(super) fn doubt_replies(&mut self, unanswered: Option<u32>) {
+        let replies = match (unanswered, self.carried.watch.unanswered()) {
+            (Some(before), Some(after)) => before.saturating_sub(after),
+            // Not followed one by one.
+            _ => 1,
+        };
+        let earlier = self
+            .unproven
+            .as_ref()
+            .map_or(0, |unproven| unproven.replies);
+        self.unproven = Some(Box::new(Unproven {
+            read: now(),
+            replies: earlier.saturating_add(replies),
+        }));
+    }
+
+    /// Requests that this upstream was sent, in part or as a whole, and whose replies the client does not get if it is given up now.
+    /// One that is not followed request by request has one if its client had the last word.
+    pub(in crate::session) fn unheard(&self) -> u64 {
+        let watch = &self.carried.watch;
+        let unanswered = match watch.unanswered() {
+            Some(unanswered) => u64::from(unanswered) + u64::from(watch.has_begun()),
+            None => u64::from(self.spoke),
+        };
+        let unproven = self
+            .unproven
+            .as_ref()
+            .map_or(0, |unproven| unproven.replies);
+        unanswered + u64::from(unproven)
+    }
+
     /// True when the client would not miss this upstream: nothing is under way between them, and both ways are open.
     pub(in crate::session) fn can_part(&self) -> bool {
         self.is_whole() && self.carried.watch.is_movable()
@@ -31,7 +75,7 @@ impl<W: Watch> Relay<'_, W> {
     /// Both ways are open, and nothing that was read is in doubt.
     pub(super) fn is_whole(&self) -> bool {
         W::MOVES
-            && self.up == Flow::Open
+            && self.up.is_open()
             && self.down == Flow::Open
             && self.reason.is_none()
             && self.unproven.is_none()
@@ -77,5 +121,98 @@ impl<W: Watch> Relay<'_, W> {
             return Break(CloseReason::ClientLeftWaiting);
         }
         Continue(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::net::clock::now;
+    use crate::session::relay::Carried;
+    use crate::session::tests::{G1, G2, HOLD, house_of, serving};
+    use crate::session::tracker::{Rules, Tracker};
+    use crate::session::watch::Blind;
+    use crate::topology::publish::Reader;
+    use std::future::poll_fn;
+
+    const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+
+    fn tracker() -> Tracker {
+        Tracker::new(Rules {
+            login: false,
+            replay_auth: true,
+            pubsub: false,
+            resend_reads: false,
+        })
+    }
+
+    /// A client says this, its master answers that; what is unheard then.
+    async fn unheard<W: Watch>(watch: W, said: &[u8], answered: &[u8]) -> u64 {
+        let (mut publisher, house) = house_of();
+        publisher.publish(serving(G1));
+        publisher.extend(now() + HOLD);
+        let (client, mut application) = UnixStream::pair().expect("pair");
+        let (upstream, mut master) = UnixStream::pair().expect("pair");
+        let mut carried = Carried::new(Stream::Unix(client), watch);
+        let pass = Reader::pass(&serving(G1));
+        let mut relay = Relay::new(&mut carried, Stream::Unix(upstream), pass);
+        application.write_all(said).await.expect("write");
+        let mut heard = vec![0; said.len()];
+        let relayed = async {
+            master.read_exact(&mut heard).await.expect("relayed");
+            master.write_all(answered).await.expect("write");
+            let mut reply = vec![0; answered.len()];
+            application.read_exact(&mut reply).await.expect("relayed");
+        };
+        tokio::select! {
+            reason = poll_fn(|cx| relay.poll(cx, &house)) => panic!("{reason}"),
+            () = relayed => {}
+        }
+        assert_eq!(house.tally.passed_bytes.read(), 0);
+        relay.unheard()
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_and_not_answered_is_unheard() {
+        let two = [PING, PING].concat();
+        let begun = [PING, b"*1\r\n$4\r\nPI"].concat();
+        for (said, answered, followed, else_) in [
+            (PING, &b"+PONG\r\n"[..], 0, 0),
+            (PING, b"", 1, 1),
+            (&two, b"+PONG\r\n", 1, 0),
+            (&two, b"", 2, 1),
+            (&begun, b"+PONG\r\n", 1, 0),
+            (&[], b"", 0, 0),
+        ] {
+            let what = String::from_utf8_lossy(said);
+            assert_eq!(unheard(tracker(), said, answered).await, followed, "{what}");
+            // The last word is all that is known.
+            assert_eq!(unheard(Blind, said, answered).await, else_, "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_write_that_was_overtaken_by_a_swap_shows() {
+        let (mut publisher, house) = house_of();
+        publisher.publish(serving(G1));
+        publisher.extend(now() + HOLD);
+        let (client, _application) = UnixStream::pair().expect("pair");
+        let (upstream, _master) = UnixStream::pair().expect("pair");
+        let mut carried = Carried::new(Stream::Unix(client), tracker());
+        let relay = Relay::new(
+            &mut carried,
+            Stream::Unix(upstream),
+            Reader::pass(&serving(G1)),
+        );
+        relay.wrote(14, &house);
+        assert_eq!(house.tally.passed_bytes.read(), 0);
+        // Between the look at the fence and the end of the write, as another thread may do it.
+        publisher.publish(serving(G2));
+        relay.wrote(5, &house);
+        let counted = (house.tally.bytes_up.read(), house.tally.passed_bytes.read());
+        assert_eq!(counted, (19, 5));
     }
 }

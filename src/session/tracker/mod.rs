@@ -202,6 +202,13 @@ impl Tracker {
         }
     }
 
+    /// True when more than requests and their replies stands against carrying it over: no answer to what was asked so far
+    /// need change that.
+    pub fn is_bound(&self) -> bool {
+        let passes = |why| matches!(why, WhyNot::MidReply | WhyNot::MidRequest);
+        self.obstacle().is_some_and(|why| !passes(why))
+    }
+
     /// What stands against carrying it over apart from requests in flight.
     fn obstacle(&self) -> Option<WhyNot> {
         if let Some(why) = self.retired {
@@ -265,6 +272,16 @@ impl Tracker {
     /// True when the last byte that was written ended a request.
     pub fn at_request_boundary(&self) -> bool {
         self.requests.at_boundary()
+    }
+
+    /// True when every request was answered, and neither side is in the middle of anything.
+    pub fn is_settled(&self) -> bool {
+        self.in_flight() == 0 && self.replies.at_boundary() && self.requests.at_boundary()
+    }
+
+    /// True from MULTI or WATCH to what ends it: a client that goes on here is in the middle of something.
+    pub fn is_transacting(&self) -> bool {
+        self.in_transaction || self.watching || self.pending.has_transaction()
     }
 
     /// True when the server was told to close, or to end, and has not refused: its end of the stream ends the session.

@@ -116,6 +116,12 @@ impl Pending {
         self.line.iter().any(|entry| entry.staged.is_parting())
     }
 
+    /// True when the beginning of a transaction is not answered.
+    pub(super) fn has_transaction(&self) -> bool {
+        let begins = |entry: &Entry| matches!(entry.staged, Staged::Multi | Staged::Watch);
+        self.line.iter().any(begins)
+    }
+
     /// True when a change of subscriptions is not confirmed to its end.
     pub(super) fn has_feed(&self) -> bool {
         let is_feed = |entry: &Entry| matches!(entry.staged, Staged::Feed(_));

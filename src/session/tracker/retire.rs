@@ -48,10 +48,30 @@ pub enum Retire {
 }
 
 impl Retire {
-    /// How many indices there are.
-    pub const COUNT: usize = 19;
+    /// The words there are for logs and metrics; public interface.
+    pub const LABELS: [&'static str; 19] = [
+        "request_unclear",
+        "reply_unclear",
+        "streamed",
+        "too_many_pending",
+        "too_long",
+        "unread",
+        "unasked",
+        "replies_off",
+        "tracking",
+        "id_shown",
+        "client_command",
+        "subscribed",
+        "monitoring",
+        "replicating",
+        "debugging",
+        "asking",
+        "reset",
+        "set_in_transaction",
+        "hello_refused",
+    ];
 
-    /// Its place among the counters, below [`COUNT`](Self::COUNT).
+    /// The place of its word among [`LABELS`](Self::LABELS), and of what is counted by it.
     pub const fn index(self) -> usize {
         match self {
             Self::RequestUnclear(_) => 0,
@@ -78,27 +98,7 @@ impl Retire {
 
     /// The word for logs and metrics; public interface.
     pub const fn label(self) -> &'static str {
-        match self {
-            Self::RequestUnclear(_) => "request_unclear",
-            Self::ReplyUnclear(_) => "reply_unclear",
-            Self::Streamed => "streamed",
-            Self::TooManyPending => "too_many_pending",
-            Self::TooLong => "too_long",
-            Self::Unread => "unread",
-            Self::Unasked => "unasked",
-            Self::RepliesOff => "replies_off",
-            Self::Tracking => "tracking",
-            Self::IdShown => "id_shown",
-            Self::ClientCommand => "client_command",
-            Self::Subscribed => "subscribed",
-            Self::Monitoring => "monitoring",
-            Self::Replicating => "replicating",
-            Self::Debugging => "debugging",
-            Self::Asking => "asking",
-            Self::Reset => "reset",
-            Self::SetInTransaction => "set_in_transaction",
-            Self::HelloRefused => "hello_refused",
-        }
+        Self::LABELS[self.index()]
     }
 
     pub(super) const fn reply(doubt: Doubt) -> Self {

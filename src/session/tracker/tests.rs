@@ -561,9 +561,9 @@ fn retire_reasons_have_their_own_index_and_word() {
         Retire::SetInTransaction,
         Retire::HelloRefused,
     ];
-    assert_eq!(all.len(), Retire::COUNT);
+    assert_eq!(all.len(), Retire::LABELS.len());
     let labels: HashSet<&str> = all.iter().map(|why| why.label()).collect();
-    assert_eq!(labels.len(), Retire::COUNT);
+    assert_eq!(labels.len(), Retire::LABELS.len());
     for (index, why) in all.into_iter().enumerate() {
         assert_eq!(why.index(), index);
     }

@@ -6,6 +6,8 @@ mod crowd;
 mod fence;
 mod moving;
 mod pool;
+mod retiring;
+mod stuck;
 mod waiting;
 
 use std::io::{ErrorKind, Read, Write};
@@ -45,6 +47,7 @@ struct Options {
     sessions_max: Option<u64>,
     allow_from: Vec<ipnet::IpNet>,
     listen: Option<ListenAddr>,
+    dials: Option<metrics::Histogram>,
 }
 
 impl Rig {
@@ -62,10 +65,10 @@ impl Rig {
             allow_from: options.allow_from,
             max_connections: options.max_connections,
         };
-        let bound = listener::bind(&listener).expect("bind");
+        let bound = listener::bind(&listener, &mut listener::Passed::nothing()).expect("bind");
         let addr = match bound[0].addr() {
             ListenAddr::Tcp(addr) => *addr,
-            ListenAddr::Unix(_) => ([0, 0, 0, 0], 0).into(),
+            ListenAddr::Unix(_) | ListenAddr::Systemd(_) => ([0, 0, 0, 0], 0).into(),
         };
         let entry = Entry {
             name: "main".into(),
@@ -81,7 +84,7 @@ impl Rig {
             },
             reader,
             subscriptions,
-            dials: metrics::Histogram::noop(),
+            dials: options.dials.unwrap_or_else(metrics::Histogram::noop),
         };
         Self {
             pool: Some(
@@ -178,6 +181,11 @@ impl Rig {
         });
     }
 
+    /// Begins the end: nobody else gets in.
+    fn drain(&self) {
+        block_on(self.pool.as_ref().expect("running").stop_accepting());
+    }
+
     fn shutdown(&mut self) {
         if let Some(pool) = self.pool.take() {
             block_on(pool.shutdown());
@@ -200,7 +208,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 fn in_time<F: Future>(future: F) -> F::Output {
-    block_on(async { tokio::time::timeout(PATIENCE, future).await }).expect("in time")
+    block_on(async { timeout(PATIENCE, future).await }).expect("in time")
 }
 
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {

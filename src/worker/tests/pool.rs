@@ -158,7 +158,7 @@ fn the_end_closes_sessions_in_order_and_soon() {
 fn a_worker_that_ends_is_reported() {
     let mut rig = Rig::new(LONG);
     let mut pool = rig.pool.take().expect("running");
-    pool.stop.cancel();
+    pool.stops.drain.cancel();
     let departed = in_time(pool.departed());
     assert_eq!(
         departed,
@@ -167,5 +167,52 @@ fn a_worker_that_ends_is_reported() {
             panicked: false
         })
     );
+    block_on(pool.shutdown());
+}
+
+#[test]
+fn a_drain_closes_the_listeners_first_and_waits_for_what_was_begun() {
+    let upstream = upstream();
+    let mut rig = Rig::with(
+        LONG,
+        Options {
+            workers: Some(2),
+            moves: true,
+            ..Options::default()
+        },
+    );
+    rig.serve(1, &upstream);
+    let request = b"*1\r\n$4\r\nPING\r\n";
+    let mut busy: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = rig.connect();
+            client.write_all(request).expect("write");
+            let mut master = accept(&upstream);
+            assert_eq!(read(&mut master, request.len()), request);
+            (client, master)
+        })
+        .collect();
+    let (mut idle, _) = busy.pop().map_or_else(
+        || unreachable!("four were made"),
+        |(mut client, mut master)| {
+            master.write_all(b"+PONG\r\n").expect("write");
+            assert_eq!(read(&mut client, 7), b"+PONG\r\n");
+            (client, master)
+        },
+    );
+    rig.drain();
+    // Whoever follows may listen there, though sessions go on.
+    TcpListener::bind(rig.addr).expect("the port is free");
+    assert_eq!(read_to_end(&mut idle), b"");
+    for (client, master) in &mut busy {
+        master.write_all(b"+PONG\r\n").expect("write");
+        assert_eq!(read_to_end(client), b"+PONG\r\n");
+    }
+    drop((idle, busy));
+    let mut pool = rig.pool.take().expect("running");
+    in_time(pool.drained());
+    let sum = &pool.tallies().read()[0].sessions;
+    assert_eq!(sum.closed_by(CloseReason::Shutdown), 4);
+    assert_eq!(sum.active(), 0);
     block_on(pool.shutdown());
 }

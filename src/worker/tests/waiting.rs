@@ -113,7 +113,7 @@ fn a_master_that_refuses_is_tried_until_hold_max() {
     assert_eq!(read_to_end(&mut client), b"");
     drop(client);
     rig.wait_closed(CloseReason::DialFailed, 1);
-    let failures = rig.counters().sessions.dial_failures;
+    let failures = rig.counters().sessions.dial_failures();
     assert!((2..=7).contains(&failures), "{failures} dials in 300 ms");
     in_time(rig.publisher.doubted());
 }
@@ -126,7 +126,7 @@ fn a_client_between_two_dials_goes_to_the_successor() {
     rig.serve(1, &gone);
     let mut client = rig.connect();
     client.write_all(b"patient").expect("write");
-    wait_until("tried", || rig.counters().sessions.dial_failures > 0);
+    wait_until("tried", || rig.counters().sessions.dial_failures() > 0);
     rig.serve(2, &successor);
     rig.wait_acknowledged(2);
     assert_eq!(read(&mut accept(&successor), 7), b"patient");
@@ -139,7 +139,7 @@ fn a_client_that_left_during_a_later_dial_is_not_served() {
     rig.serve(1, &gone);
     let mut client = rig.connect();
     client.write_all(b"doomed").expect("write");
-    wait_until("tried", || rig.counters().sessions.dial_failures > 0);
+    wait_until("tried", || rig.counters().sessions.dial_failures() > 0);
     let busy = Busy::new();
     rig.serve_at(2, busy.addr());
     wait_until("dialling", || busy.dials() == 1);

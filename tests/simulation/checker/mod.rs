@@ -49,6 +49,8 @@ pub(crate) enum Property {
     Provisional,
     /// An announced failover is waited for so long and no longer, and a reply is withheld only after the promotion.
     Announced,
+    /// Nothing is open while an operator's pause lasts.
+    Paused,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -258,6 +260,13 @@ impl Checker {
                 now,
                 format!("{} adopted at {epoch}, where nobody names it", swap.to),
             );
+        }
+    }
+
+    /// Whether a state is published that is open although a pause lasts.
+    pub(crate) fn paused(&mut self, now: u64, open: bool) {
+        if open {
+            self.fail(Property::Paused, now, "open during a pause".to_owned());
         }
     }
 

@@ -4,6 +4,8 @@
 mod links;
 mod nodes;
 
+use std::time::Duration;
+
 use switchmaster::control::action::Action;
 use switchmaster::control::steward::{Steward, VALIDITY};
 use switchmaster::net::clock::Moment;
@@ -178,6 +180,17 @@ impl Proxy {
             None => Some(Health::Crashed),
             Some(0) => Some(cluster.nodes[n].health),
             Some(_) => None,
+        }
+    }
+
+    /// An operator's order; nobody takes it while the process stands still.
+    pub(crate) fn pause(&mut self, net: &mut Net, lasts: u64) {
+        if net.now >= self.stands_until {
+            let lasts = Duration::from_millis(lasts);
+            self.input(net, |steward, now| {
+                let paused = steward.pause(now, Some(lasts), "somebody");
+                assert_eq!(paused, Ok(()), "there is a hold_max");
+            });
         }
     }
 
@@ -361,7 +374,15 @@ impl Proxy {
     fn act(&mut self, net: &mut Net) {
         while let Some(action) = self.steward.next_action() {
             match action {
-                Action::Publish(state) => {
+                Action::Publish(mut state) => {
+                    let open = state.phase == Phase::Serving
+                        || (self.plant == Plant::LeakyPause && state.is_paused());
+                    self.checker
+                        .paused(net.now, self.steward.is_paused() && open);
+                    // Everything else has to be as if nobody had paused it.
+                    if state.is_paused() {
+                        state.phase = Phase::Serving;
+                    }
                     let fenced = matches!(state.phase, Phase::Held { .. });
                     let back = fenced && state.generation > self.state.generation;
                     let unheard = (fenced && self.plant == Plant::NoFence)
@@ -374,7 +395,7 @@ impl Proxy {
                     }
                 }
                 // What the data plane makes of it is not simulated.
-                Action::Prove(_) => {}
+                Action::Prove(_) | Action::Renew => {}
                 Action::AskAll => {
                     for link in 0..self.links.len() {
                         self.want(net, link, Asked::OnDoubt, net.now);

@@ -4,12 +4,18 @@
 //! this thread: control plane (watchers, control tasks, signals)      threads 1..n: data-plane workers
 //! one more thread: the admin endpoint
 //! ```
+//! What ends the process is in `ending`, what its service manager hears of it in `manager`.
+//!
 //! The control plane has a runtime of its own, so that a saturated data plane never delays a failover.
+
+mod ending;
+mod manager;
+mod report;
+mod signals;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
@@ -17,12 +23,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use crate::admin::{self, Histograms, Panel};
-use crate::config::{Config, Proxy};
+use self::manager::Manager;
+use self::report::Progress;
+use self::signals::{Asked, Signals};
+use crate::admin::{self, Histograms, Panel, Vitals};
+use crate::config::Config;
 use crate::control::ledger::{Book, Ledger, Pulse};
 use crate::control::{self, PulseReader};
 use crate::exit::Exit;
-use crate::listener::{self, BindError, Bound};
+use crate::listener::{self, BindError, Bound, Passed};
 use crate::net::addr::{HostPort, ListenAddr};
 use crate::net::clock::At;
 use crate::net::reserve::Reserve;
@@ -30,14 +39,13 @@ use crate::net::resolver::Resolver;
 use crate::net::socket;
 use crate::sentinel::discovery;
 use crate::sentinel::watcher::Subscriber;
-use crate::session::close::CloseReason;
-use crate::telemetry::{Lines, Recent};
+use crate::telemetry::{Filter, Lines, Recent};
+use crate::topology::State;
 use crate::topology::publish::{self, Reader};
 use crate::topology::rules::SentinelsLost;
-use crate::topology::{Phase, State};
 use crate::worker;
+use crate::worker::Pool;
 use crate::worker::files::{FEW_SESSIONS, sessions_of};
-use crate::worker::{Counters, Pool};
 
 /// Longest wait for the control plane's tasks at the end; they only have sockets to drop.
 const CONTROL_END_LIMIT: Duration = Duration::from_millis(500);
@@ -68,6 +76,7 @@ impl From<BindError> for ExitError {
         let exit = match e.exit_code() {
             73 => Exit::PortTaken,
             77 => Exit::Permission,
+            78 => Exit::Config,
             _ => Exit::Runtime,
         };
         Self {
@@ -77,12 +86,21 @@ impl From<BindError> for ExitError {
     }
 }
 
+/// Longest wait for the admin endpoint's thread, which ends last.
+const ADMIN_END_LIMIT: Duration = Duration::from_millis(500);
+
 /// Serves until a signal ends it. SIGTERM or SIGINT ends in order, a second one at once; SIGUSR1 writes the state to
-/// the log. SIGHUP is ignored, so that a closed terminal ends nobody's sessions.
+/// the log. SIGHUP is ignored, so that a closed terminal ends nobody's sessions. Gives [`Exit::Ok`], or [`Exit::Cut`].
 ///
 /// # Errors
 /// When serving cannot begin, or a worker was lost.
-pub fn run(config: Config, lines: Lines, recent: Recent) -> Result<(), ExitError> {
+pub fn run(
+    config: Config,
+    lines: Lines,
+    recent: Recent,
+    filter: Filter,
+) -> Result<Exit, ExitError> {
+    let mut passed = Passed::from_env();
     let proxies: Vec<_> = config.proxies.iter().map(|p| &*p.master).collect();
     info!(
         event = "starting",
@@ -97,14 +115,25 @@ pub fn run(config: Config, lines: Lines, recent: Recent) -> Result<(), ExitError
     let bound = config
         .proxies
         .iter()
-        .map(|proxy| listener::bind(&proxy.listener))
+        .map(|proxy| listener::bind(&proxy.listener, &mut passed))
         .collect::<Result<Vec<_>, _>>()?;
+    for name in passed.left() {
+        warn!(
+            event = "socket_unused",
+            name,
+            "systemd passed a socket that no `listen` names: write \"systemd:{name}\" where it belongs"
+        );
+    }
     let admin = bind_admin(&config.admin)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| ExitError::runtime("cannot start the control plane", &e))?;
-    let log = Log { lines, recent };
+    let log = Log {
+        lines,
+        recent,
+        filter,
+    };
     let outcome = runtime.block_on(serve(config, bound, admin, sessions_max, log));
     // A name that is being looked up holds a thread that cannot be ended; nobody waits for it.
     runtime.shutdown_background();
@@ -117,11 +146,12 @@ async fn serve(
     admin: Vec<Bound>,
     sessions_max: Option<u64>,
     log: Log,
-) -> Result<(), ExitError> {
+) -> Result<Exit, ExitError> {
     let started = At::now();
     let mut signals = Signals::new().map_err(|e| ExitError::runtime("cannot take signals", &e))?;
     let tasks = TaskTracker::new();
     let end = CancellationToken::new();
+    let draining = CancellationToken::new();
     let Started {
         mut pool,
         readers,
@@ -138,7 +168,12 @@ async fn serve(
     )?;
     tasks.spawn(report_dropped_lines(log.lines.clone(), end.clone()));
     let tallies = pool.tallies();
-    if !admin.is_empty() {
+    let books = entries.iter().map(|entry| entry.book.clone()).collect();
+    let vitals = Vitals::new(books, pool.hearts(), draining.clone());
+    let admin_end = CancellationToken::new();
+    let admin_thread = if admin.is_empty() {
+        None
+    } else {
         let panel = Panel::new(
             started,
             entries,
@@ -146,20 +181,29 @@ async fn serve(
             histograms,
             log.recent,
             log.lines,
+            log.filter,
+            vitals.clone(),
         );
-        let thread = admin::thread(admin, config.admin.clone(), panel, end.clone())
+        let thread = admin::thread(admin, config.admin.clone(), panel, admin_end.clone())
             .map_err(|e| ExitError::runtime("cannot start the admin endpoint", &e))?;
-        tasks.spawn(async move {
-            // Told when it has ended, or dropped: both are its end.
-            let _ = thread.await;
-        });
-    }
+        Some(thread)
+    };
+    let manager = Manager::from_env();
+    manager.ready().await;
+    let progress = Progress {
+        tallies: tallies.clone(),
+        readers: readers.clone(),
+        draining: draining.clone(),
+    };
+    let manager = Arc::new(manager);
+    tasks.spawn(Arc::clone(&manager).attend(vitals, progress, end.clone()));
+    let status = || report::status(&tallies.read(), &readers);
 
     let outcome = loop {
         tokio::select! {
             asked = signals.next() => match asked {
-                Asked::End => break Ok(()),
-                Asked::Status => log_status(&tallies.read(), &readers),
+                Asked::End => break Ok(config.shutdown_grace),
+                Asked::Status => status(),
                 Asked::Hangup => info!(
                     event = "hangup_ignored",
                     "SIGHUP is ignored: a changed configuration needs a restart"
@@ -177,23 +221,22 @@ async fn serve(
             }
         }
     };
-    info!(
-        event = "draining",
-        "asked to end: no new clients, sessions are closed"
-    );
+    draining.cancel();
+    // A process that is broken does not go on for anybody's sake: without its control task nothing can be forwarded.
+    let grace = *outcome.as_ref().unwrap_or(&Duration::ZERO);
+    manager.stopping(grace).await;
+    let cut = ending::end(pool, &mut signals, grace, &tallies, status).await;
     end.cancel();
     tasks.close();
-    let ending = async {
-        pool.shutdown().await;
-        // Whoever has not ended by then only holds sockets that the end of the process closes.
-        let _ = timeout(CONTROL_END_LIMIT, tasks.wait()).await;
-    };
-    tokio::select! {
-        () = ending => {}
-        () = signals.ending() => warn!(event = "ended_at_once", "a second signal: not waiting for sessions"),
+    // Whoever has not ended by then only holds sockets that the end of the process closes.
+    let _ = timeout(CONTROL_END_LIMIT, tasks.wait()).await;
+    // Last, so that it can be asked how the end goes.
+    admin_end.cancel();
+    if let Some(thread) = admin_thread {
+        // Told when it has ended, or dropped: both are its end.
+        let _ = timeout(ADMIN_END_LIMIT, thread).await;
     }
-    log_stopped(&tallies.read());
-    outcome
+    outcome.map(|_| if cut == 0 { Exit::Ok } else { Exit::Cut })
 }
 
 /// What runs.
@@ -210,6 +253,7 @@ struct Started {
 struct Log {
     lines: Lines,
     recent: Recent,
+    filter: Filter,
 }
 
 /// Starts both flows.
@@ -247,7 +291,7 @@ fn start(
             publisher,
         ));
         listens.push(bound.iter().map(|b| b.addr().to_string()).collect());
-        log_listening(proxy, &bound);
+        report::listening(proxy, &bound);
         readers.push(reader.clone());
         entries.push(worker::Entry {
             name,
@@ -285,8 +329,10 @@ fn start(
             (*publisher.state()).clone(),
         );
         let book = Book::new(ledger);
+        let (orders, ordered) = control::orders::channel();
         looked_at.push(admin::Entry {
             book: book.clone(),
+            orders,
             listen: std::mem::take(&mut listens[n]),
         });
         let tallies = pool.tallies();
@@ -295,6 +341,8 @@ fn start(
             Pulse {
                 bytes_down: sum.bytes_down,
                 waiting: sum.waiting,
+                lost: sum.lost(),
+                unknown: sum.unknown,
             }
         };
         let entry = control::Entry {
@@ -308,6 +356,7 @@ fn start(
             own,
             observations,
             asker: asker.clone(),
+            orders: ordered,
             publisher,
             book,
             pulse: PulseReader(Box::new(pulse)),
@@ -326,13 +375,13 @@ fn start(
 /// Binds the admin endpoint. A port that is taken ends a process whose operator asked for it; where nobody did, it goes without:
 /// another proxy on this host has it.
 fn bind_admin(config: &admin::Config) -> Result<Vec<Bound>, ExitError> {
-    match listener::bind(&config.listener) {
+    match listener::bind(&config.listener, &mut Passed::nothing()) {
         Ok(bound) => {
             for bound in &bound {
                 let addr = bound.addr();
                 let url = match addr {
                     ListenAddr::Tcp(addr) => format!("http://{addr}/"),
-                    ListenAddr::Unix(_) => addr.to_string(),
+                    ListenAddr::Unix(_) | ListenAddr::Systemd(_) => addr.to_string(),
                 };
                 info!(event = "admin_listening", addr = %addr, "status page and metrics: {url}");
             }
@@ -355,103 +404,9 @@ fn own_addresses(bound: &[Bound]) -> Vec<HostPort> {
         .iter()
         .filter_map(|b| match b.addr() {
             ListenAddr::Tcp(addr) => Some(HostPort::from(*addr)),
-            ListenAddr::Unix(_) => None,
+            ListenAddr::Unix(_) | ListenAddr::Systemd(_) => None,
         })
         .collect()
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    status: Signal,
-    hangup: Signal,
-}
-
-enum Asked {
-    End,
-    Status,
-    Hangup,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            status: signal(SignalKind::user_defined1())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.terminate.recv() => Asked::End,
-            _ = self.interrupt.recv() => Asked::End,
-            _ = self.status.recv() => Asked::Status,
-            _ = self.hangup.recv() => Asked::Hangup,
-        }
-    }
-
-    async fn ending(&mut self) {
-        while !matches!(self.next().await, Asked::End) {}
-    }
-}
-
-fn log_listening(proxy: &Proxy, bound: &[Bound]) {
-    for bound in bound {
-        let addr = bound.addr();
-        info!(
-            event = "listening", proxy = %proxy.name, addr = %addr, master_name = %proxy.master,
-            "clients connect to {addr} and reach the master \"{}\"", proxy.master
-        );
-    }
-}
-
-fn log_status(counters: &[Counters], readers: &[Reader]) {
-    for (counters, reader) in counters.iter().zip(readers) {
-        let state = reader.state();
-        let master = state
-            .master
-            .as_ref()
-            .map_or_else(|| "none".to_owned(), ToString::to_string);
-        let phase = match &state.phase {
-            Phase::NoMaster => "no_master".to_owned(),
-            Phase::Held { cause, .. } => format!("held:{cause}"),
-            Phase::Serving => "serving".to_owned(),
-        };
-        let s = &counters.sessions;
-        info!(
-            event = "status", proxy = %counters.name, phase, master, generation = state.generation.0,
-            sessions = s.active(), waiting = s.waiting, opened = s.opened, bytes_up = s.bytes_up, bytes_down = s.bytes_down,
-            dial_failures = s.dial_failures, no_port = s.no_port, accept_errors = counters.accept_errors,
-            refused = counters.refused_not_allowed + counters.refused_full, closed = %closed_by_reason(counters),
-            "{} sessions to {master}", s.active()
-        );
-    }
-}
-
-fn log_stopped(counters: &[Counters]) {
-    for counters in counters {
-        let s = &counters.sessions;
-        info!(
-            event = "stopped", proxy = %counters.name, sessions = s.active(), opened = s.opened, bytes_up = s.bytes_up,
-            bytes_down = s.bytes_down, dial_failures = s.dial_failures, no_port = s.no_port,
-            accept_errors = counters.accept_errors, refused = counters.refused_not_allowed + counters.refused_full,
-            closed = %closed_by_reason(counters), "stopped"
-        );
-    }
-}
-
-/// `client_closed=12 switched=3`
-fn closed_by_reason(counters: &Counters) -> String {
-    let nonzero = CloseReason::ALL
-        .iter()
-        .map(|r| (r.label(), counters.sessions.closed_by(*r)));
-    let words: Vec<_> = nonzero
-        .filter(|(_, n)| *n > 0)
-        .map(|(l, n)| format!("{l}={n}"))
-        .collect();
-    words.join(" ")
 }
 
 /// Raises the limit of open files and gives the number of sessions it allows. `None` is as many as come.

@@ -1,0 +1,68 @@
+//! One relay alone.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::rc::Rc;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::runtime::{Builder, LocalOptions};
+
+use super::*;
+use crate::net::clock::now;
+use crate::session::tests::{G1, G2, HOLD, house_of, serving};
+use crate::session::tracker::{Rules, Tracker};
+use crate::topology::publish::Reader;
+
+#[tokio::test]
+async fn what_was_read_in_the_instant_of_a_swap_is_kept_for_the_next_master() {
+    const REQUEST: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+    let (mut publisher, house) = house_of();
+    publisher.publish(serving(G1));
+    publisher.extend(now() + HOLD);
+    let (client, mut application) = UnixStream::pair().expect("pair");
+    let (upstream, _master) = UnixStream::pair().expect("pair");
+    let rules = Rules {
+        login: false,
+        replay_auth: true,
+        pubsub: false,
+        resend_reads: false,
+    };
+    let mut carried = Carried::new(Stream::Unix(client), Tracker::new(rules));
+    let pass = Reader::pass(&serving(G1));
+    let mut relay = Relay::new(&mut carried, Stream::Unix(upstream), pass);
+    application.write_all(REQUEST).await.expect("write");
+    // Behind the look at the fence with which each turn begins, as another thread may do it.
+    publisher.publish(serving(G2));
+    let over = poll_fn(|cx| match relay.read_client(cx, &house) {
+        Continue(Poll::Pending) => Poll::Pending,
+        over => Poll::Ready(over),
+    })
+    .await;
+    assert_eq!(over, Break(CloseReason::Switched));
+    assert!(relay.can_part());
+    assert_eq!(carried.unsent, REQUEST);
+}
+
+/// On a runtime like a worker's: one session always has more to move, and there is news for another one.
+#[test]
+fn a_session_that_goes_on_gives_way_to_news_that_the_runtime_has_not_asked_for() {
+    let worker = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .expect("a runtime");
+    let turns = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&turns);
+    worker.block_on(async move {
+        let (small, news) = UnixStream::pair().expect("pair");
+        tokio::task::spawn_local(poll_fn(move |cx| {
+            if counted.replace(counted.get() + 1) == 0 {
+                assert_eq!(news.try_write(b"x").expect("room"), 1);
+            }
+            give_way(cx);
+            Poll::<()>::Pending
+        }));
+        small.readable().await.expect("a socket");
+    });
+    assert!((1..=2).contains(&turns.get()), "{} turns", turns.get());
+}

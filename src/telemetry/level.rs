@@ -1,0 +1,158 @@
+//! What is logged can be changed while the process runs, for a while or for good.
+//!
+//! It costs a log line nothing: tracing remembers for each place in the code whether it is heard, until the filter is another.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tracing::{Level, enabled, warn};
+use tracing_subscriber::EnvFilter;
+
+use super::{FilterError, filter};
+use crate::net::clock::Moment;
+
+/// Puts a filter in force. False when there is no log any more.
+type Apply = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+
+/// The filter in force, and how to have another.
+#[derive(Clone)]
+pub struct Filter(Arc<Shared>);
+
+struct Shared {
+    configured: String,
+    current: Mutex<Current>,
+    apply: Apply,
+}
+
+/// What is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Current {
+    text: String,
+    /// The configured one returns then.
+    until: Option<Moment>,
+}
+
+impl fmt::Debug for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Filter").field(&self.text()).finish()
+    }
+}
+
+impl Filter {
+    /// `configured` is in force.
+    pub(super) fn new(configured: &str, apply: Apply) -> Self {
+        Self(Arc::new(Shared {
+            configured: configured.to_owned(),
+            current: Mutex::new(Current {
+                text: configured.to_owned(),
+                until: None,
+            }),
+            apply,
+        }))
+    }
+
+    /// The one in force.
+    pub fn text(&self) -> String {
+        let current = self.0.current.lock();
+        current.unwrap_or_else(PoisonError::into_inner).text.clone()
+    }
+
+    /// The one that the process was started with.
+    pub fn configured(&self) -> &str {
+        &self.0.configured
+    }
+
+    /// From now on this is logged, and after `limit` what was configured. Gives what was in force before.
+    ///
+    /// # Errors
+    /// When the text is no filter.
+    pub fn set(
+        &self,
+        now: Moment,
+        text: &str,
+        limit: Option<Duration>,
+        by: &str,
+    ) -> Result<String, FilterError> {
+        let new = filter(text)?;
+        let until = limit.map(|limit| now + limit);
+        Ok(self.put(new, text, until, by))
+    }
+
+    /// Puts the configured filter in force again when the other one's time is up.
+    pub fn expire(&self, now: Moment) {
+        let until = {
+            let current = self.0.current.lock();
+            current.unwrap_or_else(PoisonError::into_inner).until
+        };
+        if until.is_some_and(|until| now >= until)
+            && let Ok(configured) = filter(&self.0.configured)
+        {
+            self.put(configured, &self.0.configured, None, "time");
+        }
+    }
+
+    fn put(&self, new: EnvFilter, text: &str, until: Option<Moment>, by: &str) -> String {
+        let next = Current {
+            text: text.to_owned(),
+            until,
+        };
+        let before = {
+            let mut current = self
+                .0
+                .current
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *current, next).text
+        };
+        let tell = || {
+            warn!(event = "log_level", from = %before, to = %text, by, "what is logged changes");
+        };
+        // It is told under the filter that lets it through; the new one may be "off", and so may the old one.
+        let heard = enabled!(Level::WARN);
+        if heard {
+            tell();
+        }
+        let applied = (self.0.apply)(new);
+        if applied && !heard {
+            tell();
+        }
+        before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_for_a_while_gives_way_to_the_configured_one() {
+        let applied = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&applied);
+        let apply = move |filter: EnvFilter| {
+            seen.lock().expect("no panic").push(filter.to_string());
+            true
+        };
+        let level = Filter::new("info", Box::new(apply));
+        let start = Moment::from_nanos(5);
+        let minute = Duration::from_secs(60);
+        assert!(level.set(start, "debgu", None, "test").is_err());
+        assert_eq!(level.text(), "info");
+        let before = level.set(start, "debug", Some(minute), "test");
+        assert_eq!(before, Ok("info".to_owned()));
+        level.expire(start + minute / 2);
+        assert_eq!(level.text(), "debug");
+        level.expire(start + minute);
+        level.expire(start + minute * 2);
+        assert_eq!(level.text(), "info");
+        // One without an end outlives the end of the one before.
+        let before = level.set(start, "warn", Some(minute), "test");
+        assert_eq!(before, Ok("info".to_owned()));
+        let before = level.set(start, "trace", None, "test");
+        assert_eq!(before, Ok("warn".to_owned()));
+        level.expire(start + minute * 2);
+        assert_eq!(level.text(), "trace");
+        let applied = applied.lock().expect("no panic");
+        assert_eq!(*applied, ["debug", "info", "warn", "trace"]);
+    }
+}

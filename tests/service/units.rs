@@ -1,0 +1,113 @@
+//! The unit files: systemd understands every line, and finds them tight.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Most that `systemd-analyze security` may find exposed, of 10.
+const EXPOSURE_MAX: f64 = 1.5;
+const UNITS: [&str; 3] = [
+    "switchmaster.service",
+    "switchmaster@.service",
+    "switchmaster.socket",
+];
+
+fn unit(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("systemd")
+        .join(name)
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(unit(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// What `systemd-analyze` says; both streams.
+fn analyze(args: &[&str]) -> (bool, String) {
+    let output = Command::new("systemd-analyze")
+        .args(args)
+        .output()
+        .unwrap_or_else(|e| panic!("systemd-analyze: {e}: apt-get install systemd"));
+    let text = [output.stdout, output.stderr].concat();
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
+}
+
+/// The values of a key, in order.
+fn values<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
+    let line = |line: &'a str| line.strip_prefix(key)?.strip_prefix('=');
+    text.lines().filter_map(line).collect()
+}
+
+#[test]
+fn systemd_understands_every_line() {
+    // The program is where cargo has built it, and there is no manual page beside it.
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in UNITS {
+        let text = read(name)
+            .replace("/usr/bin/switchmaster", env!("CARGO_BIN_EXE_switchmaster"))
+            .replace("Documentation=man:switchmaster(1)\n", "");
+        fs::write(folder.path().join(name), text).expect("written");
+    }
+    for name in UNITS {
+        // A template is looked at as one of its instances.
+        let path = folder.path().join(name.replace('@', "@cache"));
+        if !path.exists() {
+            fs::copy(folder.path().join(name), &path).expect("copied");
+        }
+        let (understood, text) = analyze(&["verify", path.to_str().expect("text")]);
+        assert!(understood && text.trim().is_empty(), "{name}:\n{text}");
+    }
+}
+
+#[test]
+fn the_services_are_tight() {
+    for name in UNITS.into_iter().filter(|name| name.ends_with(".service")) {
+        let path = unit(name);
+        let (_, text) = analyze(&["security", "--offline=true", path.to_str().expect("text")]);
+        let exposure: f64 = text
+            .lines()
+            .find_map(|line| {
+                line.split_once("Overall exposure level for ")?
+                    .1
+                    .split_once(": ")
+            })
+            .and_then(|(_, rest)| rest.split(' ').next()?.parse().ok())
+            .unwrap_or_else(|| panic!("no level in:\n{text}"));
+        assert!(exposure <= EXPOSURE_MAX, "{name}: {exposure}\n{text}");
+    }
+}
+
+/// What the program does and what the units say of it.
+#[test]
+fn the_units_fit_the_program() {
+    let (service, template) = (read(UNITS[0]), read(UNITS[1]));
+    for text in [&service, &template] {
+        assert_eq!(values(text, "Type"), ["notify"]);
+        assert_eq!(values(text, "Restart"), ["always"]);
+        assert_eq!(values(text, "StartLimitIntervalSec"), ["0"]);
+        assert_eq!(values(text, "SuccessExitStatus"), [crate::CUT.to_string()]);
+        assert_eq!(values(text, "TimeoutStopSec"), ["30"]);
+        assert!(
+            values(text, "ExecReload").is_empty(),
+            "there is no reload yet"
+        );
+        // Twice what is stuck (5 s), so that it is not fed once more.
+        assert_eq!(values(text, "WatchdogSec"), ["10"]);
+    }
+    // The template is the service for another file, and nothing else.
+    let plain = |text: &str| -> Vec<String> {
+        let lines = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with('#'));
+        let named = lines.map(|line| {
+            line.replace(" (%i)", "")
+                .replace("switchmaster-%i", "switchmaster")
+                .replace("/%i.toml", "/config.toml")
+        });
+        named.collect()
+    };
+    assert_eq!(plain(&template), plain(&service));
+}
