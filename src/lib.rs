@@ -35,8 +35,8 @@ pub mod daemon;
 pub mod demo;
 pub mod exit;
 pub mod status;
-pub mod upgrade;
 pub mod top;
+pub mod upgrade;
 // --- under all -----------------------------------------------------------------------------------
 pub mod net;
 pub mod telemetry;

@@ -225,6 +225,7 @@ impl Sheet {
             );
         }
         self.count(&table::SESSIONS_MOVED, &[proxy], s.moved);
+        self.count(&table::SESSIONS_ADOPTED, &[proxy], s.adopted);
         self.count(&table::REPLAY_FAILURES, &[proxy], s.replay_failures);
         self.count(&table::REQUESTS_REFUSED, &[proxy], s.refused);
         self.count(&table::BYTES, &[proxy, "up"], s.bytes_up);

@@ -83,6 +83,7 @@ metrics! {
     SESSIONS = Counter "sessions_total" ["proxy", "result"]
         "Connections of clients: accepted, not_allowed (allow_from), or full (max_connections, open files).";
     SESSIONS_CLOSED = Counter "sessions_closed_total" ["proxy", "reason"] "Sessions that ended, by reason.";
+    SESSIONS_ADOPTED = Counter "sessions_adopted_total" ["proxy"] "Sessions that were taken over from the process before (an upgrade), or taken back from the one after.";
     SESSIONS_MOVED = Counter "sessions_moved_total" ["proxy"] "Times that a session was carried over to another upstream connection.";
     REPLAY_FAILURES = Counter "replay_failures_total" ["proxy"] "Times that a new master did not take over what a session needs.";
     REQUESTS_REFUSED = Counter "requests_refused_total" ["proxy"]

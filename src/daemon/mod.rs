@@ -4,48 +4,45 @@
 //! this thread: control plane (watchers, control tasks, signals)      threads 1..n: data-plane workers
 //! one more thread: the admin endpoint
 //! ```
-//! What ends the process is in `ending`, what its service manager hears of it in `manager`.
+//! What begins it is in `begin`, what ends it in `ending`, what its service manager hears of it in `manager`; how it follows another
+//! process in `takeover`, and how it is followed in `upgrade`.
 //!
 //! The control plane has a runtime of its own, so that a saturated data plane never delays a failover.
 
+mod begin;
 mod ending;
 mod manager;
 mod report;
 mod signals;
+mod takeover;
+mod upgrade;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use futures_util::FutureExt;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::{interval, timeout};
+use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use self::begin::Started;
 use self::manager::Manager;
 use self::report::Progress;
 use self::signals::{Asked, Signals};
-use crate::admin::{self, Histograms, Panel, Vitals};
+use self::takeover::{Following, Predecessor};
+use self::upgrade::{Estate, Program};
+use crate::admin::{self, Panel, Vitals};
 use crate::config::Config;
-use crate::control::ledger::{Book, Ledger, Pulse};
-use crate::control::{self, PulseReader};
 use crate::exit::Exit;
 use crate::listener::{self, BindError, Bound, Passed};
-use crate::net::addr::{HostPort, ListenAddr};
 use crate::net::clock::At;
-use crate::net::reserve::Reserve;
-use crate::net::resolver::Resolver;
-use crate::net::socket;
-use crate::sentinel::discovery;
-use crate::sentinel::watcher::Subscriber;
 use crate::telemetry::{Filter, Lines, Recent};
-use crate::topology::State;
-use crate::topology::publish::{self, Reader};
-use crate::topology::rules::SentinelsLost;
-use crate::worker;
-use crate::worker::Pool;
-use crate::worker::files::{FEW_SESSIONS, sessions_of};
+use crate::topology::publish::Reader;
+use crate::upgrade::old::Outcome;
 
 /// Longest wait for the control plane's tasks at the end; they only have sockets to drop.
 const CONTROL_END_LIMIT: Duration = Duration::from_millis(500);
@@ -86,11 +83,13 @@ impl From<BindError> for ExitError {
     }
 }
 
+/// Longest wait for an upgrade that is under way when this process is told to end.
+const UPGRADE_END_LIMIT: Duration = Duration::from_secs(10);
 /// Longest wait for the admin endpoint's thread, which ends last.
 const ADMIN_END_LIMIT: Duration = Duration::from_millis(500);
 
 /// Serves until a signal ends it. SIGTERM or SIGINT ends in order, a second one at once; SIGUSR1 writes the state to
-/// the log. SIGHUP is ignored, so that a closed terminal ends nobody's sessions. Gives [`Exit::Ok`], or [`Exit::Cut`].
+/// the log, SIGUSR2 starts an upgrade. SIGHUP is ignored, so that a closed terminal ends nobody's sessions. Gives [`Exit::Ok`], or [`Exit::Cut`].
 ///
 /// # Errors
 /// When serving cannot begin, or a worker was lost.
@@ -101,6 +100,7 @@ pub fn run(
     filter: Filter,
 ) -> Result<Exit, ExitError> {
     let mut passed = Passed::from_env();
+    let program = Program::of_this_process();
     let proxies: Vec<_> = config.proxies.iter().map(|p| &*p.master).collect();
     info!(
         event = "starting",
@@ -110,12 +110,27 @@ pub fn run(
         workers = config.workers.count(),
         "switchmaster {} starts", env!("CARGO_PKG_VERSION")
     );
-    let sessions_max = note_open_files();
+    let sessions_max = begin::note_open_files();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| ExitError::runtime("cannot start the control plane", &e))?;
+    let mut following = match Predecessor::of_this_process() {
+        Some(predecessor) => Some(runtime.block_on(Following::greet(predecessor, &config))?),
+        None => None,
+    };
+    let mut inherited = following
+        .as_mut()
+        .map(Following::listeners)
+        .unwrap_or_default();
     // Binding comes first: nobody is asked anything by a process that cannot serve.
     let bound = config
         .proxies
         .iter()
-        .map(|proxy| listener::bind(&proxy.listener, &mut passed))
+        .map(|proxy| {
+            let inherit = |asked: &str| inherited.take(Some(&proxy.name), asked);
+            listener::bind_or_inherit(&proxy.listener, &mut passed, inherit)
+        })
         .collect::<Result<Vec<_>, _>>()?;
     for name in passed.left() {
         warn!(
@@ -124,20 +139,27 @@ pub fn run(
             "systemd passed a socket that no `listen` names: write \"systemd:{name}\" where it belongs"
         );
     }
-    let admin = bind_admin(&config.admin)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| ExitError::runtime("cannot start the control plane", &e))?;
+    let admin = begin::bind_admin(&config.admin, &mut inherited)?;
+    // What no `listen` names any more is closed with the process that has it.
+    drop(inherited);
     let log = Log {
         lines,
         recent,
         filter,
     };
-    let outcome = runtime.block_on(serve(config, bound, admin, sessions_max, log));
+    let serving = serve(config, bound, admin, sessions_max, log, program, following);
+    let outcome = runtime.block_on(serving);
     // A name that is being looked up holds a thread that cannot be ended; nobody waits for it.
     runtime.shutdown_background();
     outcome
+}
+
+/// What a task of an upgrade has come to.
+enum Upgraded {
+    /// This process has taken the place of another.
+    Followed(Result<u64, ExitError>),
+    /// Another has been tried in the place of this one.
+    Given(Outcome),
 }
 
 async fn serve(
@@ -146,69 +168,138 @@ async fn serve(
     admin: Vec<Bound>,
     sessions_max: Option<u64>,
     log: Log,
+    program: io::Result<Program>,
+    following: Option<Following>,
 ) -> Result<Exit, ExitError> {
     let started = At::now();
     let mut signals = Signals::new().map_err(|e| ExitError::runtime("cannot take signals", &e))?;
     let tasks = TaskTracker::new();
     let end = CancellationToken::new();
     let draining = CancellationToken::new();
+    let watched = !admin.is_empty();
     let Started {
         mut pool,
-        readers,
+        known,
         mut controls,
         entries,
         histograms,
-    } = start(
+    } = begin::start(
         &config,
         bound,
         sessions_max,
-        !admin.is_empty(),
+        watched,
         &tasks,
         &end,
+        following.as_ref(),
     )?;
     tasks.spawn(report_dropped_lines(log.lines.clone(), end.clone()));
     let tallies = pool.tallies();
+    let hands = pool.hands();
+    let readers: Vec<Reader> = known.iter().map(|known| known.reader.clone()).collect();
     let books = entries.iter().map(|entry| entry.book.clone()).collect();
     let vitals = Vitals::new(books, pool.hearts(), draining.clone());
-    let admin_end = CancellationToken::new();
-    let admin_thread = if admin.is_empty() {
-        None
-    } else {
-        let panel = Panel::new(
-            started,
-            entries,
-            tallies.clone(),
-            histograms,
-            log.recent,
-            log.lines,
-            log.filter,
-            vitals.clone(),
-        );
-        let thread = admin::thread(admin, config.admin.clone(), panel, admin_end.clone())
-            .map_err(|e| ExitError::runtime("cannot start the admin endpoint", &e))?;
-        Some(thread)
-    };
-    let manager = Manager::from_env();
-    manager.ready().await;
+    let manager = Arc::new(Manager::from_env());
     let progress = Progress {
         tallies: tallies.clone(),
         readers: readers.clone(),
         draining: draining.clone(),
     };
-    let manager = Arc::new(manager);
-    tasks.spawn(Arc::clone(&manager).attend(vitals, progress, end.clone()));
+    let panel = Panel::new(
+        started,
+        entries,
+        tallies.clone(),
+        histograms,
+        log.recent,
+        log.lines,
+        log.filter,
+        vitals.clone(),
+    );
+    let mut front = Front {
+        admin_config: config.admin.clone(),
+        admin,
+        admin_end: CancellationToken::new(),
+        admin_thread: None,
+        panel: Some(panel),
+        attending: Some((vitals, progress)),
+        manager: Arc::clone(&manager),
+    };
+    // At most one: a process follows before it can be followed.
+    let mut upgrade: JoinSet<Upgraded> = JoinSet::new();
+    let ending = CancellationToken::new();
+    match following {
+        None => {
+            front.open()?;
+            manager.ready().await;
+            front.attend(&tasks, &end);
+        }
+        Some(following) => {
+            let (known, hands) = (known.clone(), hands.clone());
+            let follow = async move { following.follow(&known, &hands).await };
+            upgrade.spawn(follow.map(Upgraded::Followed));
+        }
+    }
     let status = || report::status(&tallies.read(), &readers);
 
+    let mut handed = false;
     let outcome = loop {
         tokio::select! {
             asked = signals.next() => match asked {
-                Asked::End => break Ok(config.shutdown_grace),
+                Asked::End if upgrade.is_empty() => break Ok(config.shutdown_grace),
+                // It comes to an end, one way or the other, and then this process does.
+                Asked::End => ending.cancel(),
                 Asked::Status => status(),
                 Asked::Hangup => info!(
                     event = "hangup_ignored",
                     "SIGHUP is ignored: a changed configuration needs a restart"
                 ),
+                Asked::Upgrade => match (&program, upgrade::obstacle(&known)) {
+                    _ if !upgrade.is_empty() => refuse_upgrade("under_way"),
+                    (Err(_), _) => refuse_upgrade("program_unknown"),
+                    (_, Some(why)) => refuse_upgrade(why),
+                    (Ok(program), None) => {
+                        let estate = Estate {
+                            program: program.clone(),
+                            entries: known.clone(),
+                            hands: hands.clone(),
+                            admin: front.copies(),
+                            manager: Arc::clone(&manager),
+                            grace: config.shutdown_grace,
+                            ending: ending.clone(),
+                        };
+                        upgrade.spawn(upgrade::hand_over(estate).map(Upgraded::Given));
+                    }
+                },
             },
+            Some(upgraded) = upgrade.join_next() => match upgraded {
+                Ok(Upgraded::Followed(Ok(_))) => {
+                    for (proxy, bound) in config.proxies.iter().zip(hands.doors().unwrap_or_default()) {
+                        report::listening(proxy, &bound);
+                    }
+                    front.own_files(true);
+                    front.open()?;
+                    manager.followed().await;
+                    front.attend(&tasks, &end);
+                    if ending.is_cancelled() {
+                        break Ok(config.shutdown_grace);
+                    }
+                }
+                Ok(Upgraded::Followed(Err(error))) => break Err(error),
+                Ok(Upgraded::Given(Outcome::Handed)) => {
+                    handed = true;
+                    break Ok(config.shutdown_grace);
+                }
+                Ok(Upgraded::Given(Outcome::Failed(_))) => {
+                    if ending.is_cancelled() {
+                        break Ok(config.shutdown_grace);
+                    }
+                }
+                Err(_) => {
+                    let message = "an upgrade was lost to a defect, and nobody knows who serves".to_owned();
+                    break Err(ExitError { exit: Exit::Runtime, message });
+                }
+            },
+            // Whoever has been told to end and waits for an upgrade does not wait for ever.
+            () = given_up(&ending) => break Ok(config.shutdown_grace),
             Some(_) = controls.join_next() => {
                 error!(event = "control_lost", "a control task has ended by a defect; the process ends, to be restarted whole");
                 break Err(ExitError { exit: Exit::Runtime, message: "a control task was lost".to_owned() });
@@ -222,6 +313,12 @@ async fn serve(
         }
     };
     draining.cancel();
+    if handed {
+        // They are the other process's.
+        hands.own_files(false);
+        front.own_files(false);
+        front.close().await;
+    }
     // A process that is broken does not go on for anybody's sake: without its control task nothing can be forwarded.
     let grace = *outcome.as_ref().unwrap_or(&Duration::ZERO);
     manager.stopping(grace).await;
@@ -231,22 +328,75 @@ async fn serve(
     // Whoever has not ended by then only holds sockets that the end of the process closes.
     let _ = timeout(CONTROL_END_LIMIT, tasks.wait()).await;
     // Last, so that it can be asked how the end goes.
-    admin_end.cancel();
-    if let Some(thread) = admin_thread {
-        // Told when it has ended, or dropped: both are its end.
-        let _ = timeout(ADMIN_END_LIMIT, thread).await;
-    }
+    front.close().await;
     outcome.map(|_| if cut == 0 { Exit::Ok } else { Exit::Cut })
 }
 
-/// What runs.
-struct Started {
-    pool: Pool,
-    readers: Vec<Reader>,
-    /// None ends before it is told to; without it nobody extends the fence word and nothing is forwarded.
-    controls: JoinSet<()>,
-    entries: Vec<admin::Entry>,
-    histograms: Histograms,
+fn refuse_upgrade(reason: &'static str) {
+    warn!(
+        event = "upgrade_refused",
+        reason, "no upgrade is begun now ({reason}): ask again later, or restart"
+    );
+}
+
+/// Some time after this process was told to end.
+async fn given_up(ending: &CancellationToken) {
+    ending.cancelled().await;
+    sleep(UPGRADE_END_LIMIT).await;
+}
+
+/// What this process shows of itself: the admin endpoint, and what its service manager hears. One that follows another shows it
+/// when it has taken its place.
+struct Front {
+    admin_config: admin::Config,
+    /// Copies of what the endpoint listens at.
+    admin: Vec<Bound>,
+    admin_end: CancellationToken,
+    admin_thread: Option<oneshot::Receiver<()>>,
+    panel: Option<Panel>,
+    attending: Option<(Vitals, Progress)>,
+    manager: Arc<Manager>,
+}
+
+impl Front {
+    fn copies(&self) -> Vec<Bound> {
+        let copies = self.admin.iter().map(Bound::try_clone);
+        // Without descriptors nothing can be handed over, which is noticed there.
+        copies.collect::<io::Result<_>>().unwrap_or_default()
+    }
+
+    /// Opens the admin endpoint, if there is to be one.
+    fn open(&mut self) -> Result<(), ExitError> {
+        let (false, Some(panel)) = (self.admin.is_empty(), self.panel.take()) else {
+            return Ok(());
+        };
+        let config = self.admin_config.clone();
+        let thread = admin::thread(self.copies(), config, panel, self.admin_end.clone())
+            .map_err(|e| ExitError::runtime("cannot start the admin endpoint", &e))?;
+        self.admin_thread = Some(thread);
+        Ok(())
+    }
+
+    fn attend(&mut self, tasks: &TaskTracker, end: &CancellationToken) {
+        if let Some((vitals, progress)) = self.attending.take() {
+            let manager = Arc::clone(&self.manager);
+            tasks.spawn(manager.attend(vitals, progress, end.clone()));
+        }
+    }
+
+    fn own_files(&self, own: bool) {
+        self.admin.iter().for_each(|bound| bound.own_file(own));
+    }
+
+    /// Closes the admin endpoint.
+    async fn close(&mut self) {
+        self.admin_end.cancel();
+        self.admin.clear();
+        if let Some(thread) = self.admin_thread.take() {
+            // Told when it has ended, or dropped: both are its end.
+            let _ = timeout(ADMIN_END_LIMIT, thread).await;
+        }
+    }
 }
 
 /// What is known of the log.
@@ -254,180 +404,6 @@ struct Log {
     lines: Lines,
     recent: Recent,
     filter: Filter,
-}
-
-/// Starts both flows.
-fn start(
-    config: &Config,
-    bound: Vec<Vec<Bound>>,
-    sessions_max: Option<u64>,
-    watched: bool,
-    tasks: &TaskTracker,
-    end: &CancellationToken,
-) -> Result<Started, ExitError> {
-    let workers = config.workers.count();
-    let mut subscribers = Vec::new();
-    let mut entries = Vec::new();
-    let mut plans = Vec::new();
-    let mut readers = Vec::new();
-    let mut looked_at = Vec::new();
-    let mut listens: Vec<Vec<String>> = Vec::new();
-    let histograms = Histograms::default();
-    for (proxy, bound) in config.proxies.iter().zip(bound) {
-        let name: Arc<str> = proxy.name.as_str().into();
-        let initial = State::initial(config.rules.hold_max.resolve(None));
-        let (publisher, reader, subscriptions) = publish::channel(initial, workers);
-        let (seen, observations) = mpsc::channel(control::MAX_OBSERVATIONS);
-        subscribers.push(Subscriber {
-            master: proxy.master.clone(),
-            leases: config.rules.when_sentinels_are_lost == SentinelsLost::Stop,
-            observations: seen,
-        });
-        plans.push((
-            proxy,
-            Arc::clone(&name),
-            own_addresses(&bound),
-            observations,
-            publisher,
-        ));
-        listens.push(bound.iter().map(|b| b.addr().to_string()).collect());
-        report::listening(proxy, &bound);
-        readers.push(reader.clone());
-        entries.push(worker::Entry {
-            name,
-            listener: proxy.listener.clone(),
-            bound,
-            session: proxy.session.clone(),
-            reader,
-            subscriptions,
-            // What is recorded is kept until somebody looks.
-            dials: if watched {
-                histograms.dials(&proxy.name)
-            } else {
-                metrics::Histogram::noop()
-            },
-        });
-    }
-    let reserve = Reserve::fill();
-    let pool = Pool::start(entries, workers, sessions_max, &reserve)
-        .map_err(|e| ExitError::runtime("cannot start the data plane", &e))?;
-    let resolver = Resolver::default();
-    let asker = discovery::follow(
-        &config.sentinel,
-        subscribers,
-        &resolver,
-        &reserve,
-        tasks,
-        end,
-    );
-    let mut controls = JoinSet::new();
-    for (n, (proxy, name, own, observations, publisher)) in plans.into_iter().enumerate() {
-        let ledger = Ledger::new(
-            At::now(),
-            &name,
-            &proxy.master,
-            (*publisher.state()).clone(),
-        );
-        let book = Book::new(ledger);
-        let (orders, ordered) = control::orders::channel();
-        looked_at.push(admin::Entry {
-            book: book.clone(),
-            orders,
-            listen: std::mem::take(&mut listens[n]),
-        });
-        let tallies = pool.tallies();
-        let pulse = move || {
-            let sum = tallies.of(n);
-            Pulse {
-                bytes_down: sum.bytes_down,
-                waiting: sum.waiting,
-                lost: sum.lost(),
-                unknown: sum.unknown,
-            }
-        };
-        let entry = control::Entry {
-            name,
-            master: proxy.master.clone(),
-            rules: config.rules,
-            probe: proxy.probe.clone(),
-            connect_timeout: proxy.session.connect_timeout,
-            resolver: resolver.clone(),
-            reserve: reserve.clone(),
-            own,
-            observations,
-            asker: asker.clone(),
-            orders: ordered,
-            publisher,
-            book,
-            pulse: PulseReader(Box::new(pulse)),
-        };
-        controls.spawn(control::run(entry, tasks.clone(), end.clone()));
-    }
-    Ok(Started {
-        pool,
-        readers,
-        controls,
-        entries: looked_at,
-        histograms,
-    })
-}
-
-/// Binds the admin endpoint. A port that is taken ends a process whose operator asked for it; where nobody did, it goes without:
-/// another proxy on this host has it.
-fn bind_admin(config: &admin::Config) -> Result<Vec<Bound>, ExitError> {
-    match listener::bind(&config.listener, &mut Passed::nothing()) {
-        Ok(bound) => {
-            for bound in &bound {
-                let addr = bound.addr();
-                let url = match addr {
-                    ListenAddr::Tcp(addr) => format!("http://{addr}/"),
-                    ListenAddr::Unix(_) | ListenAddr::Systemd(_) => addr.to_string(),
-                };
-                info!(event = "admin_listening", addr = %addr, "status page and metrics: {url}");
-            }
-            Ok(bound)
-        }
-        Err(error) if config.is_required() => Err(error.into()),
-        Err(error) => {
-            warn!(
-                event = "admin_off",
-                "no status page and no metrics: {error}. Set admin.listen to another address, or to \"off\""
-            );
-            Ok(Vec::new())
-        }
-    }
-}
-
-/// The addresses at which we would be talking to ourselves.
-fn own_addresses(bound: &[Bound]) -> Vec<HostPort> {
-    bound
-        .iter()
-        .filter_map(|b| match b.addr() {
-            ListenAddr::Tcp(addr) => Some(HostPort::from(*addr)),
-            ListenAddr::Unix(_) | ListenAddr::Systemd(_) => None,
-        })
-        .collect()
-}
-
-/// Raises the limit of open files and gives the number of sessions it allows. `None` is as many as come.
-fn note_open_files() -> Option<u64> {
-    let limit = socket::raise_open_files().unwrap_or_else(|e| {
-        warn!(
-            event = "few_open_files",
-            "cannot raise the limit of open files: {e}"
-        );
-        socket::open_files()
-    })?;
-    let sessions = sessions_of(limit);
-    if sessions < FEW_SESSIONS {
-        warn!(
-            event = "few_open_files",
-            limit,
-            sessions,
-            "the limit of open files allows {sessions} sessions: raise it (LimitNOFILE= in the unit, or ulimit -n)"
-        );
-    }
-    Some(sessions)
 }
 
 async fn report_dropped_lines(lines: Lines, end: CancellationToken) {

@@ -1,6 +1,5 @@
 //! The hands of the process that follows: takes listeners and sessions over as [`Taker`] says.
 
-use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use tracing::{info, warn};
 use super::ExitError;
 use super::report::millis;
 use super::upgrade::{FOLLOWS, Known};
-use crate::config::Config;
+use crate::config::{Config, Proxy};
 use crate::control::steward::Heritage;
 use crate::exit::Exit;
 use crate::listener::Inherited;
@@ -21,7 +20,7 @@ use crate::session::luggage::Packet;
 use crate::topology::{Epoch, Generation};
 use crate::upgrade::link::{self, Broken, Link, Parcel};
 use crate::upgrade::message::{
-    Batch, Belief, Hello, Listener, Message, Named, Reign, SESSIONS, Said, words,
+    Batch, Belief, Hello, Listener, Message, Named, SESSIONS, Said, words,
 };
 use crate::upgrade::new::{Action, Input, Outcome, Taker};
 use crate::worker::Hands;
@@ -30,6 +29,8 @@ use crate::worker::Hands;
 const OTHER_FORM: &str = "_SWITCHMASTER_SESSION_FORM";
 /// How often it is looked whether the masters are known, and whether the old process is dead.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How often it is said again that they are known.
+const SAY_EVERY: Duration = Duration::from_millis(200);
 /// Longest wait for a message to be taken.
 const SEND_LIMIT: Duration = Duration::from_secs(2);
 /// Most listeners that are taken over.
@@ -76,6 +77,8 @@ pub(super) struct Following {
     /// What arrived last, and is not served yet.
     parcel: Option<(Batch, Vec<OwnedFd>)>,
     adopted: u64,
+    /// When it was last said that the masters are known.
+    said: Option<Moment>,
 }
 
 impl Following {
@@ -105,8 +108,9 @@ impl Following {
             beliefs: Vec::new(),
             parcel: None,
             adopted: 0,
+            said: None,
         };
-        let named = |proxy: &crate::config::Proxy| Named {
+        let named = |proxy: &Proxy| Named {
             name: proxy.name.clone(),
             master: proxy.master.clone(),
         };
@@ -136,7 +140,7 @@ impl Following {
     pub(super) fn listeners(&mut self) -> Inherited {
         let mut inherited = Inherited::default();
         for (listener, socket) in self.listeners.drain(..) {
-            inherited.add(listener.entry, listener.asked, listener.owns_file, socket);
+            inherited.add(listener.entry, &listener.asked, listener.owns_file, socket);
         }
         inherited
     }
@@ -155,7 +159,11 @@ impl Following {
     ///
     /// # Errors
     /// When the old process goes on.
-    pub(super) async fn follow(mut self, entries: &[Known], hands: &Hands) -> Result<u64, ExitError> {
+    pub(super) async fn follow(
+        mut self,
+        entries: &[Known],
+        hands: &Hands,
+    ) -> Result<u64, ExitError> {
         loop {
             let input = self.next_input(entries).await;
             for action in self.taker.on(now(), input) {
@@ -169,7 +177,7 @@ impl Following {
                         hands.open_doors().await;
                     }
                     Action::Opened => self.say(Said::Opened).await,
-                    Action::Adopt => self.adopt(entries, hands).await,
+                    Action::Adopt => self.adopt(entries, hands).await?,
                     Action::Hello | Action::Prepare | Action::Part => {}
                 }
             }
@@ -221,7 +229,9 @@ impl Following {
                     if orphaned && parent() != Some(self.pid) {
                         return Input::Dead;
                     }
-                    if self.taker.is_preparing() && self.knows_all(entries) {
+                    let due = self.said.is_none_or(|at| now().since(at) >= SAY_EVERY);
+                    if self.taker.is_preparing() && due && self.knows_all(entries) {
+                        self.said = Some(now());
                         return Input::Known;
                     }
                 }
@@ -280,13 +290,22 @@ impl Following {
         })
     }
 
-    async fn adopt(&mut self, entries: &[Known], hands: &Hands) {
+    async fn adopt(&mut self, entries: &[Known], hands: &Hands) -> Result<(), ExitError> {
         let Some((batch, sockets)) = self.parcel.take() else {
-            return;
+            return Ok(());
         };
         let count = batch.sessions.len() as u64;
-        let said = match seat(batch, sockets, entries, hands).await {
-            Ok(()) => {
+        let at = batch.reign.at;
+        let said = match packets(batch, sockets, entries) {
+            Ok((entry, packets)) => {
+                // Some may be served and some not: there is no answer to that. The old process takes all of them back when this
+                // one has ended.
+                if !hands.seat(entry, Some(at), packets).await {
+                    return Err(ExitError {
+                        exit: Exit::Runtime,
+                        message: "a worker does not take sessions over".to_owned(),
+                    });
+                }
                 self.adopted += count;
                 Said::Adopted
             }
@@ -295,6 +314,7 @@ impl Following {
             },
         };
         self.say(said).await;
+        Ok(())
     }
 
     /// Whoever does not hear is gone, which is heard next.
@@ -314,45 +334,33 @@ impl Following {
     }
 }
 
-/// Serves these sessions, all of them or none.
-async fn seat(
+/// The sessions of a message, and the entry they belong to; or why none of them is served here.
+fn packets(
     batch: Batch,
     sockets: Vec<OwnedFd>,
     entries: &[Known],
-    hands: &Hands,
-) -> Result<(), &'static str> {
+) -> Result<(usize, Vec<Packet>), &'static str> {
+    const MISSING: &str = "descriptors are missing";
     if batch.sockets() != sockets.len() {
-        return Err("descriptors are missing");
+        return Err(MISSING);
     }
-    let Reign { entry, at, .. } = &batch.reign;
-    let Some((n, known)) = entries
-        .iter()
-        .enumerate()
-        .find(|(_, known)| *known.name == **entry)
-    else {
-        return Err("no such entry");
-    };
-    if known.reign().as_ref() != Some(&batch.reign) {
+    let entry = &batch.reign.entry;
+    let is_it = |known: &Known| *known.name == **entry;
+    let entry = entries.iter().position(is_it).ok_or("no such entry")?;
+    if entries.get(entry).and_then(Known::reign).as_ref() != Some(&batch.reign) {
         return Err("another master is in force here, or none");
     }
-    let mut sockets = VecDeque::from(sockets);
+    let mut sockets = sockets.into_iter();
     let mut packets = Vec::with_capacity(batch.sessions.len());
     for luggage in batch.sessions {
-        let mut take = |kind| sockets.pop_front().map(|s| Unregistered::of(kind, s));
-        let Some(client) = take(luggage.client) else {
-            return Err("descriptors are missing");
-        };
+        let mut take = |kind| sockets.next().map(|socket| Unregistered::of(kind, socket));
         packets.push(Packet {
-            client,
-            upstream: luggage.upstream.and_then(&mut take),
+            client: take(luggage.client).ok_or(MISSING)?,
+            upstream: luggage.upstream.and_then(take),
             tracked: luggage.tracked,
         });
     }
-    if hands.seat(n, Some(*at), packets).await {
-        Ok(())
-    } else {
-        Err("a worker is gone")
-    }
+    Ok((entry, packets))
 }
 
 fn form_of_sessions() -> u32 {

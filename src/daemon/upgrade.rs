@@ -94,7 +94,9 @@ impl Known {
     /// The master in force; none while it is held.
     pub(super) fn reign(&self) -> Option<Reign> {
         let state = self.reader.state();
-        let at = state.verified_at.filter(|_| state.phase == Phase::Serving)?;
+        let at = state
+            .verified_at
+            .filter(|_| state.phase == Phase::Serving)?;
         Some(Reign {
             entry: self.name.to_string(),
             at,
@@ -373,7 +375,10 @@ impl Hand {
 
     async fn offer(&mut self) -> Option<Input> {
         let estate = &self.estate;
-        let bound = estate.hands.bound();
+        let Ok(bound) = estate.hands.doors() else {
+            self.why = Some("there are no descriptors left".to_owned());
+            return Some(Input::Gone(Failure::Confused));
+        };
         let of_entries = estate.entries.iter().zip(&bound);
         let of_entries = of_entries.flat_map(|(known, bound)| {
             let entry = Some(known.name.to_string());
@@ -382,7 +387,7 @@ impl Hand {
         let admin = estate.admin.iter().map(|bound| (None, bound));
         let all: Vec<(Listener, &Bound)> = of_entries
             .chain(admin)
-            .map(|(entry, bound)| (bound.described(entry), bound))
+            .map(|(entry, bound)| (described(entry, bound), bound))
             .collect();
         for some in all.chunks(DESCRIPTORS_MAX) {
             let listeners = some.iter().map(|(listener, _)| listener.clone()).collect();
@@ -480,7 +485,11 @@ impl Hand {
         match outcome {
             Outcome::Handed => info!(
                 event = "upgrade_finished",
-                pid, handed, left, ms, "process {pid} serves: {handed} sessions were handed to it, {left} drain here"
+                pid,
+                handed,
+                left,
+                ms,
+                "process {pid} serves: {handed} sessions were handed to it, {left} drain here"
             ),
             Outcome::Failed(failure) => {
                 let why = self.why.as_deref().unwrap_or("no more is known");
@@ -494,6 +503,15 @@ impl Hand {
                 );
             }
         }
+    }
+}
+
+fn described(entry: Option<String>, bound: &Bound) -> Listener {
+    Listener {
+        entry,
+        asked: bound.asked().to_owned(),
+        at: bound.addr().to_string(),
+        owns_file: bound.has_file(),
     }
 }
 

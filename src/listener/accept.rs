@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rustix::io::Errno;
 use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::Config;
@@ -106,6 +108,14 @@ impl Door {
                 "no connections are accepted: the file descriptors kept back for the control plane are in use; {}",
                 Trouble::ProcessFiles.advice()
             );
+        }
+    }
+
+    /// Lets in who was let in before, by another process.
+    pub(crate) fn admit(&self) -> Entrance {
+        Entrance {
+            _here: Ticket::new(&self.inside),
+            _anywhere: Ticket::new(&self.ceiling.inside),
         }
     }
 
@@ -294,13 +304,15 @@ impl Trouble {
     }
 }
 
-/// Accepts for ever and deals what may come in. Ends only when the runtime refuses to watch the socket.
+/// Accepts until it is to stop, and deals what may come in: whoever was accepted is dealt. Ends otherwise only when the runtime
+/// refuses to watch the socket.
 ///
 /// # Errors
 /// When `bound` cannot be registered with this thread's runtime.
 pub(crate) async fn serve<F>(
     bound: Bound,
     door: Arc<Door>,
+    stop: &CancellationToken,
     mut deal: impl FnMut(Accepted) -> F,
 ) -> io::Result<()>
 where
@@ -310,13 +322,23 @@ where
     let listening = bound.listen()?;
     let mut backoff = Backoff::new(PAUSE_FLOOR, PAUSE_CAP);
     let mut batch = 0;
+    // Once, and not for each connection.
+    let mut stopped = pin!(stop.cancelled());
     loop {
+        if stop.is_cancelled() {
+            return Ok(());
+        }
         if !door.ceiling.reserve.restore() {
             door.waits_for_reserve();
             tokio::time::sleep(backoff.next(fastrand::f64())).await;
             continue;
         }
-        match listening.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stopped => return Ok(()),
+            accepted = listening.accept() => accepted,
+        };
+        match accepted {
             Ok((stream, peer)) => {
                 backoff.reset();
                 match door.enter(local, peer) {
@@ -347,7 +369,7 @@ pub(super) enum Listening {
     Unix {
         socket: UnixListener,
         /// Removed when listening ends, if we made it.
-        _file: Option<SocketFile>,
+        _file: Option<Arc<SocketFile>>,
     },
 }
 

@@ -3,9 +3,12 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
@@ -28,17 +31,91 @@ const UNIX_MODE: u32 = 0o660;
 #[derive(Debug)]
 pub struct Bound {
     addr: ListenAddr,
+    /// As it was written in the configuration.
+    asked: String,
     socket: Socket,
-    file: Option<SocketFile>,
+    file: Option<Arc<SocketFile>>,
 }
 
 impl Bound {
     /// A socket that somebody else made, and whose file, if it has one, is theirs.
-    pub(super) const fn passed(addr: ListenAddr, socket: Socket) -> Self {
+    pub(super) fn passed(addr: ListenAddr, asked: &ListenAddr, socket: Socket) -> Self {
         Self {
             addr,
+            asked: asked.to_string(),
             socket,
             file: None,
+        }
+    }
+
+    /// A socket of the process that this one follows. Its file, if that process made one, is ours from [`Self::own_file`] on.
+    ///
+    /// # Errors
+    /// When it is no listening socket.
+    pub(super) fn inherited(asked: &str, owns_file: bool, socket: OwnedFd) -> io::Result<Self> {
+        let socket = Socket::from(socket);
+        if !socket.is_listener()? {
+            return Err(Errno::INVAL.into());
+        }
+        let addr = socket.local_addr()?;
+        let addr = match (addr.as_socket(), addr.as_pathname()) {
+            (Some(addr), _) => ListenAddr::Tcp(addr),
+            (None, path) => ListenAddr::Unix(path.unwrap_or(Path::new("@")).to_path_buf()),
+        };
+        let file = match &addr {
+            ListenAddr::Unix(path) if owns_file => Some(Arc::new(SocketFile::others(path)?)),
+            _ => None,
+        };
+        Ok(Self {
+            addr,
+            asked: asked.to_owned(),
+            socket,
+            file,
+        })
+    }
+
+    /// Another descriptor of the same socket: it is closed, and its file removed, with the last of them.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            addr: self.addr.clone(),
+            asked: self.asked.clone(),
+            socket: self.socket.try_clone()?,
+            file: self.file.clone(),
+        })
+    }
+
+    /// One that systemd made and the process before took may be open to others than this configuration names.
+    fn check_guarded(&self, asked: &ListenAddr, is_guarded: bool) -> Result<(), BindError> {
+        match (asked, &self.addr) {
+            (ListenAddr::Systemd(name), ListenAddr::Tcp(addr))
+                if !is_guarded && !self.addr.is_local() =>
+            {
+                Err(BindError::OpenToAll {
+                    name: name.clone(),
+                    addr: *addr,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// As it was written in the configuration.
+    pub fn asked(&self) -> &str {
+        &self.asked
+    }
+
+    /// There is a file that this program made.
+    pub const fn has_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Whether that file is removed with the socket.
+    pub fn own_file(&self, own: bool) {
+        if let Some(file) = &self.file {
+            file.ours.store(own, Ordering::Relaxed);
         }
     }
 
@@ -151,13 +228,34 @@ impl BindError {
 /// # Errors
 /// See [`BindError`].
 pub fn bind(config: &Config, passed: &mut Passed) -> Result<Vec<Bound>, BindError> {
+    bind_or_inherit(config, passed, |_| Vec::new())
+}
+
+/// The same, but what is `inherited` under an address as it was asked for is neither bound nor passed.
+///
+/// # Errors
+/// See [`BindError`].
+pub fn bind_or_inherit(
+    config: &Config,
+    passed: &mut Passed,
+    mut inherited: impl FnMut(&str) -> Vec<Bound>,
+) -> Result<Vec<Bound>, BindError> {
+    let is_guarded = !config.allow_from.is_empty();
     let mut all = Vec::with_capacity(config.listen.len());
     for addr in &config.listen {
+        let kept = inherited(&addr.to_string());
+        if !kept.is_empty() {
+            for bound in &kept {
+                bound.check_guarded(addr, is_guarded)?;
+            }
+            all.extend(kept);
+            continue;
+        }
         match addr {
             ListenAddr::Tcp(at) => all.push(bind_tcp(*at)?),
             ListenAddr::Unix(path) => all.push(bind_unix(path)?),
             ListenAddr::Systemd(name) => {
-                all.extend(passed.take(name, !config.allow_from.is_empty())?);
+                all.extend(passed.take(name, is_guarded)?);
             }
         }
     }
@@ -225,6 +323,7 @@ fn bind_tcp(at: SocketAddr) -> Result<Bound, BindError> {
     match listen() {
         Ok((socket, addr)) => Ok(Bound {
             addr: ListenAddr::Tcp(addr),
+            asked: ListenAddr::Tcp(at).to_string(),
             socket,
             file: None,
         }),
@@ -269,10 +368,12 @@ fn bind_unix(path: &Path) -> Result<Bound, BindError> {
         Ok((socket, file))
     };
     let (socket, file) = listen().map_err(fail)?;
+    let addr = ListenAddr::Unix(path.to_path_buf());
     Ok(Bound {
-        addr: ListenAddr::Unix(path.to_path_buf()),
+        asked: addr.to_string(),
+        addr,
         socket,
-        file: Some(file),
+        file: Some(Arc::new(file)),
     })
 }
 
@@ -294,12 +395,13 @@ fn remove_stale(path: &Path, fail: impl Fn(io::Error) -> BindError) -> Result<()
     }
 }
 
-/// The file of a unix socket, removed with it, unless somebody else has put theirs in its place.
+/// The file of a unix socket, removed with it, unless somebody else has put theirs in its place, or it is left to another process.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+    ours: AtomicBool,
 }
 
 impl SocketFile {
@@ -309,18 +411,34 @@ impl SocketFile {
             path: path.to_path_buf(),
             device: made.dev(),
             inode: made.ino(),
+            ours: AtomicBool::new(true),
         })
+    }
+
+    /// Still another process's.
+    fn others(path: &Path) -> io::Result<Self> {
+        let file = Self::new(path)?;
+        file.ours.store(false, Ordering::Relaxed);
+        Ok(file)
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|now| now.dev() == self.device && now.ino() == self.inode);
-        if ours {
+        let same = || {
+            fs::symlink_metadata(&self.path)
+                .is_ok_and(|now| now.dev() == self.device && now.ino() == self.inode)
+        };
+        if self.ours.load(Ordering::Relaxed) && same() {
             // Nobody is left to tell; the next start replaces a stale file.
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+impl AsFd for Bound {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -1,8 +1,8 @@
-//! Sessions that leave for the process that follows this one, and sessions that come from the one before it; the same, when an
-//! upgrade comes to nothing, for those that come back.
+//! Sessions that leave for the process that follows this one, and sessions that come from the one before it; or come back, when an
+//! upgrade comes to nothing.
 //!
 //! A session is asked when its seat is woken, as it is for a swap: nothing of this is looked at on the way of a request. It leaves
-//! when all its bytes are with the kernel and what is known of it can be said ([`Watch::packed`]); else it stays and is asked again.
+//! when all its bytes are with the kernel and what is known of it can be said; else it stays, and is asked again.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -19,12 +19,10 @@ use super::run::{Connected, observe, rules, serve};
 use super::tracker::Tracker;
 use super::watch::{Blind, Watch};
 use super::{Event, Life, Stage};
-use crate::net::clock::now;
 use crate::net::stream::Stream;
-use crate::topology::publish::Reader;
-use crate::topology::{Generation, State};
+use crate::topology::Generation;
 
-/// Most sessions that leave in one go: a message takes no more, and nobody serves them until it is answered.
+/// Most sessions that leave in one go: nobody serves them until the other process does.
 pub(crate) const LEAVING_AT_ONCE: usize = 64;
 /// Turns of the worker in which those that were asked may answer. Who does not is asked again in the next round.
 const TURNS: usize = 8;
@@ -36,12 +34,47 @@ pub(super) struct Outbox {
     packets: RefCell<Vec<Packet>>,
 }
 
-/// A session that another process has let go of; it is this one's from the first poll on.
+/// What a session comes with, or leaves with, beside its client.
 #[derive(Debug)]
-pub(crate) struct Arrival {
-    upstream: Stream,
+pub(super) struct Brought {
+    upstream: Option<Stream>,
     /// Where the master was verified that it leads to.
-    at: SocketAddr,
+    at: Option<SocketAddr>,
+}
+
+impl Brought {
+    /// Nobody here reads or writes it any more.
+    pub(super) const fn leaving(upstream: Stream) -> Self {
+        Self {
+            upstream: Some(upstream),
+            at: None,
+        }
+    }
+}
+
+/// Serves a session that nobody serves, from where it is; its upstream leads to the master that was verified at `at`. `None`
+/// when the kernel does not watch its sockets: it is closed.
+pub(crate) fn adopt(
+    house: &Rc<House>,
+    packet: Packet,
+    at: Option<SocketAddr>,
+) -> Option<impl Future<Output = ()> + use<>> {
+    let mut seat = Seat::new(house);
+    house.tally.adopted.add(1);
+    let client = packet.client.register();
+    let upstream = packet.upstream.map(|socket| socket.register()).transpose();
+    let (Ok(client), Ok(upstream)) = (client, upstream) else {
+        seat.close(CloseReason::NotWatched);
+        return None;
+    };
+    seat.brought = Some(Box::new(Brought { upstream, at }));
+    Some(match packet.tracked {
+        None => Either::Left(serve(seat, Carried::new(client, Blind))),
+        Some(packed) => {
+            let tracker = Tracker::unpack(packed, rules(house));
+            Either::Right(serve(seat, Carried::new(client, tracker)))
+        }
+    })
 }
 
 impl House {
@@ -50,29 +83,65 @@ impl House {
         self.outbox.open.get() && self.outbox.packets.borrow().len() < LEAVING_AT_ONCE
     }
 
-    /// Asks sessions from this seat on to leave, and gives those that did; `next` is `None` behind the last.
-    pub(crate) async fn let_go(&self, next: &mut Option<usize>) -> Vec<Packet> {
-        let Some(from) = next else {
-            return Vec::new();
-        };
+    /// Asks sessions from this seat on to leave, and gives those that did; false behind the last.
+    pub(crate) async fn let_go(&self, next: &mut usize) -> (Vec<Packet>, bool) {
         self.outbox.open.set(true);
-        let more = self.ask(from, LEAVING_AT_ONCE);
+        let more = self.rouse_any(next, LEAVING_AT_ONCE);
         for _ in 0..TURNS {
             yield_now().await;
         }
         self.outbox.open.set(false);
-        if !more {
-            *next = None;
+        (self.outbox.packets.take(), more)
+    }
+
+    /// Where the master in force was verified.
+    pub(crate) fn verified_at(&self) -> Option<SocketAddr> {
+        self.state().verified_at
+    }
+
+    /// The generation of an upstream that leads there; one that has passed if it is not the one in force.
+    fn generation_at(&self, at: Option<SocketAddr>) -> Generation {
+        let state = self.state();
+        if at.is_some() && state.verified_at == at {
+            state.generation
+        } else {
+            Generation(0)
         }
-        self.outbox.packets.take()
     }
 }
 
 impl Seat {
-    /// The session leaves: nobody here reads or writes its sockets any more.
-    pub(super) fn leave<W: Watch>(&mut self, carried: Carried<W>, upstream: Option<Stream>) {
+    /// Where a session begins: with nothing, or where it was when it left.
+    pub(super) fn begin(&mut self, life: &mut Life) {
+        let Some(brought) = &self.brought else {
+            observe(self, life, Event::Looked);
+            return;
+        };
+        life.served = true;
+        if brought.upstream.is_some() {
+            // Whether that is still so is seen at its first poll.
+            life.stage = Stage::Live(self.house.generation_at(brought.at));
+            self.note_upstream(true);
+        } else {
+            self.brought = None;
+            life.stage = Stage::Detached;
+            observe(self, life, Event::Looked);
+        }
+    }
+
+    /// The upstream that it came with.
+    pub(super) fn arrived(&mut self) -> Option<Connected> {
+        let brought = self.brought.take()?;
+        let claim = self.house.claim(self.house.generation_at(brought.at));
+        let upstream = brought.upstream?;
+        Some(Connected { upstream, claim })
+    }
+
+    /// It leaves: nobody here reads or writes its sockets any more.
+    pub(super) fn leave<W: Watch>(&mut self, carried: Carried<W>) {
         let tracked = carried.watch.packed();
         let client = carried.client.unregister();
+        let upstream = self.brought.take().and_then(|brought| brought.upstream);
         let upstream = upstream.map(Stream::unregister).transpose();
         // Fails only when the runtime has forgotten the socket, and then nobody could have served it.
         let (Ok(client), Ok(upstream)) = (client, upstream) else {
@@ -85,35 +154,5 @@ impl Seat {
             upstream,
             tracked,
         });
-    }
-
-    /// Where a session begins: with nothing, or where it was when it left.
-    pub(super) fn begin(&mut self, life: &mut Life, came: bool) {
-        match &self.arrival {
-            Some(arrival) => {
-                life.served = true;
-                life.stage = Stage::Live(Self::reign(arrival, &self.house.state()).0);
-                self.note_upstream(true);
-            }
-            None if came => {
-                life.served = true;
-                life.stage = Stage::Detached;
-                observe(self, life, Event::Looked);
-            }
-            None => {
-                observe(self, life, Event::Looked);
-            }
-        }
-    }
-
-    /// The upstream that this session came with.
-    pub(super) fn arrived(&mut self) -> Option<Connected> {
-        let arrival = self.arrival.take()?;
-        let (generation, pass) = Self::reign(&arrival, &self.house.state());
-        Some(Connected {
-            upstream: arrival.upstream,
-            pass,
-            claim: self.house.claim(generation),
-        })
     }
 }

@@ -18,6 +18,7 @@ use tracing::{debug, error, warn};
 
 use super::claim::{Claim, Upstreams};
 use super::close::CloseReason;
+use super::handing::{Brought, Outbox};
 use super::spare::{SPARE_KEPT, Spares};
 use super::tally::Tally;
 use super::{Config, Ending, Outlook};
@@ -117,6 +118,7 @@ pub(crate) struct House {
     acknowledged: Cell<Generation>,
     left: Cell<Left>,
     ending: Cell<Ending>,
+    pub(super) outbox: Outbox,
 }
 
 impl House {
@@ -149,6 +151,7 @@ impl House {
             acknowledged: Cell::default(),
             left: Cell::default(),
             ending: Cell::default(),
+            outbox: Outbox::default(),
         })
     }
 
@@ -396,6 +399,21 @@ impl House {
         false
     }
 
+    /// Wakes so many, whoever they are, from this seat on. False when there are no more.
+    pub(super) fn rouse_any(&self, next: &mut usize, most: usize) -> bool {
+        self.turn.set(self.turn.get().wrapping_add(1));
+        let seats = self.seats.borrow();
+        let mut woken = 0;
+        while *next < seats.capacity() && woken < most {
+            if let Some(place) = seats.get(*next) {
+                place.waker.wake_by_ref();
+                woken += 1;
+            }
+            *next += 1;
+        }
+        *next < seats.capacity()
+    }
+
     /// Of which edition an upstream is whose dial begins now.
     pub(super) fn edition(&self) -> u64 {
         self.reader.edition()
@@ -452,6 +470,8 @@ pub(crate) struct Seat {
     key: Option<usize>,
     turn: u64,
     reason: Option<CloseReason>,
+    /// What it comes with, until its first poll; what it leaves with, from its last. In a box, as hardly any has it.
+    pub(super) brought: Option<Box<Brought>>,
 }
 
 impl Seat {
@@ -462,6 +482,7 @@ impl Seat {
             key: None,
             turn: house.turn.get(),
             reason: None,
+            brought: None,
         }
     }
 

@@ -40,6 +40,7 @@ mod claim;
 #[cfg(test)]
 mod ending_tests;
 mod farewell;
+mod handing;
 mod house;
 #[cfg(test)]
 mod live_tests;
@@ -57,6 +58,7 @@ use crate::net::clock::Moment;
 use crate::topology::{Generation, Phase, State};
 
 use close::CloseReason;
+pub(crate) use handing::adopt;
 #[cfg(test)]
 pub(crate) use house::DIALS_AT_ONCE;
 pub(crate) use house::{Common, House, Seat, new_buffer};

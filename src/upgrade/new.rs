@@ -13,8 +13,8 @@ use std::time::Duration;
 use super::old::{HELLO_LIMIT, READY_LIMIT};
 use crate::net::clock::Moment;
 
-/// Longest until the old process says Go: it has to stop accepting first.
-pub const GO_LIMIT: Duration = Duration::from_secs(10);
+/// Longest until the old process says Go: it may have to agree with us first, for as long as it waits, and to stop accepting.
+pub const GO_LIMIT: Duration = Duration::from_secs(40);
 /// Longest until a process that has closed its end of the link is known to be dead. One that lives on serves its clients.
 pub const DEATH_LIMIT: Duration = Duration::from_secs(2);
 
@@ -111,9 +111,9 @@ impl Taker {
         matches!(self.stage, Stage::Receiving | Stage::Over(Outcome::Serves))
     }
 
-    /// The masters are not known yet.
+    /// It is for us to say that the masters are known, or still are.
     pub const fn is_preparing(&self) -> bool {
-        matches!(self.stage, Stage::Preparing)
+        matches!(self.stage, Stage::Preparing | Stage::Waiting)
     }
 
     /// The link is broken: is the old process dead?
@@ -166,8 +166,8 @@ impl Taker {
                 self.stage = Stage::Receiving;
                 vec![Action::Open, Action::Opened]
             }
-            // A master may be held again meanwhile: that is looked after by the old one.
-            (Stage::Waiting, Input::Known) => Vec::new(),
+            // The old one may not have agreed the first time.
+            (Stage::Waiting, Input::Known) => vec![Action::Ready],
             (_, Input::Turn) if now < self.until => Vec::new(),
             (Stage::Preparing, Input::Turn) => self.ends("no master was verified in time"),
             (_, Input::Turn) => self.ends("the old process said nothing for too long"),

@@ -163,7 +163,8 @@ pub struct Giver {
     under_way: bool,
     /// We do not accept.
     closed: bool,
-    introduced: bool,
+    /// The other masters were not ours.
+    disagrees: bool,
     pause: Duration,
 }
 
@@ -178,7 +179,7 @@ impl Giver {
             same_form: false,
             under_way: false,
             closed: false,
-            introduced: false,
+            disagrees: false,
             pause: AGAIN_FLOOR,
         }
     }
@@ -222,7 +223,11 @@ impl Giver {
                 self.same_form = same_form;
                 self.await_until(Stage::Preparing, now + READY_LIMIT, vec![Action::Offer])
             }
-            (Stage::Preparing, Input::Ready { agrees: false }) => self.abort(Failure::Disagrees),
+            // It says so again when it has heard more.
+            (Stage::Preparing, Input::Ready { agrees: false }) => {
+                self.disagrees = true;
+                Vec::new()
+            }
             (Stage::Preparing, Input::Ready { agrees: true }) => {
                 self.closed = true;
                 self.await_until(Stage::Pausing, now + ANSWER_LIMIT, vec![Action::Pause])
@@ -258,8 +263,11 @@ impl Giver {
             // Asking takes no time worth a limit; whoever asks answers.
             (Stage::Handing | Stage::Resting(_), Input::Turn) => Vec::new(),
             (_, Input::Turn) if now < self.until => Vec::new(),
+            (Stage::Preparing, Input::Turn) if self.disagrees => self.abort(Failure::Disagrees),
             (Stage::Starting | Stage::Preparing, Input::Turn) => self.abort(Failure::Silent),
             (_, Input::Turn) => self.kill(Failure::Silent, None),
+            // Said again before it had heard us.
+            (_, Input::Ready { .. }) if self.stage != Stage::Starting => Vec::new(),
             _ => self.kill(Failure::Confused, None),
         }
     }
@@ -269,12 +277,7 @@ impl Giver {
         if left == 0 || now >= self.hand_until {
             return self.finish();
         }
-        let mut actions = Vec::new();
-        if !std::mem::replace(&mut self.introduced, true) {
-            actions.push(Action::Introduce);
-        }
-        actions.extend(self.rest(now));
-        actions
+        self.rest(now)
     }
 
     /// Until it is worth asking again.
@@ -289,12 +292,8 @@ impl Giver {
 
     fn finish(&mut self) -> Vec<Action> {
         self.stage = Stage::Over(Outcome::Handed);
-        let mut actions = Vec::new();
-        if !std::mem::replace(&mut self.introduced, true) {
-            actions.push(Action::Introduce);
-        }
-        actions.push(Action::Done);
-        actions
+        // In this order: whoever is done is the main process already.
+        vec![Action::Introduce, Action::Done]
     }
 
     fn abort(&mut self, failure: Failure) -> Vec<Action> {

@@ -428,11 +428,10 @@ fn whoever_stands_still_is_not_waited_for() {
 }
 
 #[test]
-fn no_hold_no_quarrel_and_no_end_begins_an_upgrade() {
+fn no_hold_and_no_end_begins_an_upgrade() {
     for (input, failure) in [
         (old::Input::Held, Failure::Held),
         (old::Input::Ending, Failure::Ending),
-        (old::Input::Ready { agrees: false }, Failure::Disagrees),
     ] {
         let now = Moment::default();
         let mut giver = Giver::new(now, HAND_FOR);
@@ -443,4 +442,25 @@ fn no_hold_no_quarrel_and_no_end_begins_an_upgrade() {
         assert_eq!(giver.on(now, old::Input::Dead), []);
         assert_eq!(giver.outcome(), Some(old::Outcome::Failed(failure)));
     }
+}
+
+#[test]
+fn masters_that_differ_are_waited_for_and_in_vain_no_longer_than_that() {
+    use old::{Action as A, Input as I, READY_LIMIT};
+    let start = Moment::default();
+    let mut giver = Giver::new(start, HAND_FOR);
+    let _ = giver.on(start, I::Hello { same_form: true });
+    assert_eq!(giver.on(start, I::Ready { agrees: false }), []);
+    assert_eq!(giver.on(start, I::Turn), []);
+    let late = start + READY_LIMIT;
+    let actions = giver.on(late, I::Turn);
+    assert_eq!(actions, [A::Abort(Failure::Disagrees), A::Kill]);
+
+    let mut giver = Giver::new(start, HAND_FOR);
+    let _ = giver.on(start, I::Hello { same_form: true });
+    assert_eq!(giver.on(start, I::Ready { agrees: false }), []);
+    assert_eq!(giver.on(start, I::Ready { agrees: true }), [A::Pause]);
+    // What was said before that was heard.
+    assert_eq!(giver.on(start, I::Ready { agrees: false }), []);
+    assert_eq!(giver.on(start, I::Paused), [A::Go]);
 }

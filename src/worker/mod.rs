@@ -11,6 +11,7 @@
 
 mod dealer;
 pub mod files;
+mod hands;
 mod heart;
 #[cfg(test)]
 mod tests;
@@ -33,9 +34,10 @@ use crate::session::{self, Common};
 use crate::topology::publish::{Reader, Subscription};
 
 use dealer::Dealer;
+pub use hands::{Hands, Round};
 use heart::Heart;
 pub use heart::Hearts;
-use thread::{Doorway, Front, Plan, Room};
+use thread::{Front, Plan, Room};
 
 /// Longest a worker takes to end its sessions when they are cut.
 pub(crate) const SESSIONS_END_LIMIT: Duration = Duration::from_secs(1);
@@ -109,6 +111,7 @@ pub struct Pool {
     stops: Stops,
     tallies: Tallies,
     hearts: Hearts,
+    hands: Hands,
 }
 
 /// What workers are told, and tell, at the end.
@@ -186,6 +189,21 @@ impl Pool {
         sessions_max: Option<u64>,
         reserve: &Reserve,
     ) -> io::Result<Self> {
+        let pool = Self::start_closed(entries, workers, sessions_max, reserve)?;
+        pool.hands.open_at_start()?;
+        Ok(pool)
+    }
+
+    /// The same, but nobody is accepted before [`Hands::open_doors`].
+    ///
+    /// # Errors
+    /// See [`Pool::start`].
+    pub fn start_closed(
+        entries: Vec<Entry>,
+        workers: usize,
+        sessions_max: Option<u64>,
+        reserve: &Reserve,
+    ) -> io::Result<Self> {
         if workers == 0 || entries.iter().any(|e| e.subscriptions.len() != workers) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -201,10 +219,18 @@ impl Pool {
             stops: stops.clone(),
             tallies: Tallies::default(),
             hearts: Hearts::default(),
+            hands: Hands::default(),
         };
         let mut counted = Vec::with_capacity(entries.len());
-        let mut plans: Vec<Plan> = inboxes.into_iter().map(Plan::new).collect();
-        let mut doorways = Vec::with_capacity(entries.len());
+        let loads = dealer.loads();
+        let (senders, orders) = hands::orders(workers);
+        let mut plans: Vec<Plan> = inboxes
+            .into_iter()
+            .zip(orders)
+            .zip(&loads)
+            .map(|((inbox, orders), load)| Plan::new(inbox, orders, Arc::clone(load)))
+            .collect();
+        let mut bound = Vec::with_capacity(entries.len());
         let ceiling = Ceiling::new(sessions_max, reserve);
         for entry in entries {
             let door = Arc::new(Door::new(
@@ -224,12 +250,10 @@ impl Pool {
                     subscription,
                     tally,
                     common: Arc::clone(&common),
+                    door: Arc::clone(&door),
                 });
             }
-            doorways.push(Doorway {
-                bound: entry.bound,
-                door: Arc::clone(&door),
-            });
+            bound.push(entry.bound);
             counted.push(Counted {
                 name: entry.name,
                 door,
@@ -239,8 +263,9 @@ impl Pool {
         pool.tallies = Tallies(Arc::new(counted));
         // The acceptor shares worker 0's thread: a connection it keeps needs no hop.
         if let Some(first) = plans.first_mut() {
-            first.front = Some(Front { dealer, doorways });
+            first.front = Some(Front { dealer });
         }
+        pool.hands = Hands::new(senders, loads, bound, pool.tallies.clone());
         let mut hearts = Vec::with_capacity(workers);
         for (worker, plan) in plans.into_iter().enumerate() {
             let heart = Heart::default();
@@ -269,6 +294,11 @@ impl Pool {
         self.hearts.clone()
     }
 
+    /// Who opens and closes its doors, and takes sessions out of it and into it.
+    pub fn hands(&self) -> Hands {
+        self.hands.clone()
+    }
+
     /// Waits for a worker to end, which none does before [`Pool::stop_accepting`] unless something broke: its
     /// sessions are lost then, and a process that goes on would serve with less than it was given. Cancel-safe.
     pub async fn departed(&mut self) -> Option<Departed> {
@@ -277,6 +307,7 @@ impl Pool {
 
     /// Closes the listeners, and lets each session end when what it has begun is finished.
     pub async fn stop_accepting(&self) {
+        self.hands.forget_doors();
         self.stops.drain.cancel();
         // A worker that is stuck keeps its listeners until the end of the process.
         let _ = timeout(DOORS_CLOSE_LIMIT, self.stops.closed.cancelled()).await;
@@ -289,6 +320,7 @@ impl Pool {
 
     /// Stops accepting, cuts what sessions there are within a second, and joins the threads.
     pub async fn shutdown(mut self) {
+        self.hands.forget_doors();
         self.stops.drain.cancel();
         self.stops.now.cancel();
         let deadline = Instant::now() + THREADS_END_LIMIT;
