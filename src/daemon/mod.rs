@@ -33,7 +33,7 @@ use self::begin::Started;
 use self::manager::Manager;
 use self::report::Progress;
 use self::signals::{Asked, Signals};
-use self::takeover::{Following, Predecessor};
+use self::takeover::{Followed, Following, Predecessor};
 use self::upgrade::{Estate, Program};
 use crate::admin::{self, Panel, Vitals};
 use crate::config::Config;
@@ -157,7 +157,7 @@ pub fn run(
 /// What a task of an upgrade has come to.
 enum Upgraded {
     /// This process has taken the place of another.
-    Followed(Result<u64, ExitError>),
+    Followed(Result<Followed, ExitError>),
     /// Another has been tried in the place of this one.
     Given(Outcome),
 }
@@ -271,14 +271,16 @@ async fn serve(
                 },
             },
             Some(upgraded) = upgrade.join_next() => match upgraded {
-                Ok(Upgraded::Followed(Ok(_))) => {
+                Ok(Upgraded::Followed(Ok(followed))) => {
                     for (proxy, bound) in config.proxies.iter().zip(hands.doors().unwrap_or_default()) {
                         report::listening(proxy, &bound);
                     }
+                    hands.own_files(true);
                     front.own_files(true);
                     front.open()?;
                     manager.followed().await;
                     front.attend(&tasks, &end);
+                    followed.tell();
                     if ending.is_cancelled() {
                         break Ok(config.shutdown_grace);
                     }

@@ -81,6 +81,33 @@ pub(super) struct Following {
     said: Option<Moment>,
 }
 
+/// This process has taken the place of another.
+#[derive(Debug)]
+pub(super) struct Followed {
+    pid: i32,
+    sessions: u64,
+    took: Duration,
+}
+
+impl Followed {
+    /// To be said when it could be followed itself.
+    pub(super) fn tell(&self) {
+        let Self {
+            pid,
+            sessions,
+            took,
+        } = self;
+        info!(
+            event = "took_over",
+            pid = std::process::id(),
+            from = pid,
+            sessions,
+            ms = millis(*took),
+            "serves in the place of process {pid}: {sessions} sessions were taken over"
+        );
+    }
+}
+
 impl Following {
     /// Hears what there is to be taken over.
     ///
@@ -155,7 +182,7 @@ impl Following {
         })
     }
 
-    /// Waits for the masters, takes the place of the old process and its sessions. Gives how many those were.
+    /// Waits for the masters, takes the place of the old process and its sessions.
     ///
     /// # Errors
     /// When the old process goes on.
@@ -163,7 +190,7 @@ impl Following {
         mut self,
         entries: &[Known],
         hands: &Hands,
-    ) -> Result<u64, ExitError> {
+    ) -> Result<Followed, ExitError> {
         loop {
             let input = self.next_input(entries).await;
             for action in self.taker.on(now(), input) {
@@ -173,8 +200,9 @@ impl Following {
                         self.say(Said::Ready { masters }).await;
                     }
                     Action::Open => {
-                        hands.own_files(true);
-                        hands.open_doors().await;
+                        if !hands.open_doors().await {
+                            return Err(self.cannot("there are no descriptors left"));
+                        }
                     }
                     Action::Opened => self.say(Said::Opened).await,
                     Action::Adopt => self.adopt(entries, hands).await?,
@@ -189,17 +217,11 @@ impl Following {
                     return Err(self.gives_up());
                 }
                 Some(Outcome::Serves) => {
-                    let sessions = self.adopted;
-                    info!(
-                        event = "took_over",
-                        pid = std::process::id(),
-                        from = self.pid,
-                        sessions,
-                        ms = millis(now().since(self.begun)),
-                        "serves in the place of process {}: {sessions} sessions were taken over",
-                        self.pid
-                    );
-                    return Ok(sessions);
+                    return Ok(Followed {
+                        pid: self.pid,
+                        sessions: self.adopted,
+                        took: now().since(self.begun),
+                    });
                 }
             }
         }
@@ -301,10 +323,7 @@ impl Following {
                 // Some may be served and some not: there is no answer to that. The old process takes all of them back when this
                 // one has ended.
                 if !hands.seat(entry, Some(at), packets).await {
-                    return Err(ExitError {
-                        exit: Exit::Runtime,
-                        message: "a worker does not take sessions over".to_owned(),
-                    });
+                    return Err(self.cannot("a worker does not take sessions over"));
                 }
                 self.adopted += count;
                 Said::Adopted
@@ -323,10 +342,13 @@ impl Following {
     }
 
     fn gives_up(&self) -> ExitError {
-        let why = match self.taker.outcome() {
-            Some(Outcome::Ends(why)) => why,
-            _ => "nothing was agreed on",
-        };
+        match self.taker.outcome() {
+            Some(Outcome::Ends(why)) => self.cannot(why),
+            _ => self.cannot("nothing was agreed on"),
+        }
+    }
+
+    fn cannot(&self, why: &str) -> ExitError {
         ExitError {
             exit: Exit::Runtime,
             message: format!("cannot follow process {}: {why}", self.pid),

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::manager::Manager;
 use super::report::millis;
@@ -40,6 +40,9 @@ pub(super) const FOLLOWS: &str = "_SWITCHMASTER_FOLLOWS";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Longest wait for the new process to end by itself when it was told to; then it is killed.
 const ABORT_LIMIT: Duration = Duration::from_millis(500);
+/// How often, and how many times, it is tried to accept again.
+const RESUME_EVERY: Duration = Duration::from_millis(100);
+const RESUME_TRIES: usize = 50;
 /// Longest wait for a message to be taken; the other side reads all the time.
 const SEND_LIMIT: Duration = Duration::from_secs(2);
 
@@ -265,7 +268,16 @@ impl Hand {
             Said::Ready { masters } => Input::Ready {
                 agrees: self.agrees(&masters),
             },
-            Said::Opened => Input::Opened,
+            Said::Opened => {
+                let pid = self.pid;
+                info!(
+                    event = "upgrade_handing",
+                    pid,
+                    sessions = self.left(),
+                    "process {pid} accepts from now on, and is handed the sessions"
+                );
+                Input::Opened
+            }
             Said::Adopted => Input::Adopted,
             Said::Refused { why } => {
                 info!(
@@ -367,7 +379,7 @@ impl Hand {
                 Some(Input::Dead)
             }
             Action::Resume => {
-                self.estate.hands.open_doors().await;
+                self.resume().await;
                 None
             }
         }
@@ -449,6 +461,20 @@ impl Hand {
         let known = self.estate.entries.get(self.entry);
         let at = known.and_then(|known| known.reader.state().verified_at);
         self.estate.hands.seat(self.entry, at, packets).await;
+    }
+
+    /// Accepts again. What the dead process had open is free again, so that this fails only for a moment.
+    async fn resume(&self) {
+        for _ in 0..RESUME_TRIES {
+            if self.estate.hands.open_doors().await {
+                return;
+            }
+            sleep(RESUME_EVERY).await;
+        }
+        error!(
+            event = "listener_failed",
+            "no connections are accepted any more: there are no descriptors left to listen with; restart this process"
+        );
     }
 
     async fn kill(&mut self) {

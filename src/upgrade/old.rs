@@ -218,7 +218,12 @@ impl Giver {
             (Stage::Starting | Stage::Preparing, Input::Ending) => self.abort(Failure::Ending),
             // From here on it is quicker to finish: a hold is the new one's matter as much as ours, and so is the end.
             (Stage::Handing | Stage::Resting(_), Input::Ending) => self.finish(),
-            (_, Input::Held | Input::Ending) => Vec::new(),
+            (_, Input::Ending) => {
+                self.hand_for = Duration::ZERO;
+                self.hand_until = now;
+                Vec::new()
+            }
+            (_, Input::Held) => Vec::new(),
             (Stage::Starting, Input::Hello { same_form }) => {
                 self.same_form = same_form;
                 self.await_until(Stage::Preparing, now + READY_LIMIT, vec![Action::Offer])

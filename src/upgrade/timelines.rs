@@ -464,3 +464,40 @@ fn masters_that_differ_are_waited_for_and_in_vain_no_longer_than_that() {
     assert_eq!(giver.on(start, I::Ready { agrees: false }), []);
     assert_eq!(giver.on(start, I::Paused), [A::Go]);
 }
+
+/// Nobody is asked twice, and what is on its way arrives.
+#[test]
+fn a_process_that_is_told_to_end_in_the_middle_finishes_soon() {
+    use old::{Action as A, Input as I};
+    let now = Moment::default();
+    let opened = || {
+        let mut giver = Giver::new(now, HAND_FOR);
+        let _ = giver.on(now, I::Hello { same_form: true });
+        let _ = giver.on(now, I::Ready { agrees: true });
+        let _ = giver.on(now, I::Paused);
+        giver
+    };
+    let mut before = opened();
+    assert_eq!(before.on(now, I::Ending), []);
+    assert_eq!(before.on(now, I::Opened), [A::Ask]);
+    assert_eq!(
+        before.on(now, I::Asked { left: 3 }),
+        [A::Introduce, A::Done]
+    );
+
+    let mut between = opened();
+    assert_eq!(between.on(now, I::Opened), [A::Ask]);
+    assert_eq!(between.on(now, I::Taken), [A::Send]);
+    assert_eq!(between.on(now, I::Ending), []);
+    assert_eq!(between.on(now, I::Adopted), [A::Forget, A::Ask]);
+    assert_eq!(
+        between.on(now, I::Asked { left: 3 }),
+        [A::Introduce, A::Done]
+    );
+
+    let mut resting = opened();
+    assert_eq!(resting.on(now, I::Opened), [A::Ask]);
+    assert_eq!(resting.on(now, I::Asked { left: 3 }), []);
+    assert_eq!(resting.on(now, I::Ending), [A::Introduce, A::Done]);
+    assert_eq!(resting.outcome(), Some(old::Outcome::Handed));
+}

@@ -8,8 +8,8 @@ use crate::UPGRADE;
 use crate::harness::history::{Outcome, Writers};
 use crate::harness::load::Load;
 use crate::harness::proxy::Plan;
-use crate::harness::topology::{FOLLOW, Topology, port_of};
-use crate::harness::{raise_descriptor_limit, wait_for};
+use crate::harness::raise_descriptor_limit;
+use crate::harness::topology::Topology;
 use crate::lineage::{Lineage, client, ping};
 
 const UPGRADES: usize = 5;

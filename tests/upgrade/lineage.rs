@@ -8,7 +8,7 @@ use switchmaster::demo::wire::{Conn, Value};
 
 use crate::UPGRADE;
 use crate::harness::proxy::{Event, Plan, Proxy};
-use crate::harness::{cost, wait_until};
+use crate::harness::wait_until;
 
 /// Longest end of a process that has nothing left to serve.
 const END: Duration = Duration::from_secs(20);
@@ -72,10 +72,10 @@ impl Lineage {
         }
     }
 
-    /// It was started and is not to be counted as one that serves.
+    /// It was started, and does not serve.
     pub(crate) fn forget_last(&mut self) {
         let pid = self.pids.pop().expect("at least the first");
-        kill(pid);
+        wait_until("a process to end", END, || !runs(pid));
     }
 }
 
@@ -104,9 +104,9 @@ pub(crate) fn runs(pid: u32) -> bool {
         .is_ok_and(|stat| !stat.rsplit(") ").next().is_some_and(|s| s.starts_with('Z')))
 }
 
-/// Resident memory, KiB.
-pub(crate) fn rss_kib(pid: u32) -> u64 {
-    cost::rss_kib(pid)
+/// Descriptors that it has open.
+pub(crate) fn open_files(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
 /// A client that was answered once, and waits.
