@@ -60,7 +60,7 @@ impl Bound {
         let addr = socket.local_addr()?;
         let addr = match (addr.as_socket(), addr.as_pathname()) {
             (Some(addr), _) => ListenAddr::Tcp(addr),
-            (None, path) => ListenAddr::Unix(path.unwrap_or(Path::new("@")).to_path_buf()),
+            (None, path) => ListenAddr::Unix(path.unwrap_or_else(|| Path::new("@")).to_path_buf()),
         };
         let file = match &addr {
             ListenAddr::Unix(path) if owns_file => Some(Arc::new(SocketFile::others(path)?)),

@@ -32,9 +32,10 @@ impl Luggage {
 
     /// It is a session as there are: it has a master, or may get one without its client's notice.
     pub fn is_sound(&self) -> bool {
-        self.tracked
-            .as_ref()
-            .map_or(self.upstream.is_some(), Packed::is_within_limits)
+        match &self.tracked {
+            Some(packed) => packed.is_within_limits(),
+            None => self.upstream.is_some(),
+        }
     }
 }
 
