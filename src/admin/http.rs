@@ -213,7 +213,7 @@ async fn status(State(panel): State<Arc<Panel>>) -> Response {
 }
 
 async fn events(State(panel): State<Arc<Panel>>) -> Response {
-    Json(panel.recent.events()).into_response()
+    Json(panel.log.recent.events()).into_response()
 }
 
 async fn metrics(State(panel): State<Arc<Panel>>) -> Response {

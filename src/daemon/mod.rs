@@ -39,7 +39,7 @@ use crate::net::resolver::Resolver;
 use crate::net::socket;
 use crate::sentinel::discovery;
 use crate::sentinel::watcher::Subscriber;
-use crate::telemetry::{Filter, Lines, Recent};
+use crate::telemetry::{self, Lines};
 use crate::topology::State;
 use crate::topology::publish::{self, Reader};
 use crate::topology::rules::SentinelsLost;
@@ -94,12 +94,7 @@ const ADMIN_END_LIMIT: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// When serving cannot begin, or a worker was lost.
-pub fn run(
-    config: Config,
-    lines: Lines,
-    recent: Recent,
-    filter: Filter,
-) -> Result<Exit, ExitError> {
+pub fn run(config: Config, log: telemetry::Handle) -> Result<Exit, ExitError> {
     let mut passed = Passed::from_env();
     let proxies: Vec<_> = config.proxies.iter().map(|p| &*p.master).collect();
     info!(
@@ -129,11 +124,6 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(|e| ExitError::runtime("cannot start the control plane", &e))?;
-    let log = Log {
-        lines,
-        recent,
-        filter,
-    };
     let outcome = runtime.block_on(serve(config, bound, admin, sessions_max, log));
     // A name that is being looked up holds a thread that cannot be ended; nobody waits for it.
     runtime.shutdown_background();
@@ -145,7 +135,7 @@ async fn serve(
     bound: Vec<Vec<Bound>>,
     admin: Vec<Bound>,
     sessions_max: Option<u64>,
-    log: Log,
+    log: telemetry::Handle,
 ) -> Result<Exit, ExitError> {
     let started = At::now();
     let mut signals = Signals::new().map_err(|e| ExitError::runtime("cannot take signals", &e))?;
@@ -179,9 +169,7 @@ async fn serve(
             entries,
             tallies.clone(),
             histograms,
-            log.recent,
-            log.lines,
-            log.filter,
+            log,
             vitals.clone(),
         );
         let thread = admin::thread(admin, config.admin.clone(), panel, admin_end.clone())
@@ -247,13 +235,6 @@ struct Started {
     controls: JoinSet<()>,
     entries: Vec<admin::Entry>,
     histograms: Histograms,
-}
-
-/// What is known of the log.
-struct Log {
-    lines: Lines,
-    recent: Recent,
-    filter: Filter,
 }
 
 /// Starts both flows.
