@@ -199,7 +199,7 @@ enum Sub {
     /// Show a running proxy: its master, what each Sentinel believes, its last failovers
     #[command(after_help = STATUS_EXAMPLES)]
     Status(StatusOptions),
-    /// Show a running proxy live, full-screen: throughput, Sentinels, failovers as bars, the log
+    /// The same live, full-screen, with throughput, failovers as bars, and the log
     #[command(after_help = TOP_EXAMPLES)]
     Top(TopOptions),
     /// Start a master, replicas, Sentinels and the proxy here, with traffic, and fail over

@@ -57,7 +57,7 @@ fn run(flags: &Flags) -> ExitCode {
     for warning in loaded.warnings {
         tracing::warn!(event = "config_warning", "{warning}");
     }
-    match daemon::run(loaded.config, log.lines(), log.recent(), log.filter()) {
+    match daemon::run(loaded.config, log.handle()) {
         Ok(exit) => exit.into(),
         Err(e) => {
             // One event is one line; what to do stands on lines of its own.

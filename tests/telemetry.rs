@@ -156,7 +156,7 @@ fn child() {
     })
     .expect("logging starts");
     act(role);
-    let lines = guard.lines();
+    let lines = guard.handle().lines;
     let start = clock::now();
     drop(guard);
     let flush_ms = clock::now().since(start).as_millis();

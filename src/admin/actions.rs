@@ -279,7 +279,7 @@ struct Logged<'a> {
 
 /// `GET /log`
 pub(super) async fn logged(State(panel): State<Arc<Panel>>) -> Response {
-    let (filter, configured) = (&panel.filter.text(), panel.filter.configured());
+    let (filter, configured) = (&panel.log.filter.text(), panel.log.filter.configured());
     Json(Logged { filter, configured }).into_response()
 }
 
@@ -312,7 +312,7 @@ pub(super) async fn log(
         return refuse("the body is no text\n".to_owned());
     };
     let after = text.trim();
-    match panel.filter.set(now(), after, limit, &by) {
+    match panel.log.filter.set(now(), after, limit, &by) {
         Ok(before) => Json(Relogged {
             before: &before,
             after,

@@ -37,7 +37,7 @@ use crate::net::reserve::Reserve;
 use crate::net::stream::Stream;
 
 /// Longest until a request's head is complete.
-const HEAD_LIMIT: Duration = Duration::from_secs(5);
+const HEAD_LIMIT: Duration = Duration::from_secs(2);
 /// Longest life of a connection; whoever wants more connects again.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
 /// Largest head of a request, in bytes. Bodies are read for [`log`] only.
@@ -213,7 +213,7 @@ async fn status(State(panel): State<Arc<Panel>>) -> Response {
 }
 
 async fn events(State(panel): State<Arc<Panel>>) -> Response {
-    Json(panel.recent.events()).into_response()
+    Json(panel.log.recent.events()).into_response()
 }
 
 async fn metrics(State(panel): State<Arc<Panel>>) -> Response {

@@ -3,6 +3,7 @@
 //! Counters and gauges are made anew at each scrape from what the books and the workers hold, so nothing on the way of a
 //! request looks a name up and no series outlives what it was about. Histograms are kept.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -112,8 +113,8 @@ pub(super) fn render(
         sheet.master(account);
         sheet.history(account, totals);
         sheet.sessions(&account.proxy, counters);
-        sheet.sentinels(account);
     }
+    sheet.sentinels(entries.iter().map(|(_, account, ..)| account));
     let process = || {
         let collector = metrics_process::Collector::default();
         collector.describe();
@@ -241,18 +242,29 @@ impl Sheet {
         self.count(&table::ACCEPT_ERRORS, &[proxy], counters.accept_errors);
     }
 
-    fn sentinels(&self, account: &Account) {
-        let master = account.master_name.as_str();
-        self.flag(&table::SENTINEL_QUORUM_OK, &[master], account.quorum_ok);
-        for sentinel in &account.sentinels {
-            let labels = [master, sentinel.addr.as_str()];
-            self.flag(&table::SENTINEL_UP, &labels, sentinel.up == Some(true));
-            self.flag(
-                &table::SENTINEL_DISAGREES,
-                &labels,
-                sentinel.agrees == Some(false),
-            );
-            if let Some(epoch) = sentinel.epoch {
+    /// Several entries may follow one master; each has links and an opinion of its own, and the worst is told.
+    fn sentinels<'a>(&self, accounts: impl Iterator<Item = &'a Account>) {
+        let mut quorums = BTreeMap::new();
+        let mut sentinels = BTreeMap::new();
+        for account in accounts {
+            let master = account.master_name.as_str();
+            *quorums.entry(master).or_insert(true) &= account.quorum_ok;
+            for sentinel in &account.sentinels {
+                let worst = sentinels.entry((master, sentinel.addr.as_str()));
+                let (up, disagrees, epoch) = worst.or_insert((true, false, None));
+                *up &= sentinel.up == Some(true);
+                *disagrees |= sentinel.agrees == Some(false);
+                *epoch = sentinel.epoch.max(*epoch);
+            }
+        }
+        for (master, ok) in quorums {
+            self.flag(&table::SENTINEL_QUORUM_OK, &[master], ok);
+        }
+        for ((master, sentinel), (up, disagrees, epoch)) in sentinels {
+            let labels = [master, sentinel];
+            self.flag(&table::SENTINEL_UP, &labels, up);
+            self.flag(&table::SENTINEL_DISAGREES, &labels, disagrees);
+            if let Some(epoch) = epoch {
                 self.set(&table::SENTINEL_VIEW_EPOCH, &labels, epoch as f64);
             }
         }
@@ -274,4 +286,63 @@ fn key(metric: &Metric, values: &[&str]) -> Key {
         .map(|(name, value)| Label::new(*name, (*value).to_owned()))
         .collect();
     Key::from_parts(metric.name, labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::control::ledger::{Ledger, SentinelAccount};
+    use crate::net::clock::At;
+    use crate::topology::State;
+
+    /// An entry of one Sentinel.
+    fn account(proxy: &str, sentinel: &SentinelAccount, quorum_ok: bool) -> Account {
+        let at = At::now();
+        let state = State::initial(Duration::ZERO);
+        let mut account = Ledger::new(at, proxy, "mymaster", state).account(at);
+        account.sentinels = vec![sentinel.clone()];
+        account.quorum_ok = quorum_ok;
+        account
+    }
+
+    #[test]
+    fn of_two_entries_of_one_master_the_worst_is_told() {
+        let well = SentinelAccount {
+            addr: "10.0.0.3:26379".to_owned(),
+            up: Some(true),
+            agrees: Some(true),
+            epoch: Some(8),
+            run_id: None,
+            since_seconds: 1.0,
+            names: None,
+            heard_seconds: None,
+            quorum: None,
+            down_after_seconds: None,
+            objectively_down: false,
+            trouble: None,
+        };
+        let ill = SentinelAccount {
+            up: Some(false),
+            agrees: Some(false),
+            epoch: Some(7),
+            ..well.clone()
+        };
+        let (good, bad) = (account("a", &well, true), account("b", &ill, false));
+        for accounts in [[&good, &bad], [&bad, &good]] {
+            let sheet = Sheet(PrometheusBuilder::new().build_recorder());
+            sheet.sentinels(accounts.into_iter());
+            let text = sheet.0.handle().render();
+            let labels = "{master=\"mymaster\",sentinel=\"10.0.0.3:26379\"}";
+            for line in [
+                format!("switchmaster_sentinel_up{labels} 0"),
+                format!("switchmaster_sentinel_disagrees{labels} 1"),
+                format!("switchmaster_sentinel_view_epoch{labels} 8"),
+                "switchmaster_sentinel_quorum_ok{master=\"mymaster\"} 0".to_owned(),
+            ] {
+                assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+            }
+        }
+    }
 }

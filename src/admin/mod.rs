@@ -42,7 +42,7 @@ use crate::control::orders::Orders;
 use crate::listener::{self, Bound};
 use crate::net::addr::ListenAddr;
 use crate::net::clock::{At, now};
-use crate::telemetry::{Filter, Lines, Recent};
+use crate::telemetry;
 use crate::worker::{Counters, Tallies};
 
 /// Longest wait for the endpoint's connections at the end; they only have sockets to drop.
@@ -127,9 +127,7 @@ pub struct Panel {
     entries: Vec<Entry>,
     tallies: Tallies,
     histograms: Histograms,
-    recent: Recent,
-    lines: Lines,
-    filter: Filter,
+    log: telemetry::Handle,
     refusals: Refusals,
     vitals: Vitals,
     watch: Mutex<Watch>,
@@ -158,9 +156,7 @@ impl Panel {
         entries: Vec<Entry>,
         tallies: Tallies,
         histograms: Histograms,
-        recent: Recent,
-        lines: Lines,
-        filter: Filter,
+        log: telemetry::Handle,
         vitals: Vitals,
     ) -> Self {
         let watch = Watch {
@@ -172,9 +168,7 @@ impl Panel {
             entries,
             tallies,
             histograms,
-            recent,
-            lines,
-            filter,
+            log,
             refusals: Refusals::default(),
             vitals,
             watch: Mutex::new(watch),
@@ -187,7 +181,7 @@ impl Panel {
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         while end.run_until_cancelled(tick.tick()).await.is_some() {
             self.look(At::now(), true);
-            self.filter.expire(now());
+            self.log.filter.expire(now());
         }
     }
 
@@ -241,7 +235,7 @@ impl Panel {
             now_at: at.unix_of(at.moment),
             started_at: self.started.unix_of(self.started.moment),
             uptime_seconds: at.moment.since(self.started.moment).as_secs_f64(),
-            log_lines_dropped: self.lines.dropped(),
+            log_lines_dropped: self.log.lines.dropped(),
             proxies,
         }
     }
@@ -249,7 +243,7 @@ impl Panel {
     /// What Prometheus is told.
     fn metrics(&self) -> String {
         let seen = self.look(At::now(), false);
-        let dropped = self.lines.dropped();
+        let dropped = self.log.lines.dropped();
         let draining = self.vitals.is_draining();
         metrics::render(&seen, &self.histograms, dropped, &self.refusals, draining)
     }

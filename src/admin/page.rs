@@ -55,7 +55,7 @@ fn title_of(status: &Status) -> String {
 }
 
 fn main(panel: &Panel, status: &Status) -> Markup {
-    let events = panel.recent.events();
+    let events = panel.log.recent.events();
     html! {
         main data-title=(title_of(status)) {
             @for (n, proxy) in status.proxies.iter().enumerate() {

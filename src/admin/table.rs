@@ -79,7 +79,7 @@ metrics! {
         "Times this process stood still for more than half a second (SIGSTOP, suspended machine, no processor time).";
 
     SESSIONS_ACTIVE = Gauge "sessions_active" ["proxy"] "Sessions that are open.";
-    SESSIONS_HELD = Gauge "sessions_held" ["proxy"] "Of those, sessions that wait for a master.";
+    SESSIONS_HELD = Gauge "sessions_held" ["proxy"] "Of those, sessions that wait for a master and have none meanwhile.";
     SESSIONS = Counter "sessions_total" ["proxy", "result"]
         "Connections of clients: accepted, not_allowed (allow_from), or full (max_connections, open files).";
     SESSIONS_CLOSED = Counter "sessions_closed_total" ["proxy", "reason"] "Sessions that ended, by reason.";

@@ -40,7 +40,7 @@ use crate::config::Config;
 use crate::exit::Exit;
 use crate::listener::{self, BindError, Bound, Passed};
 use crate::net::clock::At;
-use crate::telemetry::{Filter, Lines, Recent};
+use crate::telemetry::{self, Lines};
 use crate::topology::publish::Reader;
 use crate::upgrade::old::Outcome;
 
@@ -93,12 +93,7 @@ const ADMIN_END_LIMIT: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// When serving cannot begin, or a worker was lost.
-pub fn run(
-    config: Config,
-    lines: Lines,
-    recent: Recent,
-    filter: Filter,
-) -> Result<Exit, ExitError> {
+pub fn run(config: Config, log: telemetry::Handle) -> Result<Exit, ExitError> {
     let mut passed = Passed::from_env();
     let program = Program::of_this_process();
     let proxies: Vec<_> = config.proxies.iter().map(|p| &*p.master).collect();
@@ -142,11 +137,6 @@ pub fn run(
     let admin = begin::bind_admin(&config.admin, &mut inherited)?;
     // What no `listen` names any more is closed with the process that has it.
     drop(inherited);
-    let log = Log {
-        lines,
-        recent,
-        filter,
-    };
     let serving = serve(config, bound, admin, sessions_max, log, program, following);
     let outcome = runtime.block_on(serving);
     // A name that is being looked up holds a thread that cannot be ended; nobody waits for it.
@@ -167,7 +157,7 @@ async fn serve(
     bound: Vec<Vec<Bound>>,
     admin: Vec<Bound>,
     sessions_max: Option<u64>,
-    log: Log,
+    log: telemetry::Handle,
     program: io::Result<Program>,
     following: Option<Following>,
 ) -> Result<Exit, ExitError> {
@@ -209,9 +199,7 @@ async fn serve(
         entries,
         tallies.clone(),
         histograms,
-        log.recent,
-        log.lines,
-        log.filter,
+        log,
         vitals.clone(),
     );
     let mut front = Front {
@@ -399,13 +387,6 @@ impl Front {
             let _ = timeout(ADMIN_END_LIMIT, thread).await;
         }
     }
-}
-
-/// What is known of the log.
-struct Log {
-    lines: Lines,
-    recent: Recent,
-    filter: Filter,
 }
 
 async fn report_dropped_lines(lines: Lines, end: CancellationToken) {

@@ -231,7 +231,9 @@ impl Refusal {
     const fn advice(self) -> &'static str {
         match self {
             Self::NotAllowed => "add its address to `allow_from` if it may connect",
-            Self::Full => "`max_connections` are open; raise it if there may be more",
+            Self::Full => {
+                "as many are open as may be: raise `max_connections` if there may be more (the admin endpoint has 64)"
+            }
             Self::OpenFiles => {
                 "there are as many sessions as the limit of open files allows, two files a session; raise LimitNOFILE in the unit (or `ulimit -n`)"
             }

@@ -194,6 +194,17 @@ pub fn init(config: &Config) -> Result<Guard, InitError> {
     })
 }
 
+/// What others than its owner have of the log.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    /// How many lines were written and lost.
+    pub lines: Lines,
+    /// The last events.
+    pub recent: Recent,
+    /// What is logged.
+    pub filter: Filter,
+}
+
 /// Keeps the log going; flushes when dropped, for a bounded time however stalled stderr is.
 #[derive(Debug)]
 pub struct Guard {
@@ -210,19 +221,13 @@ impl Guard {
         self.lines.dropped()
     }
 
-    /// The last events, for whoever shows them.
-    pub fn recent(&self) -> Recent {
-        self.recent.clone()
-    }
-
-    /// What is logged, for whoever changes it.
-    pub fn filter(&self) -> Filter {
-        self.filter.clone()
-    }
-
-    /// The same count for whoever reports it.
-    pub fn lines(&self) -> Lines {
-        self.lines.clone()
+    /// For whoever shows it, or changes what is logged.
+    pub fn handle(&self) -> Handle {
+        Handle {
+            lines: self.lines.clone(),
+            recent: self.recent.clone(),
+            filter: self.filter.clone(),
+        }
     }
 }
 

@@ -47,7 +47,7 @@ impl Unfinished {
         assert_eq!(&reply, b"+PONG\r\n");
     }
 
-    fn is_lost(mut self) {
+    fn assert_lost(mut self) {
         assert!(matches!(self.0.read(&mut [0; 16]), Ok(0) | Err(_)));
     }
 }
@@ -118,7 +118,7 @@ fn the_old_process_dies_in_the_middle() {
         ping(conn);
     }
     ping(&mut client(middle.lineage.addr));
-    middle.unfinished.is_lost();
+    middle.unfinished.assert_lost();
     // It is whole: it can be followed itself.
     middle.lineage.upgrade();
     for conn in &mut middle.idle {

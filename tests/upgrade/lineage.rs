@@ -46,7 +46,8 @@ impl Lineage {
         let mark = self.proxy.mark();
         self.ask();
         let started = self.proxy.event_after(mark, "upgrade_started", UPGRADE);
-        let pid = started.number("pid") as u32;
+        let pid = started.fields["pid"].as_u64().expect("a number");
+        let pid = u32::try_from(pid).expect("a process");
         self.pids.push(pid);
         pid
     }

@@ -9,6 +9,7 @@ mod health;
 mod heritage;
 mod holds;
 mod lease;
+mod moved;
 mod pause;
 mod provisional;
 mod standstill;
@@ -293,28 +294,6 @@ impl Steward {
             RoleReport::Failed(_) => self.actions.push_back(Action::AskAll),
         }
         self.reconsider(now);
-    }
-
-    fn has_moved(&self, at: Option<SocketAddr>) -> bool {
-        at.is_some() && self.master.as_ref().map(|m| m.at) != at
-    }
-
-    /// The redial of the control connection found the master's name at another address, and a master there.
-    ///
-    /// One that was left, or that the Sentinels have not named since a standstill, is not resumed for that: it proves
-    /// itself, wherever its name leads then, when they do.
-    fn follow_name(&mut self, now: Moment, at: Option<SocketAddr>) {
-        let (Some(at), Some(master)) = (at, &self.master) else {
-            return;
-        };
-        if self.holds.switching || self.holds.resumed {
-            return;
-        }
-        let candidate = self
-            .beliefs
-            .candidate_again(now, &master.addr, master.epoch);
-        self.trial = Some(Trial::new(now, candidate));
-        self.adopt(now, at);
     }
 
     /// The control connection is gone and an immediate redial failed.
