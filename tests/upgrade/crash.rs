@@ -2,9 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use switchmaster::demo::wire::Conn;
+use switchmaster::demo::wire::{Conn, WireError};
 
 use crate::UPGRADE;
 use crate::harness::history::{Outcome, Writers};
@@ -164,6 +164,52 @@ fn either_dies_before_anything_is_handed() {
     servers.thaw_all();
     let pong = conn.read().expect("held, then answered");
     assert_eq!(pong.text().as_deref(), Some("PONG"));
+}
+
+/// Whenever the new process dies: no write that was acknowledged is lost, none is executed twice, and somebody serves.
+#[test]
+fn the_new_process_dies_at_any_moment() {
+    const ROUNDS: u64 = 16;
+    let servers = Topology::start();
+    let mut lineage = Lineage::begin(plan(&servers));
+    let writers = Writers::start(lineage.addr, 8, PACE);
+    let mut failed = 0;
+    for round in 0..ROUNDS {
+        let mut idle: Vec<Conn> = (0..IDLE).map(|_| client(lineage.addr)).collect();
+        let mark = lineage.proxy.mark();
+        let new = lineage.start();
+        lineage.proxy.event_after(mark, "upgrade_handing", UPGRADE);
+        // Not for anything to have happened, but to be somewhere in the middle of it.
+        std::thread::sleep(Duration::from_micros(round * 700));
+        kill(new);
+        let is_over = || {
+            let over = |name| lineage.proxy.events(mark, name).len() == 1;
+            over("upgrade_failed") || over("upgrade_finished")
+        };
+        wait_until("the upgrade to be over", SOON, is_over);
+        if !lineage.proxy.events(mark, "upgrade_finished").is_empty() {
+            // It had everything, and took everything with it.
+            break;
+        }
+        failed += 1;
+        lineage.forget_last();
+        // Each either went with it or is served, and nothing in between.
+        for conn in &mut idle {
+            match conn.call(&["PING"]) {
+                Ok(pong) => assert_eq!(pong.text().as_deref(), Some("PONG")),
+                Err(WireError::Timeout(limit)) => panic!("nobody serves: {limit:?}"),
+                Err(_) => {}
+            }
+        }
+        ping(&mut client(lineage.addr));
+        writers.all_acknowledged_after(SystemTime::now(), SOON);
+    }
+    assert!(failed > 0, "every process was killed too late");
+    let history = writers.stop();
+    let mut master = servers.direct(servers.master().addr());
+    assert_eq!(history.lost(&mut master).len(), 0);
+    history.assert_at_most_once(&mut master);
+    assert_eq!(history.count(|o| matches!(o, Outcome::Refused(_))), 0);
 }
 
 #[test]

@@ -10,13 +10,12 @@ use crate::harness::load::Load;
 use crate::harness::proxy::Plan;
 use crate::harness::raise_descriptor_limit;
 use crate::harness::topology::Topology;
-use crate::lineage::{Lineage, client, ping};
+use crate::lineage::{Lineage, call, client, ping};
 
 const UPGRADES: usize = 5;
 const BENCHMARK_CONNECTIONS: usize = 50;
-/// As many as take all of the upgrades and are over soon after; the benchmark is slow on purpose, so that Sentinels are not
-/// starved.
-const BENCHMARK_REQUESTS: usize = 400_000;
+/// Of the benchmark that is to end by itself; the other goes on until it is ended.
+const BENCHMARK_REQUESTS: usize = 100_000;
 const IDLE: usize = 1000;
 const PACE: Duration = Duration::from_millis(1);
 
@@ -26,13 +25,16 @@ fn five_upgrades_under_load_disturb_nobody() {
     let servers = Topology::start();
     let mut lineage = Lineage::begin(Plan::moving(&servers.sentinels()));
     let mut idle: Vec<Conn> = (0..IDLE).map(|_| client(lineage.addr)).collect();
+    // The connection to the master is the same all the time, too.
+    let mut known = client(lineage.addr);
+    let id = call(&mut known, &["CLIENT", "ID"]);
     let writers = Writers::start(lineage.addr, 4, PACE);
     let mut endless = Load::endless(lineage.addr.port(), BENCHMARK_CONNECTIONS, 1);
     let bounded = Load::once(
         lineage.addr.port(),
         BENCHMARK_CONNECTIONS,
         1,
-        BENCHMARK_REQUESTS / 8,
+        BENCHMARK_REQUESTS,
     );
     for n in 0..UPGRADES {
         let old = lineage.pid();
@@ -49,6 +51,7 @@ fn five_upgrades_under_load_disturb_nobody() {
     for conn in &mut idle {
         ping(conn);
     }
+    assert_eq!(call(&mut known, &["CLIENT", "ID"]), id);
     endless.assert_undisturbed();
     bounded.finish().expect("no error and no reconnect");
     let history = writers.stop();

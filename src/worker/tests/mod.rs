@@ -4,6 +4,7 @@ mod busy;
 mod bytes;
 mod crowd;
 mod fence;
+mod handing;
 mod moving;
 mod pool;
 mod retiring;
