@@ -18,6 +18,7 @@ mod takeover;
 mod upgrade;
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -228,6 +229,7 @@ async fn serve(
     }
     let status = || report::status(&tallies.read(), &readers);
 
+    let mut given_up = pin!(given_up(&ending));
     let mut handed = false;
     let outcome = loop {
         tokio::select! {
@@ -265,7 +267,10 @@ async fn serve(
                     }
                     hands.own_files(true);
                     front.own_files(true);
-                    front.open()?;
+                    // No reason to end what serves by now.
+                    if let Err(error) = front.open() {
+                        warn!(event = "admin_off", "no status page and no metrics: {error}");
+                    }
                     manager.followed().await;
                     front.attend(&tasks, &end);
                     followed.tell();
@@ -289,7 +294,7 @@ async fn serve(
                 }
             },
             // Whoever has been told to end and waits for an upgrade does not wait for ever.
-            () = given_up(&ending) => break Ok(config.shutdown_grace),
+            () = &mut given_up => break Ok(config.shutdown_grace),
             Some(_) = controls.join_next() => {
                 error!(event = "control_lost", "a control task has ended by a defect; the process ends, to be restarted whole");
                 break Err(ExitError { exit: Exit::Runtime, message: "a control task was lost".to_owned() });
