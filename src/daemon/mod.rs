@@ -240,7 +240,7 @@ async fn serve(
                 Asked::Status => status(),
                 Asked::Hangup => info!(
                     event = "hangup_ignored",
-                    "SIGHUP is ignored: a changed configuration needs a restart"
+                    "SIGHUP is ignored: for a changed configuration send SIGUSR2 (an upgrade, which closes no session), or restart"
                 ),
                 Asked::Upgrade => match (&program, upgrade::obstacle(&known)) {
                     _ if !upgrade.is_empty() => refuse_upgrade("under_way"),
