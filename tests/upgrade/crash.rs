@@ -212,6 +212,40 @@ fn the_new_process_dies_at_any_moment() {
     assert_eq!(history.count(|o| matches!(o, Outcome::Refused(_))), 0);
 }
 
+/// The same of the old process: the new one serves with whatever it was given.
+#[test]
+fn the_old_process_dies_at_any_moment() {
+    const ROUNDS: u64 = 10;
+    let servers = Topology::start();
+    let mut lineage = Lineage::begin(plan(&servers));
+    let writers = Writers::start(lineage.addr, 8, PACE);
+    for round in 0..ROUNDS {
+        let mut idle: Vec<Conn> = (0..IDLE).map(|_| client(lineage.addr)).collect();
+        let mark = lineage.proxy.mark();
+        let old = lineage.pid();
+        let new = lineage.start();
+        lineage.proxy.event_after(mark, "upgrade_handing", UPGRADE);
+        std::thread::sleep(Duration::from_micros(round * 700));
+        kill(old);
+        let is_it = |fields: &serde_json::Value| fields["pid"] == new;
+        lineage.proxy.event_where(mark, "took_over", SOON, is_it);
+        for conn in &mut idle {
+            match conn.call(&["PING"]) {
+                Ok(pong) => assert_eq!(pong.text().as_deref(), Some("PONG")),
+                Err(WireError::Timeout(limit)) => panic!("nobody serves: {limit:?}"),
+                Err(_) => {}
+            }
+        }
+        ping(&mut client(lineage.addr));
+        writers.all_acknowledged_after(SystemTime::now(), SOON);
+    }
+    let history = writers.stop();
+    let mut master = servers.direct(servers.master().addr());
+    assert_eq!(history.lost(&mut master).len(), 0);
+    history.assert_at_most_once(&mut master);
+    assert_eq!(history.count(|o| matches!(o, Outcome::Refused(_))), 0);
+}
+
 #[test]
 fn what_cannot_serve_leaves_the_old_process_undisturbed() {
     let servers = Topology::start();

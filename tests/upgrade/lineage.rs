@@ -24,8 +24,14 @@ pub(crate) struct Lineage {
 impl Lineage {
     pub(crate) fn begin(plan: Plan) -> Self {
         let proxy = Proxy::ready(plan);
+        let addr = proxy.addr();
+        Self::of(proxy, addr)
+    }
+
+    /// A process that runs already.
+    pub(crate) fn of(proxy: Proxy, addr: SocketAddr) -> Self {
         Self {
-            addr: proxy.addr(),
+            addr,
             pids: vec![proxy.pid()],
             proxy,
         }

@@ -1,15 +1,18 @@
 //! What goes along with a session: whatever its client has told its server, and what is open between the two.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use switchmaster::demo::wire::{Conn, Value, WireError};
 
+use crate::harness::fake_master::{Bytes, FakeMaster};
+use crate::harness::fake_sentinel::{FakeSentinel, Protocol, View};
 use crate::harness::proxy::Plan;
-use crate::harness::stream::connect;
+use crate::harness::stream::{connect, echoed, free_address};
 use crate::harness::topology::{FOLLOW, Topology, blocked_clients, follows, port_of};
-use crate::harness::wait_until;
+use crate::harness::{wait_for, wait_until};
 use crate::lineage::{Lineage, call, client, ping};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -206,7 +209,30 @@ fn unix_sockets_and_the_admin_endpoint_change_hands() {
     assert!(!path.exists() && !admin.exists(), "files that nobody has");
 }
 
-/// A read that is to be sent again, and one who waits for a master, are what they are in the process that has them.
+/// A socket of systemd's is handed on: it passes it once, to the first process.
+#[test]
+fn sockets_from_systemd_change_hands() {
+    let master = FakeMaster::start(Bytes::Echo);
+    let sentinel = FakeSentinel::start(Protocol::Resp3, View::of(master.addr()));
+    let addr = free_address();
+    let plan = Plan::bare(["run", "--log-format", "json"])
+        .args(["--sentinel", &sentinel.addr().to_string()])
+        .args(["--listen", "systemd:main"])
+        .activated(&["-l", &addr.to_string(), "--fdname=main"]);
+    let proxy = plan.start();
+    let mut kept = wait_for("systemd to listen", SOON, || TcpStream::connect(addr).ok());
+    assert_eq!(echoed(&mut kept, b"was there first"), b"was there first");
+    let mut lineage = Lineage::of(proxy, addr);
+    for _ in 0..2 {
+        let old = lineage.pid();
+        lineage.upgrade();
+        lineage.wait_for_end(old);
+        assert_eq!(echoed(&mut kept, b"still"), b"still");
+        assert_eq!(echoed(&mut connect(addr), b"and new"), b"and new");
+    }
+}
+
+/// A Sentinel that is behind cannot turn the new process back, and its generations count on.
 #[test]
 fn the_epoch_and_the_generation_go_along() {
     let servers = Topology::start();
