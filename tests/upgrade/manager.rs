@@ -91,6 +91,19 @@ fn the_package_has_the_running_process_followed_and_restarts_what_cannot_be() {
     assert_eq!(echoed(&mut client, b"still"), b"still");
     crate::lineage::kill(new);
 
+    // One whose successor cannot serve is restarted, as nothing else is left to do.
+    let config = folder.path().join("config.toml");
+    std::fs::write(&config, "[limits]\nworkers = 1\n").expect("a file");
+    let plan =
+        Plan::following(&[sentinel.addr()]).args(["--config", config.to_str().expect("text")]);
+    let lineage = Lineage::begin(plan);
+    std::fs::write(&config, "[limits]\nworkers = \"many\"\n").expect("a file");
+    script.main_pid(lineage.pid());
+    let running = script.start();
+    assert_eq!(script.finish(running), "try-restart switchmaster.service\n");
+    lineage.proxy.event("upgrade_failed", SOON);
+    assert!(crate::lineage::runs(lineage.pid()), "it was ended");
+
     // A process that does not know what the signal means is not sent it.
     let mut other = std::process::Command::new("sleep")
         .arg("60")
@@ -156,6 +169,10 @@ PATH=\"$1:$PATH\" exec sh deploy/debian/switchmaster.postinst configure 0.0.1";
     /// Waits for its end; gives what was restarted.
     fn finish(&self, mut running: std::process::Child) -> String {
         assert!(running.wait().expect("it ends").success());
-        std::fs::read_to_string(self.folder.join("invoked")).unwrap_or_default()
+        let invoked = self.folder.join("invoked");
+        let restarted = std::fs::read_to_string(&invoked).unwrap_or_default();
+        // For the next time; it may not be there.
+        let _ = std::fs::remove_file(invoked);
+        restarted
     }
 }
