@@ -10,9 +10,9 @@ use std::sync::Arc;
 use metrics::{Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
-use super::Entry;
 use super::actions::Refusals;
 use super::table::{self, Kind, Metric};
+use super::{Entry, Vitals};
 use crate::control::ledger::{Account, OutageAccount, Outcome, Totals};
 use crate::session::close::CloseReason;
 use crate::worker::Counters;
@@ -100,11 +100,14 @@ pub(super) fn render(
     histograms: &Histograms,
     lines_dropped: u64,
     refusals: &Refusals,
-    draining: bool,
+    vitals: &Vitals,
 ) -> String {
     let sheet = Sheet(PrometheusBuilder::new().build_recorder());
     sheet.set(&table::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
-    sheet.flag(&table::DRAINING, &[], draining);
+    sheet.flag(&table::DRAINING, &[], vitals.is_draining());
+    for (reason, count) in vitals.failed_upgrades() {
+        sheet.count(&table::UPGRADES_FAILED, &[reason], count);
+    }
     sheet.count(&table::LOG_LINES_DROPPED, &[], lines_dropped);
     for (reason, count) in refusals.read() {
         sheet.count(&table::ACTIONS_REFUSED, &[reason], count);

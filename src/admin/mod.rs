@@ -36,7 +36,7 @@ use self::http::serve;
 pub use self::metrics::Histograms;
 use self::samples::{Sample, Samples};
 use self::status::{ProxyStatus, Status};
-pub use self::vitals::{STUCK_AFTER, Vitals};
+pub use self::vitals::{STUCK_AFTER, Upgrades, Vitals};
 use crate::control::ledger::{Account, Book, Totals};
 use crate::control::orders::Orders;
 use crate::listener::{self, Bound};
@@ -244,8 +244,8 @@ impl Panel {
     fn metrics(&self) -> String {
         let seen = self.look(At::now(), false);
         let dropped = self.log.lines.dropped();
-        let draining = self.vitals.is_draining();
-        metrics::render(&seen, &self.histograms, dropped, &self.refusals, draining)
+        let (refusals, vitals) = (&self.refusals, &self.vitals);
+        metrics::render(&seen, &self.histograms, dropped, refusals, vitals)
     }
 
     /// The sparklines of an entry.

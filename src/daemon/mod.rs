@@ -36,14 +36,14 @@ use self::report::Progress;
 use self::signals::{Asked, Signals};
 use self::takeover::{Followed, Following, Predecessor};
 use self::upgrade::{Estate, Program};
-use crate::admin::{self, Panel, Vitals};
+use crate::admin::{self, Panel, Upgrades, Vitals};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::listener::{self, BindError, Bound, Passed};
 use crate::net::clock::At;
 use crate::telemetry::{self, Lines};
 use crate::topology::publish::Reader;
-use crate::upgrade::old::Outcome;
+use crate::upgrade::old::{Failure, Outcome};
 
 /// Longest wait for the control plane's tasks at the end; they only have sockets to drop.
 const CONTROL_END_LIMIT: Duration = Duration::from_millis(500);
@@ -188,7 +188,8 @@ async fn serve(
     let hands = pool.hands();
     let readers: Vec<Reader> = known.iter().map(|known| known.reader.clone()).collect();
     let books = entries.iter().map(|entry| entry.book.clone()).collect();
-    let vitals = Vitals::new(books, pool.hearts(), draining.clone());
+    let upgrades = Upgrades::new(Failure::ALL.map(Failure::label));
+    let vitals = Vitals::new(books, pool.hearts(), draining.clone(), upgrades.clone());
     let manager = Arc::new(Manager::from_env());
     let progress = Progress {
         tallies: tallies.clone(),
@@ -283,7 +284,8 @@ async fn serve(
                     handed = true;
                     break Ok(config.shutdown_grace);
                 }
-                Ok(Upgraded::Given(Outcome::Failed(_))) => {
+                Ok(Upgraded::Given(Outcome::Failed(failure))) => {
+                    upgrades.failed(failure.label());
                     if ending.is_cancelled() {
                         break Ok(config.shutdown_grace);
                     }

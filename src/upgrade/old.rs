@@ -111,6 +111,16 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Each once.
+    pub const ALL: [Self; 6] = [
+        Self::Ended,
+        Self::Silent,
+        Self::Confused,
+        Self::Disagrees,
+        Self::Held,
+        Self::Ending,
+    ];
+
     /// The word for logs and metrics; public interface.
     pub const fn label(self) -> &'static str {
         match self {

@@ -197,10 +197,16 @@ fn unix_sockets_and_the_admin_endpoint_change_hands() {
         asked(&mut UnixStream::connect(&path).expect("it still listens"));
         let mut page = String::new();
         let mut stream = UnixStream::connect(&admin).expect("it still listens");
-        let request = "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         stream.write_all(request.as_bytes()).expect("room");
         stream.read_to_string(&mut page).expect("an answer");
-        assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+        for line in [
+            "HTTP/1.1 200",
+            "switchmaster_sessions_adopted_total{proxy=\"main\"} 1\n",
+            "switchmaster_upgrades_failed_total{reason=\"ended\"} 0\n",
+        ] {
+            assert!(page.contains(line), "{line} in {page}");
+        }
     }
     drop(kept);
     let last = lineage.pid();
