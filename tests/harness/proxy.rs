@@ -44,7 +44,7 @@ pub(crate) struct Proxy {
     log: Arc<Log>,
     /// Kept open and unread when the test asked for that.
     unread: Arc<Mutex<Option<BufReader<ChildStderr>>>>,
-    _config: Option<tempfile::TempPath>,
+    config: Option<tempfile::TempPath>,
 }
 
 /// One log line of the program.
@@ -241,7 +241,7 @@ impl Plan {
             child,
             log,
             unread,
-            _config: config,
+            config,
         }
     }
 }
@@ -400,6 +400,24 @@ impl Proxy {
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Where its configuration file is.
+    pub(crate) fn config_path(&self) -> &Path {
+        self.config.as_deref().expect("the test gave it one")
+    }
+
+    /// Puts another text into its configuration file, whole at any moment.
+    pub(crate) fn rewrite(&self, text: &str) {
+        let path = self.config_path();
+        let fresh = path.with_extension("new");
+        std::fs::write(&fresh, text).expect("writing a temporary file");
+        std::fs::rename(&fresh, path).expect("the same folder");
+    }
+
+    /// SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        self.signal(Signal::HUP);
     }
 
     /// SIGTERM.
