@@ -347,12 +347,13 @@ impl Control {
     /// whether it works before it is needed; the master in force stays in force whatever comes of it.
     fn change(&mut self) {
         let settings = self.entry.settings.borrow_and_update().clone();
-        let same_login = self.dial.credentials == settings.probe;
+        let same_dial = self.dial.credentials == settings.probe
+            && self.dial.connect_timeout == settings.connect_timeout;
         self.dial.credentials = settings.probe;
         self.dial.connect_timeout = settings.connect_timeout;
         self.steward
             .rules_changed(now(), settings.rules, settings.own);
-        if !same_login && let Some(link) = self.link.take() {
+        if !same_dial && let Some(link) = self.link.take() {
             self.watch(link.addr().clone());
         }
     }

@@ -391,8 +391,12 @@ impl Entries {
             return;
         };
         running.end.cancel();
-        self.reins.forget(number);
-        info!(event = "proxy_removed", proxy = %running.look.name(), "its last session has ended");
+        let proxy = running.look.name();
+        if let Err(stuck) = self.reins.forget(number).await {
+            warn!(event = "proxy_removed", proxy, "it is gone, but {stuck}");
+        } else {
+            info!(event = "proxy_removed", proxy, "its last session has ended");
+        }
         self.follow(config).await;
     }
 

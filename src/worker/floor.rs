@@ -36,6 +36,8 @@ pub(super) enum Order {
     Close(usize, SocketId),
     /// The entry is served no longer: its sessions have so long for what they have begun.
     Leave(usize, Duration),
+    /// Its house is of no use any more: no worker has sessions of it.
+    Raze(usize),
 }
 
 /// An order, and where it is told that it was carried out.
@@ -155,6 +157,7 @@ impl Floor {
                     attendants.open(entry, bound, door, dealer, self);
                 }
             }
+            Order::Raze(entry) => self.raze(entry),
             Order::Close(entry, socket) => attendants.close(entry, socket).await,
             Order::Leave(entry, grace) => {
                 let floor = Rc::clone(self);
@@ -180,8 +183,14 @@ impl Floor {
             // One that takes longer is ended with the process, and counted as such.
             let _ = timeout(SESSIONS_END_LIMIT, lodging.sessions.wait()).await;
         }
-        self.houses.borrow_mut().remove(&entry);
-        lodging.bell.abort();
+    }
+
+    /// Not sooner than the other workers' sessions have ended: until then a switch waits for this house to acknowledge it, too.
+    fn raze(&self, entry: usize) {
+        let razed = self.houses.borrow_mut().remove(&entry);
+        if let Some(lodging) = razed {
+            lodging.bell.abort();
+        }
     }
 }
 

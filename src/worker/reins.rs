@@ -117,9 +117,16 @@ impl Reins {
         let _ = timeout(limit, all).await;
     }
 
-    /// What was counted of this entry is of no interest any more.
-    pub fn forget(&self, number: usize) {
+    /// Nothing of this entry, which has been left, is of interest any more.
+    ///
+    /// # Errors
+    /// When a worker is stuck.
+    pub async fn forget(&self, number: usize) -> Result<(), Stuck> {
         self.tallies.forget(number);
+        for worker in 0..self.workers.len() {
+            self.tell(worker, Order::Raze(number)).await?;
+        }
+        Ok(())
     }
 
     async fn tell(&self, worker: usize, order: Order) -> Result<(), Stuck> {

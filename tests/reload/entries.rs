@@ -1,14 +1,21 @@
 //! Entries and listeners come and go.
 
+use std::io::Write;
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::harness::fake_master::{Bytes, FakeMaster};
 use crate::harness::fake_sentinel::{FakeSentinel, View};
-use crate::harness::stream::{SOON, connect, echoed, free_address, read_to_end};
+use crate::harness::stream::{SOON, connect, echoed, free_address, read_to_end, reset};
 use crate::harness::{wait_for, wait_until};
 use crate::{admin_of, file, get, ready, reload, stage, taken_over};
+
+/// Between two clients that only look whether somebody listens.
+const PACE: Duration = Duration::from_millis(1);
 
 /// A second master, which the same Sentinel knows by this name.
 fn other(sentinel: &FakeSentinel) -> FakeMaster {
@@ -26,6 +33,15 @@ fn quoted(addr: std::net::SocketAddr) -> String {
 
 #[test]
 fn a_proxy_is_added_and_removed() {
+    added_and_removed("");
+}
+
+#[test]
+fn a_proxy_is_added_to_several_workers_and_removed_from_them() {
+    added_and_removed("workers = 3\n");
+}
+
+fn added_and_removed(limits: &str) {
     let (_master, sentinel) = stage();
     let second = other(&sentinel);
     let at = free_address();
@@ -37,6 +53,8 @@ fn a_proxy_is_added_and_removed() {
             ("b", "other", &quoted(at)),
         ],
     );
+    let limited = |text: String| text.replace("[limits]\n", &format!("[limits]\n{limits}"));
+    let (one, two) = (limited(one), limited(two));
     let proxy = ready(&one);
     let mut client = connect(proxy.addr_of("a"));
     assert_eq!(echoed(&mut client, b"before"), b"before");
@@ -113,16 +131,30 @@ fn an_address_changes_hands_without_a_moment_in_which_nobody_listens() {
     let at = free_address();
     let named = |name: &str| file(sentinel.addr(), &[(name, "mymaster", &quoted(at))]);
     let proxy = ready(&named("a"));
+    let over = Arc::new(AtomicBool::new(false));
+    let ends = Arc::clone(&over);
     let connecting = std::thread::spawn(move || {
-        (0..200)
-            .map(|_| TcpStream::connect(at))
-            .filter(Result::is_err)
-            .count()
+        let (mut connected, mut refused) = (0, 0);
+        while !ends.load(Ordering::Relaxed) {
+            match TcpStream::connect(at) {
+                Ok(client) => {
+                    connected += 1;
+                    reset(client);
+                }
+                Err(_) => refused += 1,
+            }
+            std::thread::sleep(PACE);
+        }
+        (connected, refused)
     });
     for name in ["b", "a", "b"] {
         taken_over(&proxy, &named(name));
     }
-    assert_eq!(connecting.join().expect("no panic"), 0);
+    over.store(true, Ordering::Relaxed);
+    let (connected, refused) = connecting.join().expect("no panic");
+    println!("{connected} connected while the address changed hands three times");
+    assert!(connected > 0);
+    assert_eq!(refused, 0);
     let mut client = wait_for("the entry to be served", SOON, || {
         let mut stream = TcpStream::connect(at).ok()?;
         stream.set_read_timeout(Some(SOON)).ok()?;
@@ -218,4 +250,76 @@ fn a_port_that_is_taken_changes_nothing() {
     let mut third = connect(addr);
     assert_eq!(read_to_end(&mut third), b"", "the limit is the new one");
     assert_eq!(echoed(&mut client, b"goes on"), b"goes on");
+}
+
+/// Something is under way that does not end: the entry's time is the process' own.
+#[test]
+fn what_is_left_of_an_entry_after_its_time_is_cut() {
+    let (_master, sentinel) = stage();
+    let sink = FakeMaster::start(Bytes::Sink);
+    sentinel.watch(View {
+        master: "other".to_owned(),
+        ..View::of(sink.addr())
+    });
+    let at = free_address();
+    let short = |text: String| text.replace("\"5s\"", "\"1s\"");
+    let one = short(file(
+        sentinel.addr(),
+        &[("a", "mymaster", "\"127.0.0.1:0\"")],
+    ));
+    let two = short(file(
+        sentinel.addr(),
+        &[
+            ("a", "mymaster", "\"127.0.0.1:0\""),
+            ("b", "other", &quoted(at)),
+        ],
+    ));
+    let proxy = ready(&two);
+    proxy.event_where(0, "ready", SOON, |fields| fields["proxy"] == "b");
+    let mut client = connect(at);
+    client.write_all(b"a question").expect("written");
+    wait_until("it to be under way", SOON, || sink.bytes() > 0);
+    let mark = proxy.mark();
+    taken_over(&proxy, &one);
+    let leaving = proxy.event_after(mark, "proxy_leaving", SOON);
+    assert!(
+        (leaving.number("sessions") - 1.0).abs() < 0.5,
+        "{}",
+        leaving.fields
+    );
+    assert_eq!(read_to_end(&mut client), b"");
+    let removed = proxy.event_after(mark, "proxy_removed", SOON);
+    let took = removed.written().duration_since(leaving.written());
+    assert!(
+        took.as_ref().is_ok_and(|took| *took >= Duration::from_millis(900)),
+        "{took:?}"
+    );
+    // The master is followed for the others as before.
+    let mut other = connect(proxy.addr_of("a"));
+    assert_eq!(echoed(&mut other, b"served"), b"served");
+}
+
+/// The end of the process while an entry is on its way out.
+#[test]
+fn a_process_that_ends_ends_what_was_leaving_too() {
+    let (_master, sentinel) = stage();
+    let second = other(&sentinel);
+    let at = free_address();
+    let one = file(sentinel.addr(), &[("a", "mymaster", "\"127.0.0.1:0\"")]);
+    let two = file(
+        sentinel.addr(),
+        &[
+            ("a", "mymaster", "\"127.0.0.1:0\""),
+            ("b", "other", &quoted(at)),
+        ],
+    );
+    let mut proxy = ready(&two);
+    proxy.event_where(0, "ready", SOON, |fields| fields["proxy"] == "b");
+    let mut client = connect(at);
+    assert_eq!(echoed(&mut client, b"served"), b"served");
+    taken_over(&proxy, &one);
+    proxy.ask_to_end();
+    assert_eq!(read_to_end(&mut client), b"");
+    assert!(proxy.exit(SOON).code().is_some());
+    drop(second);
 }
