@@ -66,7 +66,7 @@ fn added_and_removed(limits: &str) {
         serde_json::json!(["proxy \"b\" (master \"other\") added"])
     );
     let master = proxy.event_where(mark, "ready", SOON, |fields| fields["proxy"] == "b");
-    assert_eq!(master.text("to"), second.addr().to_string());
+    assert_eq!(master.text("master"), second.addr().to_string());
     let mut newcomer = connect(at);
     assert_eq!(echoed(&mut newcomer, b"served"), b"served");
     assert_eq!(echoed(&mut client, b"still"), b"still");
@@ -291,7 +291,8 @@ fn what_is_left_of_an_entry_after_its_time_is_cut() {
     let removed = proxy.event_after(mark, "proxy_removed", SOON);
     let took = removed.written().duration_since(leaving.written());
     assert!(
-        took.as_ref().is_ok_and(|took| *took >= Duration::from_millis(900)),
+        took.as_ref()
+            .is_ok_and(|took| *took >= Duration::from_millis(900)),
         "{took:?}"
     );
     // The master is followed for the others as before.
