@@ -1,3 +1,5 @@
+//! Every key, one by one, and what they do to entries and listeners.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

@@ -44,7 +44,7 @@ pub(crate) struct Proxy {
     log: Arc<Log>,
     /// Kept open and unread when the test asked for that.
     unread: Arc<Mutex<Option<BufReader<ChildStderr>>>>,
-    config: Option<tempfile::TempPath>,
+    pub(super) config: Option<tempfile::TempPath>,
 }
 
 /// One log line of the program.
@@ -402,24 +402,6 @@ impl Proxy {
         self.child.id()
     }
 
-    /// Where its configuration file is.
-    pub(crate) fn config_path(&self) -> &Path {
-        self.config.as_deref().expect("the test gave it one")
-    }
-
-    /// Puts another text into its configuration file, whole at any moment.
-    pub(crate) fn rewrite(&self, text: &str) {
-        let path = self.config_path();
-        let fresh = path.with_extension("new");
-        std::fs::write(&fresh, text).expect("writing a temporary file");
-        std::fs::rename(&fresh, path).expect("the same folder");
-    }
-
-    /// SIGHUP.
-    pub(crate) fn hang_up(&self) {
-        self.signal(Signal::HUP);
-    }
-
     /// SIGTERM.
     pub(crate) fn ask_to_end(&self) {
         self.signal(Signal::TERM);
@@ -508,7 +490,7 @@ impl Proxy {
         })
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(super) fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).expect("a child of this process that was not waited for");
     }
