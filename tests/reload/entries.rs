@@ -240,6 +240,14 @@ fn a_port_that_is_taken_changes_nothing() {
     assert!(what.contains(&format!("{addr} is taken by ")), "{what}");
     assert_eq!(answer["problems"][0]["line"], 8);
     assert_eq!(echoed(&mut client, b"served"), b"served");
+    // However often: nothing is left behind.
+    let files = proxy.open_fds();
+    for _ in 0..10 {
+        assert_eq!(reload(&proxy).0, 409);
+    }
+    wait_until("as many files as before", SOON, || {
+        proxy.open_fds() <= files
+    });
     // The limit is the old one, and the other port was let go of.
     let mut second = connect(at);
     assert_eq!(echoed(&mut second, b"served"), b"served");

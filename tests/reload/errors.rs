@@ -1,5 +1,7 @@
 //! What is refused, what is told of it, and what a reload does not touch.
 
+use std::thread;
+
 use serde_json::Value;
 
 use crate::harness::stream::{SOON, connect, echoed};
@@ -131,4 +133,48 @@ fn who_may_not_act_may_not_reload() {
     );
     proxy.event("reload_unchanged", SOON);
     assert_eq!(proxy.events(0, "reload_unchanged").len(), 1);
+}
+
+/// Many at once, by both ways: everybody hears what came of a reading of after the question.
+#[test]
+fn many_ask_at_once() {
+    let (_master, sentinel) = stage();
+    let with = |limit: usize| {
+        let text = file(sentinel.addr(), &[("a", "mymaster", "\"127.0.0.1:0\"")]);
+        format!("{text}max_connections = {limit}\n")
+    };
+    let mut proxy = ready(&with(1));
+    let mut client = connect(proxy.addr());
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..10 {
+                    let (code, answer) = reload(&proxy);
+                    assert!(code == 200 || code == 503, "{answer}");
+                }
+            });
+        }
+        for limit in 2..30 {
+            proxy.rewrite(&with(limit));
+            proxy.hang_up();
+        }
+    });
+    let (code, answer) = reload(&proxy);
+    assert_eq!(code, 200, "{answer}");
+    let (code, answer) = reload(&proxy);
+    assert_eq!(
+        (code, &answer["outcome"]),
+        (200, &Value::from("unchanged")),
+        "{answer}"
+    );
+    let others: Vec<_> = (0..28).map(|_| connect(proxy.addr())).collect();
+    for mut other in others {
+        assert_eq!(echoed(&mut other, b"served"), b"served");
+    }
+    assert_eq!(echoed(&mut client, b"served"), b"served");
+    // The end comes first, whatever is asked for beside it.
+    proxy.hang_up();
+    proxy.ask_to_end();
+    proxy.hang_up();
+    assert_eq!(proxy.exit(SOON).code(), Some(0));
 }

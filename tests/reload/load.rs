@@ -12,7 +12,7 @@ use switchmaster::demo::wire::Conn;
 use crate::harness::history::{Outcome, Writers};
 use crate::harness::proxy::Proxy;
 use crate::harness::stream::SOON;
-use crate::harness::topology::Topology;
+use crate::harness::topology::{FOLLOW, Topology};
 use crate::harness::wait_until;
 use crate::{hung_up, metric, ready, reload};
 
@@ -212,4 +212,50 @@ fn twenty_reloads_under_load_lose_no_session() {
         assert!((counted - count).abs() < 0.5, "{outcome}: {counted}");
     }
     assert!(metric(&proxy, "switchmaster_config_last_reload_successful", "") > 0.5);
+}
+
+/// Every reload gives each Sentinel a new link; a failover meanwhile is followed all the same, and loses nothing.
+#[test]
+fn a_failover_amid_reloads_is_followed() {
+    let servers = Topology::start();
+    let sentinels: Vec<_> = servers
+        .sentinels()
+        .iter()
+        .map(|a| format!("\"{a}\""))
+        .collect();
+    let sentinels = sentinels.join(", ");
+    let proxy = ready(&right(&sentinels, 0));
+    let writers = Writers::start(proxy.addr(), 4, Duration::from_millis(1));
+    for round in 0..2 {
+        let mark = proxy.mark();
+        let over = AtomicBool::new(false);
+        let reloads = thread::scope(|scope| {
+            let reloading = scope.spawn(|| {
+                let mut reloads = 0;
+                while !over.load(Ordering::Relaxed) {
+                    reloads += 1;
+                    proxy.rewrite(&right(&sentinels, reloads % 300));
+                    let (code, answer) = reload(&proxy);
+                    assert_eq!(code, 200, "{answer}");
+                }
+                reloads
+            });
+            let switch = servers.fail_over(round);
+            let switched = proxy.event_after(mark, "switched", FOLLOW);
+            assert_eq!(switched.text("to"), switch.new.to_string());
+            over.store(true, Ordering::Relaxed);
+            reloading.join().expect("no panic")
+        });
+        println!("{reloads} reloads during a failover");
+        assert!(reloads > 5);
+        servers.settle();
+    }
+    let history = writers.stop();
+    let failed = history.count(|outcome| *outcome != Outcome::Ok);
+    println!(
+        "{} writes, {failed} without an answer",
+        history.writes.len()
+    );
+    history.assert_at_most_once(&mut servers.direct(servers.master().addr()));
+    assert_eq!(proxy.events(0, "sentinels_lost").len(), 0);
 }
