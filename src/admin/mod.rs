@@ -90,6 +90,10 @@ pub(crate) const MAX_CONNECTIONS: usize = 64;
 /// How often the sparklines get a point and the histograms are tidied.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
+/// Behind every headline while a reload has been refused.
+const OLD_CONFIGURATION: &str =
+    " The last reload failed (reload_failed in the log): an older configuration is in force.";
+
 /// The `[admin]` section.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -194,6 +198,7 @@ impl Panel {
     pub fn status(&self) -> Status {
         let at = At::now();
         let draining = self.vitals.is_draining();
+        let refused = !self.reloads.read().last_succeeded;
         let proxies: Vec<_> = self
             .look(at, false)
             .into_iter()
@@ -201,6 +206,9 @@ impl Panel {
                 let mut proxy = ProxyStatus::new(account, &entry.listen.load(), &counters);
                 if draining {
                     proxy.headline.insert_str(0, "Draining, no new clients. ");
+                }
+                if refused {
+                    proxy.headline.push_str(OLD_CONFIGURATION);
                 }
                 proxy
             })

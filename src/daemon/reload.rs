@@ -173,8 +173,9 @@ impl Reloader {
             Ok(prepared) => self.take_over(*prepared, entries, &by).await,
             Err(refusal) => refusal.outcome(),
         };
-        tell(&outcome, &by);
+        // Whoever reads the line finds it counted.
         self.reloads.note(&outcome, SystemTime::now());
+        tell(&outcome, &by);
         for answer in askers.into_iter().filter_map(|asker| asker.answer) {
             // Whoever asked may have given up.
             let _ = answer.send(outcome.clone());

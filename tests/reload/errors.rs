@@ -40,6 +40,8 @@ fn a_file_that_is_wrong_changes_nothing_and_each_problem_has_its_line() {
     );
     assert!(!event.text("help").is_empty(), "{}", event.fields);
     assert!(metric(&proxy, "switchmaster_reloads_total", "failed") > 1.5);
+    let told = || get(admin_of(&proxy), "/status").contains("an older configuration is in force");
+    assert!(told());
     assert_eq!(echoed(&mut client, b"goes on"), b"goes on");
     // No file at all.
     let path = proxy.config_path().to_owned();
@@ -57,6 +59,7 @@ fn a_file_that_is_wrong_changes_nothing_and_each_problem_has_its_line() {
         "",
     );
     hung_up(&proxy, "reload_unchanged");
+    assert!(!told());
     assert!(
         metric(
             &proxy,
