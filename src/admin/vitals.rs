@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::control::ledger::Book;
+use super::Roster;
 use crate::net::clock::At;
 use crate::worker::Hearts;
 
@@ -16,7 +16,7 @@ pub const STUCK_AFTER: Duration = Duration::from_secs(5);
 /// Reads what each control task and each worker writes down as it turns.
 #[derive(Clone, Debug)]
 pub struct Vitals {
-    books: Vec<Book>,
+    roster: Roster,
     hearts: Hearts,
     /// Cancelled when the process has begun to end.
     draining: CancellationToken,
@@ -47,13 +47,13 @@ impl Upgrades {
 impl Vitals {
     /// Of these control tasks and workers, until `draining` and after.
     pub fn new(
-        books: Vec<Book>,
+        roster: Roster,
         hearts: Hearts,
         draining: CancellationToken,
         upgrades: Upgrades,
     ) -> Self {
         Self {
-            books,
+            roster,
             hearts,
             draining,
             upgrades,
@@ -91,11 +91,15 @@ impl Vitals {
     }
 
     fn each(&self, at: At) -> impl Iterator<Item = (String, Duration)> {
-        let tasks = self.books.iter().map(move |book| {
-            let (proxy, idle) = book.with(|ledger| ledger.idle(at));
+        let entries = self.roster.entries();
+        let tasks = entries.iter().map(|entry| {
+            let (proxy, idle) = entry.book.with(|ledger| ledger.idle(at));
             (format!("the control task of {proxy}"), idle)
         });
+        let tasks: Vec<_> = tasks.collect();
         let workers = self.hearts.idle(at.moment).enumerate();
-        tasks.chain(workers.map(|(n, idle)| (format!("worker {n}"), idle)))
+        tasks
+            .into_iter()
+            .chain(workers.map(|(n, idle)| (format!("worker {n}"), idle)))
     }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -89,6 +90,15 @@ impl Manager {
     pub(super) async fn introduce(&self, pid: u32) {
         self.must_hear(&format!("MAINPID={pid}")).await;
         self.silent.store(true, Ordering::Relaxed);
+    }
+
+    /// The configuration is read anew; [`Self::ready`] follows, whatever comes of it.
+    pub(super) async fn reloading(&self) {
+        // The manager takes a READY for this reload's only with the time at which it began (sd_notify(3)).
+        let since = clock_gettime(ClockId::Monotonic);
+        let usec = since.tv_sec * 1_000_000 + since.tv_nsec / 1_000;
+        self.must_hear(&format!("RELOADING=1\nMONOTONIC_USEC={usec}"))
+            .await;
     }
 
     /// The process ends, and may take so long.

@@ -4,14 +4,19 @@
 //! this thread: control plane (watchers, control tasks, signals)      threads 1..n: data-plane workers
 //! one more thread: the admin endpoint
 //! ```
-//! What begins it is in `begin`, what ends it in `ending`, what its service manager hears of it in `manager`; how it follows another
-//! process in `takeover`, and how it is followed in `upgrade`.
+//! What begins it is in `begin`, what ends it in `ending`, what changes it while it runs in `reload` and `entries`; what it shows of itself
+//! in `front`, what its service manager hears of it in `manager`; how it follows another process in `takeover`, and how it is followed
+//! in `upgrade`.
 //!
 //! The control plane has a runtime of its own, so that a saturated data plane never delays a failover.
 
 mod begin;
 mod ending;
+mod entries;
+mod front;
+mod known;
 mod manager;
+mod reload;
 mod report;
 mod signals;
 mod takeover;
@@ -23,26 +28,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use self::begin::Started;
-use self::manager::Manager;
+use self::entries::{Entries, Shared};
+use self::front::Front;
+use self::reload::Reloader;
 use self::report::Progress;
 use self::signals::{Asked, Signals};
 use self::takeover::{Followed, Following, Predecessor};
 use self::upgrade::{Estate, Program};
-use crate::admin::{self, Panel, Upgrades, Vitals};
-use crate::config::Config;
+use crate::admin::reload::Reloads;
+use crate::admin::{self, Histograms, Panel, Upgrades, Vitals};
+use crate::config::{Flags, Loaded};
 use crate::exit::Exit;
-use crate::listener::{self, BindError, Bound, Passed};
+use crate::listener::{BindError, Bound, Passed};
 use crate::net::clock::At;
 use crate::telemetry::{self, Lines};
-use crate::topology::publish::Reader;
 use crate::upgrade::old::{Failure, Outcome};
 
 /// Longest wait for the control plane's tasks at the end; they only have sockets to drop.
@@ -86,17 +92,16 @@ impl From<BindError> for ExitError {
 
 /// Longest wait for an upgrade that is under way when this process is told to end.
 const UPGRADE_END_LIMIT: Duration = Duration::from_secs(10);
-/// Longest wait for the admin endpoint's thread, which ends last.
-const ADMIN_END_LIMIT: Duration = Duration::from_millis(500);
 
-/// Serves until a signal ends it. SIGTERM or SIGINT ends in order, a second one at once; SIGUSR1 writes the state to
-/// the log, SIGUSR2 starts an upgrade. SIGHUP is ignored, so that a closed terminal ends nobody's sessions. Gives [`Exit::Ok`], or [`Exit::Cut`].
+/// Serves until a signal ends it. SIGTERM or SIGINT ends in order, a second one at once; SIGHUP reads the configuration anew,
+/// under the same flags; SIGUSR1 writes the state to the log, SIGUSR2 starts an upgrade. Gives [`Exit::Ok`], or [`Exit::Cut`].
 ///
 /// # Errors
 /// When serving cannot begin, or a worker was lost.
-pub fn run(config: Config, log: telemetry::Handle) -> Result<Exit, ExitError> {
-    let mut passed = Passed::from_env();
+pub fn run(flags: &Flags, loaded: Loaded, log: telemetry::Handle) -> Result<Exit, ExitError> {
+    let passed = Passed::from_env();
     let program = Program::of_this_process();
+    let config = &loaded.config;
     let proxies: Vec<_> = config.proxies.iter().map(|p| &*p.master).collect();
     info!(
         event = "starting",
@@ -112,7 +117,7 @@ pub fn run(config: Config, log: telemetry::Handle) -> Result<Exit, ExitError> {
         .build()
         .map_err(|e| ExitError::runtime("cannot start the control plane", &e))?;
     let mut following = match Predecessor::of_this_process() {
-        Some(predecessor) => Some(runtime.block_on(Following::greet(predecessor, &config))?),
+        Some(predecessor) => Some(runtime.block_on(Following::greet(predecessor, config))?),
         None => None,
     };
     let mut inherited = following
@@ -120,29 +125,26 @@ pub fn run(config: Config, log: telemetry::Handle) -> Result<Exit, ExitError> {
         .map(Following::listeners)
         .unwrap_or_default();
     // Binding comes first: nobody is asked anything by a process that cannot serve.
-    let bound = config
-        .proxies
-        .iter()
-        .map(|proxy| {
-            let inherit = |asked: &str| inherited.take(Some(&proxy.name), asked);
-            listener::bind_or_inherit(&proxy.listener, &mut passed, inherit)
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    for name in passed.left() {
-        warn!(
-            event = "socket_unused",
-            name,
-            "systemd passed a socket that no `listen` names: write \"systemd:{name}\" where it belongs"
-        );
-    }
-    let admin = begin::bind_admin(&config.admin, &mut inherited)?;
+    let bound = Listeners {
+        entries: begin::bind(config, &mut inherited, passed)?,
+        admin: begin::bind_admin(&config.admin, &mut inherited)?,
+        sessions_max,
+    };
     // What no `listen` names any more is closed with the process that has it.
     drop(inherited);
-    let serving = serve(config, bound, admin, sessions_max, log, program, following);
+    let serving = serve((flags, loaded), bound, log, program, following);
     let outcome = runtime.block_on(serving);
     // A name that is being looked up holds a thread that cannot be ended; nobody waits for it.
     runtime.shutdown_background();
     outcome
+}
+
+/// Where this process listens, and how many sessions it has files for.
+struct Listeners {
+    /// One list for each entry.
+    entries: Vec<Vec<Bound>>,
+    admin: Vec<Bound>,
+    sessions_max: Option<u64>,
 }
 
 /// What a task of an upgrade has come to.
@@ -154,10 +156,8 @@ enum Upgraded {
 }
 
 async fn serve(
-    config: Config,
-    bound: Vec<Vec<Bound>>,
-    admin: Vec<Bound>,
-    sessions_max: Option<u64>,
+    (flags, loaded): (&Flags, Loaded),
+    bound: Listeners,
     log: telemetry::Handle,
     program: io::Result<Program>,
     following: Option<Following>,
@@ -167,54 +167,54 @@ async fn serve(
     let tasks = TaskTracker::new();
     let end = CancellationToken::new();
     let draining = CancellationToken::new();
-    let watched = !admin.is_empty();
-    let Started {
-        mut pool,
-        known,
-        mut controls,
-        entries,
-        histograms,
-    } = begin::start(
-        &config,
-        bound,
-        sessions_max,
-        watched,
-        &tasks,
-        &end,
+    let histograms = Histograms::default();
+    let shared = Shared::new(histograms.clone(), !bound.admin.is_empty(), &tasks, &end);
+    let (mut entries, mut pool) = Entries::start(
+        &loaded.config,
+        bound.entries,
+        bound.sessions_max,
+        shared,
         following.as_ref(),
     )?;
     tasks.spawn(report_dropped_lines(log.lines.clone(), end.clone()));
     let tallies = pool.tallies();
-    let hands = pool.hands();
-    let readers: Vec<Reader> = known.iter().map(|known| known.reader.clone()).collect();
-    let books = entries.iter().map(|entry| entry.book.clone()).collect();
+    let roster = entries.roster.clone();
     let upgrades = Upgrades::new(Failure::ALL.map(Failure::label));
-    let vitals = Vitals::new(books, pool.hearts(), draining.clone(), upgrades.clone());
-    let manager = Arc::new(Manager::from_env());
-    let progress = Progress {
-        tallies: tallies.clone(),
-        readers: readers.clone(),
-        draining: draining.clone(),
-    };
+    let vitals = Vitals::new(
+        roster.clone(),
+        pool.hearts(),
+        draining.clone(),
+        upgrades.clone(),
+    );
+    let (admin_config, configured) = watch::channel(loaded.config.admin.clone());
+    let (reload, mut reload_asked) = admin::reload::channel();
+    let reloads = Reloads::default();
     let panel = Panel::new(
         started,
-        entries,
-        tallies.clone(),
+        roster.clone(),
         histograms,
-        log,
+        log.clone(),
         vitals.clone(),
+        (reload, reloads.clone()),
     );
-    let mut front = Front {
-        admin_config: config.admin.clone(),
-        admin,
-        admin_end: CancellationToken::new(),
-        admin_thread: None,
-        panel: Some(panel),
-        attending: Some((vitals, progress)),
-        manager: Arc::clone(&manager),
+    let progress = Progress {
+        roster: roster.clone(),
+        draining: draining.clone(),
     };
+    let mut front = Front::new((bound.admin, configured), panel, (vitals, progress));
+    let manager = Arc::clone(&front.manager);
+    let mut reloader = Reloader::new(
+        flags.clone(),
+        loaded,
+        reloads,
+        log,
+        admin_config,
+        Arc::clone(&manager),
+    );
     // At most one: a process follows before it can be followed.
     let mut upgrade: JoinSet<Upgraded> = JoinSet::new();
+    // One is to be begun behind the reload that is under way.
+    let mut upgrade_waits = false;
     let ending = CancellationToken::new();
     match following {
         None => {
@@ -223,84 +223,87 @@ async fn serve(
             front.attend(&tasks, &end);
         }
         Some(following) => {
-            let (known, hands) = (known.clone(), hands.clone());
-            let follow = async move { following.follow(&known, &hands).await };
+            reloader.upgrading(true);
+            let (known, reins) = (entries.known(), entries.reins());
+            let known = known.map_err(|e| ExitError::runtime("cannot keep a listener", &e))?;
+            let follow = async move { following.follow(&known, &reins).await };
             upgrade.spawn(follow.map(Upgraded::Followed));
         }
     }
-    let status = || report::status(&tallies.read(), &readers);
+    let status = || report::status(&roster);
 
     let mut given_up = pin!(given_up(&ending));
     let mut handed = false;
     let outcome = loop {
+        if upgrade_waits && !reloader.is_under_way() {
+            upgrade_waits = false;
+            match estate(&program, &entries, &front, &reloader, &ending) {
+                Ok(estate) => {
+                    upgrade.spawn(upgrade::hand_over(estate).map(Upgraded::Given));
+                }
+                Err(why) => {
+                    reloader.upgrading(false);
+                    refuse_upgrade(why);
+                }
+            }
+        }
         tokio::select! {
             asked = signals.next() => match asked {
-                Asked::End if upgrade.is_empty() => break Ok(config.shutdown_grace),
+                Asked::End if upgrade.is_empty() => break Ok(reloader.current.config.shutdown_grace),
                 // It comes to an end, one way or the other, and then this process does.
                 Asked::End => ending.cancel(),
                 Asked::Status => status(),
-                Asked::Hangup => info!(
-                    event = "hangup_ignored",
-                    "SIGHUP is ignored: for a changed configuration send SIGUSR2 (an upgrade, which closes no session), or restart"
-                ),
-                Asked::Upgrade => match (&program, upgrade::obstacle(&known)) {
-                    _ if !upgrade.is_empty() => refuse_upgrade("under_way"),
-                    (Err(_), _) => refuse_upgrade("program_unknown"),
-                    (_, Some(why)) => refuse_upgrade(why),
-                    (Ok(program), None) => {
-                        let estate = Estate {
-                            program: program.clone(),
-                            entries: known.clone(),
-                            hands: hands.clone(),
-                            admin: front.copies(),
-                            manager: Arc::clone(&manager),
-                            grace: config.shutdown_grace,
-                            ending: ending.clone(),
-                        };
-                        upgrade.spawn(upgrade::hand_over(estate).map(Upgraded::Given));
+                Asked::Hangup => reloader.signalled().await,
+                Asked::Upgrade if upgrade_waits || !upgrade.is_empty() => refuse_upgrade("under_way"),
+                Asked::Upgrade => {
+                    reloader.upgrading(true);
+                    upgrade_waits = true;
+                    if reloader.is_under_way() {
+                        info!(event = "upgrade_waits", "a reload is under way: the upgrade begins behind it");
                     }
-                },
-            },
-            Some(upgraded) = upgrade.join_next() => match upgraded {
-                Ok(Upgraded::Followed(Ok(followed))) => {
-                    for (proxy, bound) in config.proxies.iter().zip(hands.doors().unwrap_or_default()) {
-                        report::listening(proxy, &bound);
-                    }
-                    hands.own_files(true);
-                    front.own_files(true);
-                    // No reason to end what serves by now.
-                    if let Err(error) = front.open() {
-                        warn!(event = "admin_off", "no status page and no metrics: {error}");
-                    }
-                    manager.followed().await;
-                    front.attend(&tasks, &end);
-                    followed.tell();
-                    if ending.is_cancelled() {
-                        break Ok(config.shutdown_grace);
-                    }
-                }
-                Ok(Upgraded::Followed(Err(error))) => break Err(error),
-                Ok(Upgraded::Given(Outcome::Handed)) => {
-                    handed = true;
-                    break Ok(config.shutdown_grace);
-                }
-                Ok(Upgraded::Given(Outcome::Failed(failure))) => {
-                    upgrades.failed(failure.label());
-                    if ending.is_cancelled() {
-                        break Ok(config.shutdown_grace);
-                    }
-                }
-                Err(_) => {
-                    let message = "an upgrade was lost to a defect, and nobody knows who serves".to_owned();
-                    break Err(ExitError { exit: Exit::Runtime, message });
                 }
             },
-            // Whoever has been told to end and waits for an upgrade does not wait for ever.
-            () = &mut given_up => break Ok(config.shutdown_grace),
-            Some(_) = controls.join_next() => {
-                error!(event = "control_lost", "a control task has ended by a defect; the process ends, to be restarted whole");
-                break Err(ExitError { exit: Exit::Runtime, message: "a control task was lost".to_owned() });
+            Some(asked) = reload_asked.recv() => reloader.asked(asked).await,
+            ready = reloader.prepared() => reloader.carry_out(ready, &mut entries).await,
+            happened = entries.next() => match happened {
+                Ok(gone) => entries.gone(gone, &reloader.current.config).await,
+                Err(entries::Lost) => {
+                    error!(event = "control_lost", "a control task has ended by a defect; the process ends, to be restarted whole");
+                    break Err(ExitError { exit: Exit::Runtime, message: "a control task was lost".to_owned() });
+                }
+            },
+            Some(upgraded) = upgrade.join_next() => {
+                reloader.upgrading(false);
+                match upgraded {
+                    Ok(Upgraded::Followed(Ok(followed))) => {
+                        entries.tell_listening(&reloader.current.config);
+                        entries.own_files(true);
+                        front.own_files(true);
+                        // No reason to end what serves by now.
+                        if let Err(error) = front.open() {
+                            warn!(event = "admin_off", "no status page and no metrics: {error}");
+                        }
+                        manager.followed().await;
+                        front.attend(&tasks, &end);
+                        followed.tell();
+                    }
+                    Ok(Upgraded::Followed(Err(error))) => break Err(error),
+                    Ok(Upgraded::Given(Outcome::Handed)) => {
+                        handed = true;
+                        break Ok(reloader.current.config.shutdown_grace);
+                    }
+                    Ok(Upgraded::Given(Outcome::Failed(failure))) => upgrades.failed(failure.label()),
+                    Err(_) => {
+                        let message = "an upgrade was lost to a defect, and nobody knows who serves".to_owned();
+                        break Err(ExitError { exit: Exit::Runtime, message });
+                    }
+                }
+                if ending.is_cancelled() {
+                    break Ok(reloader.current.config.shutdown_grace);
+                }
             }
+            // Whoever has been told to end and waits for an upgrade does not wait for ever.
+            () = &mut given_up => break Ok(reloader.current.config.shutdown_grace),
             departed = pool.departed() => {
                 let worker = departed.map_or(0, |d| d.worker);
                 error!(event = "worker_lost", worker, "a worker thread has ended; the process ends, to be restarted whole");
@@ -309,11 +312,16 @@ async fn serve(
             }
         }
     };
-    draining.cancel();
+    // Whoever has asked for a reload hears that there is none.
+    drop((reload_asked, reloader));
     if handed {
         // They are the other process's.
-        hands.own_files(false);
+        entries.own_files(false);
         front.own_files(false);
+    }
+    entries.let_go();
+    draining.cancel();
+    if handed {
         front.close().await;
     }
     // A process that is broken does not go on for anybody's sake: without its control task nothing can be forwarded.
@@ -329,6 +337,31 @@ async fn serve(
     outcome.map(|_| if cut == 0 { Exit::Ok } else { Exit::Cut })
 }
 
+/// All that there is to hand over now, which no reload changes meanwhile; or why no upgrade is begun.
+fn estate(
+    program: &io::Result<Program>,
+    entries: &Entries,
+    front: &Front,
+    reloader: &Reloader,
+    ending: &CancellationToken,
+) -> Result<Estate, &'static str> {
+    let program = program.as_ref().map_err(|_| "program_unknown")?.clone();
+    let no_files = |_| "no_descriptors";
+    let known = entries.known().map_err(no_files)?;
+    if let Some(why) = upgrade::obstacle(&known) {
+        return Err(why);
+    }
+    Ok(Estate {
+        program,
+        entries: known,
+        reins: entries.reins(),
+        admin: front.doubles().map_err(no_files)?,
+        manager: Arc::clone(&front.manager),
+        grace: reloader.current.config.shutdown_grace,
+        ending: ending.clone(),
+    })
+}
+
 fn refuse_upgrade(reason: &'static str) {
     warn!(
         event = "upgrade_refused",
@@ -340,60 +373,6 @@ fn refuse_upgrade(reason: &'static str) {
 async fn given_up(ending: &CancellationToken) {
     ending.cancelled().await;
     sleep(UPGRADE_END_LIMIT).await;
-}
-
-/// What this process shows of itself: the admin endpoint, and what its service manager hears. One that follows another shows it
-/// when it has taken its place.
-struct Front {
-    admin_config: admin::Config,
-    /// Copies of what the endpoint listens at.
-    admin: Vec<Bound>,
-    admin_end: CancellationToken,
-    admin_thread: Option<oneshot::Receiver<()>>,
-    panel: Option<Panel>,
-    attending: Option<(Vitals, Progress)>,
-    manager: Arc<Manager>,
-}
-
-impl Front {
-    fn copies(&self) -> Vec<Bound> {
-        let copies = self.admin.iter().map(Bound::try_clone);
-        // Without descriptors nothing can be handed over, which is noticed there.
-        copies.collect::<io::Result<_>>().unwrap_or_default()
-    }
-
-    /// Opens the admin endpoint, if there is to be one.
-    fn open(&mut self) -> Result<(), ExitError> {
-        let (false, Some(panel)) = (self.admin.is_empty(), self.panel.take()) else {
-            return Ok(());
-        };
-        let config = self.admin_config.clone();
-        let thread = admin::thread(self.copies(), config, panel, self.admin_end.clone())
-            .map_err(|e| ExitError::runtime("cannot start the admin endpoint", &e))?;
-        self.admin_thread = Some(thread);
-        Ok(())
-    }
-
-    fn attend(&mut self, tasks: &TaskTracker, end: &CancellationToken) {
-        if let Some((vitals, progress)) = self.attending.take() {
-            let manager = Arc::clone(&self.manager);
-            tasks.spawn(manager.attend(vitals, progress, end.clone()));
-        }
-    }
-
-    fn own_files(&self, own: bool) {
-        self.admin.iter().for_each(|bound| bound.own_file(own));
-    }
-
-    /// Closes the admin endpoint.
-    async fn close(&mut self) {
-        self.admin_end.cancel();
-        self.admin.clear();
-        if let Some(thread) = self.admin_thread.take() {
-            // Told when it has ended, or dropped: both are its end.
-            let _ = timeout(ADMIN_END_LIMIT, thread).await;
-        }
-    }
 }
 
 async fn report_dropped_lines(lines: Lines, end: CancellationToken) {

@@ -8,8 +8,9 @@ use tokio::time::{interval, sleep, timeout};
 use tracing::{info, warn};
 
 use super::ExitError;
+use super::known::{Known, open_doors};
 use super::report::millis;
-use super::upgrade::{FOLLOWS, Known};
+use super::upgrade::FOLLOWS;
 use crate::config::{Config, Proxy};
 use crate::control::steward::Heritage;
 use crate::exit::Exit;
@@ -23,7 +24,7 @@ use crate::upgrade::message::{
     Batch, Belief, Hello, Listener, Message, Named, SESSIONS, Said, words,
 };
 use crate::upgrade::new::{Action, Input, Outcome, Taker};
-use crate::worker::Hands;
+use crate::worker::Reins;
 
 /// For tests: another number for the form of sessions, as a version of another time would say.
 const OTHER_FORM: &str = "_SWITCHMASTER_SESSION_FORM";
@@ -167,7 +168,7 @@ impl Following {
     pub(super) fn listeners(&mut self) -> Inherited {
         let mut inherited = Inherited::default();
         for (listener, socket) in self.listeners.drain(..) {
-            inherited.add(listener.entry, &listener.asked, listener.owns_file, socket);
+            inherited.add(listener.entry, listener.asked, listener.owns_file, socket);
         }
         inherited
     }
@@ -189,7 +190,7 @@ impl Following {
     pub(super) async fn follow(
         mut self,
         entries: &[Known],
-        hands: &Hands,
+        reins: &Reins,
     ) -> Result<Followed, ExitError> {
         loop {
             let input = self.next_input(entries).await;
@@ -200,12 +201,12 @@ impl Following {
                         self.say(Said::Ready { masters }).await;
                     }
                     Action::Open => {
-                        if !hands.open_doors().await {
+                        if !open_doors(entries, reins).await {
                             return Err(self.cannot("there are no descriptors left"));
                         }
                     }
                     Action::Opened => self.say(Said::Opened).await,
-                    Action::Adopt => self.adopt(entries, hands).await?,
+                    Action::Adopt => self.adopt(entries, reins).await?,
                     Action::Hello | Action::Prepare | Action::Part => {}
                 }
             }
@@ -312,17 +313,17 @@ impl Following {
         })
     }
 
-    async fn adopt(&mut self, entries: &[Known], hands: &Hands) -> Result<(), ExitError> {
+    async fn adopt(&mut self, entries: &[Known], reins: &Reins) -> Result<(), ExitError> {
         let Some((batch, sockets)) = self.parcel.take() else {
             return Ok(());
         };
         let count = batch.sessions.len() as u64;
         let at = batch.reign.at;
         let said = match packets(batch, sockets, entries) {
-            Ok((entry, packets)) => {
+            Ok((number, packets)) => {
                 // Some may be served and some not: there is no answer to that. The old process takes all of them back when this
                 // one has ended.
-                if !hands.seat(entry, Some(at), packets).await {
+                if !reins.seat(number, Some(at), packets).await {
                     return Err(self.cannot("a worker does not take sessions over"));
                 }
                 self.adopted += count;
@@ -356,7 +357,7 @@ impl Following {
     }
 }
 
-/// The sessions of a message, and the entry they belong to; or why none of them is served here.
+/// The sessions of a message, and the number of the entry they belong to; or why none of them is served here.
 fn packets(
     batch: Batch,
     sockets: Vec<OwnedFd>,
@@ -367,9 +368,9 @@ fn packets(
         return Err(MISSING);
     }
     let entry = &batch.reign.entry;
-    let is_it = |known: &Known| *known.name == **entry;
-    let entry = entries.iter().position(is_it).ok_or("no such entry")?;
-    if entries.get(entry).and_then(Known::reign).as_ref() != Some(&batch.reign) {
+    let is_it = |known: &&Known| known.name == *entry;
+    let known = entries.iter().find(is_it).ok_or("no such entry")?;
+    if known.reign().as_ref() != Some(&batch.reign) {
         return Err("another master is in force here, or none");
     }
     let mut sockets = sockets.into_iter();
@@ -382,7 +383,7 @@ fn packets(
             tracked: luggage.tracked,
         });
     }
-    Ok((entry, packets))
+    Ok((known.number, packets))
 }
 
 fn form_of_sessions() -> u32 {

@@ -17,21 +17,18 @@ use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::known::{Known, close_doors, open_doors};
 use super::manager::Manager;
 use super::report::millis;
-use crate::control::ledger::Book;
 use crate::listener::Bound;
 use crate::net::clock::{Moment, now};
 use crate::session::luggage::{Luggage, Packet};
-use crate::topology::Phase;
-use crate::topology::publish::Reader;
 use crate::upgrade::link::{self, Broken, Link, Parcel};
 use crate::upgrade::message::{
-    Batch, Belief, DESCRIPTORS_MAX, Hello, Listener, Message, Named, Offer, Reign, SESSIONS, Said,
-    fitting, words,
+    Batch, DESCRIPTORS_MAX, Hello, Listener, Message, Offer, Reign, SESSIONS, Said, fitting, words,
 };
 use crate::upgrade::old::{Action, Failure, Giver, Input, Outcome};
-use crate::worker::{Hands, Round};
+use crate::worker::{Reins, Round};
 
 /// Tells a process whom it follows: the id of the process that starts it. Not one of the `SWITCHMASTER_` variables, which are
 /// people's.
@@ -76,60 +73,12 @@ impl Program {
     }
 }
 
-/// One proxy entry, as far as the other process has to know it.
-#[derive(Clone, Debug)]
-pub(super) struct Known {
-    pub(super) name: Arc<str>,
-    pub(super) master: String,
-    pub(super) reader: Reader,
-    pub(super) book: Book,
-}
-
-impl Known {
-    /// Its names.
-    pub(super) fn named(&self) -> Named {
-        Named {
-            name: self.name.to_string(),
-            master: self.master.clone(),
-        }
-    }
-
-    /// The master in force; none while it is held.
-    pub(super) fn reign(&self) -> Option<Reign> {
-        let state = self.reader.state();
-        let at = state
-            .verified_at
-            .filter(|_| state.phase == Phase::Serving)?;
-        Some(Reign {
-            entry: self.name.to_string(),
-            at,
-            epoch: self.epoch(),
-        })
-    }
-
-    /// There is a master, and clients wait all the same.
-    pub(super) fn is_held(&self) -> bool {
-        matches!(self.reader.state().phase, Phase::Held { .. })
-    }
-
-    fn epoch(&self) -> Option<u64> {
-        self.book.with(|ledger| ledger.epoch().map(|epoch| epoch.0))
-    }
-
-    fn belief(&self) -> Belief {
-        Belief {
-            of: self.named(),
-            generation: self.reader.state().generation.0,
-            epoch: self.epoch(),
-        }
-    }
-}
-
 /// What there is to hand over.
 pub(super) struct Estate {
     pub(super) program: Program,
+    /// As they are now; none comes or goes meanwhile.
     pub(super) entries: Vec<Known>,
-    pub(super) hands: Hands,
+    pub(super) reins: Reins,
     /// The admin endpoint's listeners.
     pub(super) admin: Vec<Bound>,
     pub(super) manager: Arc<Manager>,
@@ -173,6 +122,7 @@ pub(super) async fn hand_over(estate: Estate) -> Outcome {
     );
     let mut giver = Giver::new(now(), estate.grace);
     let mut hand = Hand {
+        numbers: estate.entries.iter().map(|known| known.number).collect(),
         estate,
         link,
         child,
@@ -208,12 +158,14 @@ struct Hand {
     pid: u32,
     /// Entries that both processes have, by name.
     common: BTreeSet<String>,
+    /// Of all entries, in order.
+    numbers: Vec<usize>,
     round: Round,
     /// Let go, and not sent.
     waiting: VecDeque<Packet>,
     /// Sent, and not acknowledged.
     sent: VecDeque<Packet>,
-    /// Whose they are.
+    /// Whose they are, by place.
     entry: usize,
     handed: u64,
     /// What the other side gave as a reason, or how it ended.
@@ -316,7 +268,7 @@ impl Hand {
     }
 
     fn is_common(&self, known: &Known) -> bool {
-        self.common.contains(&*known.name)
+        self.common.contains(&known.name)
     }
 
     /// Both have verified the same masters, wherever there are any.
@@ -328,7 +280,7 @@ impl Hand {
             .filter(|known| self.is_common(known) && known.belief().generation > 0)
             .find(|known| known.reign().is_none_or(|reign| !masters.contains(&reign)));
         if let Some(known) = differs {
-            let theirs = masters.iter().find(|reign| reign.entry == *known.name);
+            let theirs = masters.iter().find(|reign| reign.entry == known.name);
             self.why = Some(format!(
                 "{}: here {:?}, there {theirs:?}",
                 known.name,
@@ -343,7 +295,7 @@ impl Hand {
         match action {
             Action::Offer => self.offer().await,
             Action::Pause => {
-                if self.estate.hands.close_doors().await {
+                if close_doors(&self.estate.entries, &self.estate.reins).await {
                     Some(Input::Paused)
                 } else {
                     self.why = Some("a worker does not stop accepting".to_owned());
@@ -387,14 +339,9 @@ impl Hand {
 
     async fn offer(&mut self) -> Option<Input> {
         let estate = &self.estate;
-        let Ok(bound) = estate.hands.doors() else {
-            self.why = Some("there are no descriptors left".to_owned());
-            return Some(Input::Gone(Failure::Confused));
-        };
-        let of_entries = estate.entries.iter().zip(&bound);
-        let of_entries = of_entries.flat_map(|(known, bound)| {
-            let entry = Some(known.name.to_string());
-            bound.iter().map(move |bound| (entry.clone(), bound))
+        let of_entries = estate.entries.iter().flat_map(|known| {
+            let entry = Some(known.name.clone());
+            known.doors.iter().map(move |door| (entry.clone(), door))
         });
         let admin = estate.admin.iter().map(|bound| (None, bound));
         let all: Vec<(Listener, &Bound)> = of_entries
@@ -419,7 +366,8 @@ impl Hand {
     /// Goes on with the round: the next sessions that let go, or how many there are behind the last.
     async fn ask(&mut self) -> Input {
         while self.waiting.is_empty() {
-            let Some((entry, packets)) = self.estate.hands.let_go(&mut self.round).await else {
+            let let_go = self.estate.reins.let_go(&mut self.round, &self.numbers);
+            let Some((entry, packets)) = let_go.await else {
                 self.round = Round::default();
                 return Input::Asked { left: self.left() };
             };
@@ -458,15 +406,17 @@ impl Hand {
 
     async fn take_back(&mut self) {
         let packets: Vec<Packet> = self.sent.drain(..).chain(self.waiting.drain(..)).collect();
-        let known = self.estate.entries.get(self.entry);
-        let at = known.and_then(|known| known.reader.state().verified_at);
-        self.estate.hands.seat(self.entry, at, packets).await;
+        let Some(known) = self.estate.entries.get(self.entry) else {
+            return;
+        };
+        let at = known.reader.state().verified_at;
+        self.estate.reins.seat(known.number, at, packets).await;
     }
 
     /// Accepts again. What the dead process had open is free again, so that this fails only for a moment.
     async fn resume(&self) {
         for _ in 0..RESUME_TRIES {
-            if self.estate.hands.open_doors().await {
+            if open_doors(&self.estate.entries, &self.estate.reins).await {
                 return;
             }
             sleep(RESUME_EVERY).await;
@@ -498,10 +448,10 @@ impl Hand {
 
     /// Sessions that are still here.
     fn left(&self) -> u64 {
-        let entries = self.estate.entries.iter().enumerate();
+        let entries = self.estate.entries.iter();
         entries
-            .filter(|(_, known)| self.is_common(known))
-            .map(|(n, _)| self.estate.hands.sessions(n))
+            .filter(|known| self.is_common(known))
+            .map(|known| self.estate.reins.sessions(known.number))
             .sum()
     }
 
@@ -535,7 +485,7 @@ impl Hand {
 fn described(entry: Option<String>, bound: &Bound) -> Listener {
     Listener {
         entry,
-        asked: bound.asked().to_owned(),
+        asked: bound.asked().to_string(),
         at: bound.addr().to_string(),
         owns_file: bound.has_file(),
     }

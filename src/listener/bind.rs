@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
@@ -27,22 +27,35 @@ const BACKLOG: i32 = 4096;
 /// Owner and group may connect to a unix socket.
 const UNIX_MODE: u32 = 0o660;
 
-/// A socket that listens. Dropping it closes it, and removes the file of a unix socket.
+/// A socket that listens. Dropping the last of its doubles closes it, and removes the file of a unix socket.
 #[derive(Debug)]
 pub struct Bound {
+    id: SocketId,
     addr: ListenAddr,
     /// As it was written in the configuration.
-    asked: String,
+    asked: ListenAddr,
     socket: Socket,
     file: Option<Arc<SocketFile>>,
+}
+
+/// Which listening socket of this process; the same for its doubles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SocketId(u64);
+
+impl SocketId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 impl Bound {
     /// A socket that somebody else made, and whose file, if it has one, is theirs.
     pub(super) fn passed(addr: ListenAddr, asked: &ListenAddr, socket: Socket) -> Self {
         Self {
+            id: SocketId::next(),
             addr,
-            asked: asked.to_string(),
+            asked: asked.clone(),
             socket,
             file: None,
         }
@@ -52,7 +65,11 @@ impl Bound {
     ///
     /// # Errors
     /// When it is no listening socket.
-    pub(super) fn inherited(asked: &str, owns_file: bool, socket: OwnedFd) -> io::Result<Self> {
+    pub(super) fn inherited(
+        asked: &ListenAddr,
+        owns_file: bool,
+        socket: OwnedFd,
+    ) -> io::Result<Self> {
         let socket = Socket::from(socket);
         if !socket.is_listener()? {
             return Err(Errno::INVAL.into());
@@ -67,29 +84,20 @@ impl Bound {
             _ => None,
         };
         Ok(Self {
+            id: SocketId::next(),
             addr,
-            asked: asked.to_owned(),
+            asked: asked.clone(),
             socket,
             file,
         })
     }
 
-    /// Another descriptor of the same socket: it is closed, and its file removed, with the last of them.
+    /// What systemd passed once may be open to others than another configuration names.
     ///
     /// # Errors
-    /// When there are no descriptors left.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self {
-            addr: self.addr.clone(),
-            asked: self.asked.clone(),
-            socket: self.socket.try_clone()?,
-            file: self.file.clone(),
-        })
-    }
-
-    /// One that systemd made and the process before took may be open to others than this configuration names.
-    fn check_guarded(&self, asked: &ListenAddr, is_guarded: bool) -> Result<(), BindError> {
-        match (asked, &self.addr) {
+    /// When it is.
+    pub fn check_guarded(&self, is_guarded: bool) -> Result<(), BindError> {
+        match (&self.asked, &self.addr) {
             (ListenAddr::Systemd(name), ListenAddr::Tcp(addr))
                 if !is_guarded && !self.addr.is_local() =>
             {
@@ -103,7 +111,7 @@ impl Bound {
     }
 
     /// As it was written in the configuration.
-    pub fn asked(&self) -> &str {
+    pub const fn asked(&self) -> &ListenAddr {
         &self.asked
     }
 
@@ -122,6 +130,26 @@ impl Bound {
     /// The real address: where port 0 was asked for, the port the kernel chose.
     pub const fn addr(&self) -> &ListenAddr {
         &self.addr
+    }
+
+    /// See [`SocketId`].
+    pub const fn id(&self) -> SocketId {
+        self.id
+    }
+
+    /// A second descriptor of the same socket: clients wait in one line, and it listens, and keeps its file, until both are
+    /// dropped.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn double(&self) -> io::Result<Self> {
+        Ok(Self {
+            id: self.id,
+            addr: self.addr.clone(),
+            asked: self.asked.clone(),
+            socket: self.socket.try_clone()?,
+            file: self.file.clone(),
+        })
     }
 
     /// Registers with the runtime of this thread.
@@ -228,38 +256,28 @@ impl BindError {
 /// # Errors
 /// See [`BindError`].
 pub fn bind(config: &Config, passed: &mut Passed) -> Result<Vec<Bound>, BindError> {
-    bind_or_inherit(config, passed, |_| Vec::new())
+    let mut all = Vec::with_capacity(config.listen.len());
+    for addr in &config.listen {
+        all.extend(bind_one(addr, !config.allow_from.is_empty(), passed)?);
+    }
+    Ok(all)
 }
 
-/// The same, but what is `inherited` under an address as it was asked for is neither bound nor passed.
+/// Binds one listener, which is several sockets where systemd passes them; `is_guarded` when it is known who may connect from
+/// other machines.
 ///
 /// # Errors
 /// See [`BindError`].
-pub fn bind_or_inherit(
-    config: &Config,
+pub fn bind_one(
+    addr: &ListenAddr,
+    is_guarded: bool,
     passed: &mut Passed,
-    mut inherited: impl FnMut(&str) -> Vec<Bound>,
 ) -> Result<Vec<Bound>, BindError> {
-    let is_guarded = !config.allow_from.is_empty();
-    let mut all = Vec::with_capacity(config.listen.len());
-    for addr in &config.listen {
-        let kept = inherited(&addr.to_string());
-        if !kept.is_empty() {
-            for bound in &kept {
-                bound.check_guarded(addr, is_guarded)?;
-            }
-            all.extend(kept);
-            continue;
-        }
-        match addr {
-            ListenAddr::Tcp(at) => all.push(bind_tcp(*at)?),
-            ListenAddr::Unix(path) => all.push(bind_unix(path)?),
-            ListenAddr::Systemd(name) => {
-                all.extend(passed.take(name, is_guarded)?);
-            }
-        }
+    match addr {
+        ListenAddr::Tcp(at) => Ok(vec![bind_tcp(*at)?]),
+        ListenAddr::Unix(path) => Ok(vec![bind_unix(path)?]),
+        ListenAddr::Systemd(name) => passed.take(name, is_guarded),
     }
-    Ok(all)
 }
 
 /// Whether this address could be listened on now. Changes nothing: no client is accepted, no file made or removed.
@@ -322,8 +340,9 @@ fn bind_tcp(at: SocketAddr) -> Result<Bound, BindError> {
     };
     match listen() {
         Ok((socket, addr)) => Ok(Bound {
+            id: SocketId::next(),
             addr: ListenAddr::Tcp(addr),
-            asked: ListenAddr::Tcp(at).to_string(),
+            asked: ListenAddr::Tcp(at),
             socket,
             file: None,
         }),
@@ -370,7 +389,8 @@ fn bind_unix(path: &Path) -> Result<Bound, BindError> {
     let (socket, file) = listen().map_err(fail)?;
     let addr = ListenAddr::Unix(path.to_path_buf());
     Ok(Bound {
-        asked: addr.to_string(),
+        id: SocketId::next(),
+        asked: addr.clone(),
         addr,
         socket,
         file: Some(Arc::new(file)),

@@ -4,7 +4,9 @@ use std::os::fd::OwnedFd;
 
 use tracing::warn;
 
-use super::Bound;
+use super::bind::bind_one;
+use super::{BindError, Bound, Config, Passed};
+use crate::net::addr::ListenAddr;
 
 /// Those that nobody has taken yet.
 #[derive(Debug, Default)]
@@ -14,29 +16,73 @@ pub struct Inherited(Vec<Heirloom>);
 struct Heirloom {
     /// The proxy entry; `None` = the admin endpoint.
     entry: Option<String>,
-    bound: Bound,
+    /// As it was written in the configuration of the process before.
+    asked: String,
+    owns_file: bool,
+    socket: OwnedFd,
 }
 
 impl Inherited {
-    /// One more. What is of no use is left out: its address is bound anew then.
-    pub fn add(&mut self, entry: Option<String>, asked: &str, owns_file: bool, socket: OwnedFd) {
-        match Bound::inherited(asked, owns_file, socket) {
-            Ok(bound) => self.0.push(Heirloom { entry, bound }),
-            Err(error) => warn!(
-                event = "listener_not_taken_over",
-                addr = %asked.escape_default(),
-                "a listener of the process before is of no use: {error}"
-            ),
-        }
+    /// One more.
+    pub fn add(&mut self, entry: Option<String>, asked: String, owns_file: bool, socket: OwnedFd) {
+        self.0.push(Heirloom {
+            entry,
+            asked,
+            owns_file,
+            socket,
+        });
     }
 
-    /// Those of this entry that were asked for by this address.
-    pub fn take(&mut self, entry: Option<&str>, asked: &str) -> Vec<Bound> {
-        let is_it =
-            |kept: &mut Heirloom| kept.entry.as_deref() == entry && kept.bound.asked() == asked;
-        self.0
-            .extract_if(.., is_it)
-            .map(|kept| kept.bound)
+    /// Binds every listener of an entry, or none; what it has inherited is neither bound nor passed.
+    ///
+    /// # Errors
+    /// See [`BindError`].
+    pub fn bind(
+        &mut self,
+        entry: Option<&str>,
+        config: &Config,
+        passed: &mut Passed,
+    ) -> Result<Vec<Bound>, BindError> {
+        let is_guarded = !config.allow_from.is_empty();
+        let mut all = Vec::with_capacity(config.listen.len());
+        for asked in &config.listen {
+            let kept = self.take(entry, asked);
+            for bound in &kept {
+                bound.check_guarded(is_guarded)?;
+            }
+            if kept.is_empty() {
+                all.extend(bind_one(asked, is_guarded, passed)?);
+            } else {
+                all.extend(kept);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Those of this entry that were asked for by this address: one, or as many as systemd passed under a name. What is of no use is
+    /// left out: its address is bound anew then.
+    fn take(&mut self, entry: Option<&str>, asked: &ListenAddr) -> Vec<Bound> {
+        let most = match asked {
+            ListenAddr::Tcp(_) | ListenAddr::Unix(_) => 1,
+            ListenAddr::Systemd(_) => usize::MAX,
+        };
+        let written = asked.to_string();
+        let is_it = |kept: &mut Heirloom| kept.entry.as_deref() == entry && kept.asked == written;
+        let taken = self.0.extract_if(.., is_it).take(most);
+        taken
+            .filter_map(
+                |kept| match Bound::inherited(asked, kept.owns_file, kept.socket) {
+                    Ok(bound) => Some(bound),
+                    Err(error) => {
+                        warn!(
+                            event = "listener_not_taken_over",
+                            addr = %asked,
+                            "a listener of the process before is of no use: {error}"
+                        );
+                        None
+                    }
+                },
+            )
             .collect()
     }
 }

@@ -61,7 +61,7 @@ use close::CloseReason;
 pub(crate) use handing::adopt;
 #[cfg(test)]
 pub(crate) use house::DIALS_AT_ONCE;
-pub(crate) use house::{Common, House, Seat, new_buffer};
+pub(crate) use house::{Buffer, Common, House, Seat, new_buffer};
 pub(crate) use run::run;
 
 /// What becomes of a session when its master changes.
@@ -75,7 +75,7 @@ pub enum OnSwitch {
 }
 
 /// The part of a `[[proxy]]` entry and of `[failover]` that concerns sessions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// See [`OnSwitch`].
     pub on_switch: OnSwitch,

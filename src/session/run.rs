@@ -44,7 +44,7 @@ const IN_LINE_GRACE: Duration = Duration::from_secs(1);
 
 /// The whole life of one client; never takes longer to end than [`farewell`]'s limits.
 pub(crate) fn run(seat: Seat, client: Stream) -> impl Future<Output = ()> {
-    match seat.house.config.on_switch {
+    match seat.house.config().on_switch {
         OnSwitch::Close => Either::Left(serve(seat, Carried::new(client, Blind))),
         OnSwitch::Move => {
             let tracker = Tracker::new(rules(&seat.house));
@@ -55,11 +55,12 @@ pub(crate) fn run(seat: Seat, client: Stream) -> impl Future<Output = ()> {
 
 /// What trackers of this house have to know.
 pub(super) fn rules(house: &House) -> Rules {
+    let config = house.config();
     Rules {
         login: false,
-        replay_auth: house.config.replay_auth,
-        pubsub: house.config.pubsub == OnSwitch::Move,
-        resend_reads: house.config.resend_reads,
+        replay_auth: config.replay_auth,
+        pubsub: config.pubsub == OnSwitch::Move,
+        resend_reads: config.resend_reads,
     }
 }
 
@@ -262,8 +263,8 @@ async fn dial_new(
     }
     let claim = seat.house.claim(generation);
     let options = upstream::Options {
-        connect_timeout: seat.house.config.connect_timeout,
-        user_timeout: seat.house.config.upstream_user_timeout,
+        connect_timeout: seat.house.config().connect_timeout,
+        user_timeout: seat.house.config().upstream_user_timeout,
     };
     match while_dialing(seat, life, generation, dial(addr, options)).await? {
         Ok(upstream) => {
@@ -384,7 +385,7 @@ async fn stand_in_line(seat: &mut Seat, life: &mut Life, client: &Stream) -> Opt
         .house
         .state()
         .hold_max
-        .max(seat.house.config.connect_timeout);
+        .max(seat.house.config().connect_timeout);
     let end = begun + patience.saturating_sub(tried);
     let mut slot = pin!(seat.house.dial_slot());
     let mut grace = pin!(sleep_until(begun + IN_LINE_GRACE));

@@ -6,13 +6,18 @@
 //! (on worker 0)  +--> worker n (queue)
 //! ```
 //!
+//! `Reins` change what runs: entries and listeners come and go, and sessions leave for another process or come from one (`hands`).
+//! Each worker is told on its own thread (`floor`).
+//!
 //! A worker shares no lock with another; what it counts is written by it alone. A session that panics ends
 //! alone; a worker that ends is reported by [`Pool::departed`].
 
 mod dealer;
 pub mod files;
+mod floor;
 mod hands;
 mod heart;
+mod reins;
 #[cfg(test)]
 mod tests;
 mod thread;
@@ -22,6 +27,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -34,10 +40,12 @@ use crate::session::{self, Common};
 use crate::topology::publish::{Reader, Subscription};
 
 use dealer::Dealer;
-pub use hands::{Hands, Round};
+pub use hands::Round;
 use heart::Heart;
 pub use heart::Hearts;
-use thread::{Front, Plan, Room};
+use reins::Rein;
+pub use reins::{Reins, Stuck};
+use thread::{Doorway, Front, Plan, Room};
 
 /// Longest a worker takes to end its sessions when they are cut.
 pub(crate) const SESSIONS_END_LIMIT: Duration = Duration::from_secs(1);
@@ -109,9 +117,8 @@ pub struct Pool {
     threads: Vec<std::thread::JoinHandle<()>>,
     departed: mpsc::Receiver<Departed>,
     stops: Stops,
-    tallies: Tallies,
+    reins: Reins,
     hearts: Hearts,
-    hands: Hands,
 }
 
 /// What workers are told, and tell, at the end.
@@ -127,45 +134,110 @@ struct Stops {
 
 /// Reads what the workers count, from any thread and after their end.
 #[derive(Clone, Debug, Default)]
-pub struct Tallies(Arc<Vec<Counted>>);
+pub struct Tallies(Arc<ArcSwap<Vec<Counting>>>);
 
 impl Tallies {
-    /// What was counted until now, in the order of the entries.
+    /// What was counted until now, in the order in which the entries came.
     pub fn read(&self) -> Vec<Counters> {
-        self.0
-            .iter()
-            .map(|entry| Counters {
-                name: Arc::clone(&entry.name),
-                sessions: entry.sum(),
-                accept_errors: entry.door.accept_errors.read(),
-                refused_not_allowed: entry.door.not_allowed.read(),
-                refused_full: entry.door.full.read(),
-            })
-            .collect()
+        self.each().iter().map(Counting::read).collect()
     }
 
-    /// The sessions of one entry.
-    pub fn of(&self, entry: usize) -> Sum {
-        self.0.get(entry).map_or_else(Sum::default, Counted::sum)
+    /// The same, to be read again and again.
+    pub fn each(&self) -> Vec<Counting> {
+        self.0.load().to_vec()
+    }
+
+    /// Those of the entry with this number.
+    pub fn find(&self, number: usize) -> Option<Counting> {
+        self.0.load().iter().find(|c| c.0.number == number).cloned()
+    }
+
+    fn add(&self, counted: Counted) -> Counting {
+        let counting = Counting(Arc::new(counted));
+        self.0.rcu(|all| {
+            let mut all = Vec::clone(all);
+            all.push(counting.clone());
+            all
+        });
+        counting
+    }
+
+    fn forget(&self, number: usize) {
+        self.0.rcu(|all| {
+            let kept = all.iter().filter(|c| c.0.number != number);
+            kept.cloned().collect::<Vec<_>>()
+        });
+    }
+}
+
+/// Reads what the workers count of one entry.
+#[derive(Clone, Debug)]
+pub struct Counting(Arc<Counted>);
+
+impl Counting {
+    /// What was counted until now.
+    pub fn read(&self) -> Counters {
+        let Counted { door, .. } = &*self.0;
+        Counters {
+            name: Arc::clone(&self.0.name),
+            sessions: self.sum(),
+            accept_errors: door.accept_errors.read(),
+            refused_not_allowed: door.not_allowed.read(),
+            refused_full: door.full.read(),
+        }
+    }
+
+    /// Its sessions alone.
+    pub fn sum(&self) -> Sum {
+        let mut sum = Sum::default();
+        for tally in &self.0.tallies {
+            sum.add(tally);
+        }
+        sum
     }
 }
 
 /// What a pool reads the counters of one entry from.
 #[derive(Debug)]
 struct Counted {
+    number: usize,
     name: Arc<str>,
     door: Arc<Door>,
     tallies: Vec<Arc<Tally>>,
 }
 
-impl Counted {
-    fn sum(&self) -> Sum {
-        let mut sum = Sum::default();
-        for tally in &self.tallies {
-            sum.add(tally);
-        }
-        sum
+/// What the workers need to serve an entry, a room each; and its listeners, for worker 0.
+fn furnish(
+    number: usize,
+    entry: Entry,
+    ceiling: &Ceiling,
+    reserve: &Reserve,
+) -> (Counted, Vec<Room>, Vec<Bound>) {
+    let name = Arc::clone(&entry.name);
+    let door = Arc::new(Door::new(name, &entry.listener, ceiling.clone()));
+    let common = Arc::new(Common::new(entry.dials, reserve.clone()));
+    let mut tallies = Vec::with_capacity(entry.subscriptions.len());
+    let mut rooms = Vec::with_capacity(entry.subscriptions.len());
+    for subscription in entry.subscriptions {
+        let tally = Arc::new(Tally::default());
+        tallies.push(Arc::clone(&tally));
+        rooms.push(Room {
+            name: Arc::clone(&entry.name),
+            config: entry.session,
+            reader: entry.reader.clone(),
+            subscription,
+            tally,
+            common: Arc::clone(&common),
+            door: Arc::clone(&door),
+        });
     }
+    let counted = Counted {
+        number,
+        name: entry.name,
+        door,
+        tallies,
+    };
+    (counted, rooms, entry.bound)
 }
 
 /// A worker thread that ended.
@@ -189,21 +261,6 @@ impl Pool {
         sessions_max: Option<u64>,
         reserve: &Reserve,
     ) -> io::Result<Self> {
-        let pool = Self::start_closed(entries, workers, sessions_max, reserve)?;
-        pool.hands.open_at_start()?;
-        Ok(pool)
-    }
-
-    /// The same, but nobody is accepted before [`Hands::open_doors`].
-    ///
-    /// # Errors
-    /// See [`Pool::start`].
-    pub fn start_closed(
-        entries: Vec<Entry>,
-        workers: usize,
-        sessions_max: Option<u64>,
-        reserve: &Reserve,
-    ) -> io::Result<Self> {
         if workers == 0 || entries.iter().any(|e| e.subscriptions.len() != workers) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -217,55 +274,37 @@ impl Pool {
             threads: Vec::with_capacity(workers),
             departed,
             stops: stops.clone(),
-            tallies: Tallies::default(),
+            reins: Reins {
+                workers: Vec::with_capacity(workers),
+                ceiling: Ceiling::new(sessions_max, reserve),
+                reserve: reserve.clone(),
+                tallies: Tallies::default(),
+            },
             hearts: Hearts::default(),
-            hands: Hands::default(),
         };
-        let mut counted = Vec::with_capacity(entries.len());
-        let loads = dealer.loads();
-        let (senders, orders) = hands::orders(workers);
-        let mut plans: Vec<Plan> = inboxes
-            .into_iter()
-            .zip(orders)
-            .zip(&loads)
-            .map(|((inbox, orders), load)| Plan::new(inbox, orders, Arc::clone(load)))
-            .collect();
-        let mut bound = Vec::with_capacity(entries.len());
-        let ceiling = Ceiling::new(sessions_max, reserve);
-        for entry in entries {
-            let door = Arc::new(Door::new(
-                Arc::clone(&entry.name),
-                &entry.listener,
-                ceiling.clone(),
-            ));
-            let common = Arc::new(Common::new(entry.dials, reserve.clone()));
-            let mut tallies = Vec::with_capacity(workers);
-            for (plan, subscription) in plans.iter_mut().zip(entry.subscriptions) {
-                let tally = Arc::new(Tally::default());
-                tallies.push(Arc::clone(&tally));
-                plan.rooms.push(Room {
-                    name: Arc::clone(&entry.name),
-                    config: entry.session.clone(),
-                    reader: entry.reader.clone(),
-                    subscription,
-                    tally,
-                    common: Arc::clone(&common),
-                    door: Arc::clone(&door),
-                });
-            }
-            bound.push(entry.bound);
-            counted.push(Counted {
-                name: entry.name,
-                door,
-                tallies,
-            });
+        let mut plans = Vec::with_capacity(workers);
+        for (inbox, load) in inboxes.into_iter().zip(dealer.loads()) {
+            let (orders, told) = mpsc::channel(floor::ORDERS);
+            plans.push(Plan::new(inbox, told, Arc::clone(&load)));
+            pool.reins.workers.push(Rein { orders, load });
         }
-        pool.tallies = Tallies(Arc::new(counted));
+        let mut doorways = Vec::with_capacity(entries.len());
+        for (number, entry) in entries.into_iter().enumerate() {
+            let (counted, rooms, bound) =
+                furnish(number, entry, &pool.reins.ceiling, &pool.reins.reserve);
+            for (plan, room) in plans.iter_mut().zip(rooms) {
+                plan.rooms.push(room);
+            }
+            doorways.push(Doorway {
+                bound,
+                door: Arc::clone(&counted.door),
+            });
+            pool.reins.tallies.add(counted);
+        }
         // The acceptor shares worker 0's thread: a connection it keeps needs no hop.
         if let Some(first) = plans.first_mut() {
-            first.front = Some(Front { dealer });
+            first.front = Some(Front { dealer, doorways });
         }
-        pool.hands = Hands::new(senders, loads, bound, pool.tallies.clone());
         let mut hearts = Vec::with_capacity(workers);
         for (worker, plan) in plans.into_iter().enumerate() {
             let heart = Heart::default();
@@ -286,17 +325,17 @@ impl Pool {
 
     /// Where to read what is counted.
     pub fn tallies(&self) -> Tallies {
-        self.tallies.clone()
+        self.reins.tallies.clone()
+    }
+
+    /// How it is changed while it serves.
+    pub fn reins(&self) -> Reins {
+        self.reins.clone()
     }
 
     /// Whether the workers' threads turn.
     pub fn hearts(&self) -> Hearts {
         self.hearts.clone()
-    }
-
-    /// Who opens and closes its doors, and takes sessions out of it and into it.
-    pub fn hands(&self) -> Hands {
-        self.hands.clone()
     }
 
     /// Waits for a worker to end, which none does before [`Pool::stop_accepting`] unless something broke: its
@@ -307,7 +346,6 @@ impl Pool {
 
     /// Closes the listeners, and lets each session end when what it has begun is finished.
     pub async fn stop_accepting(&self) {
-        self.hands.forget_doors();
         self.stops.drain.cancel();
         // A worker that is stuck keeps its listeners until the end of the process.
         let _ = timeout(DOORS_CLOSE_LIMIT, self.stops.closed.cancelled()).await;
@@ -320,7 +358,6 @@ impl Pool {
 
     /// Stops accepting, cuts what sessions there are within a second, and joins the threads.
     pub async fn shutdown(mut self) {
-        self.hands.forget_doors();
         self.stops.drain.cancel();
         self.stops.now.cancel();
         let deadline = Instant::now() + THREADS_END_LIMIT;

@@ -1,7 +1,6 @@
 //! One data-plane thread: its runtime, its houses, its end.
 
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -11,20 +10,15 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::error;
 
-use super::dealer::{Deal, Dealer, Dealt, Inbox, Tickets};
-use super::hands::{Order, Orders};
+use super::dealer::{Dealer, Inbox};
+use super::floor::{Attendants, Floor, Told, was_told};
 use super::heart::Heart;
 use super::{Departed, SESSIONS_END_LIMIT, Stops};
-use crate::listener::{Bound, Door, serve};
-use crate::net::stream::Stream;
-use crate::session::close::CloseReason;
-use crate::session::luggage::Packet;
+use crate::listener::{Bound, Door};
 use crate::session::tally::Tally;
-use crate::session::{self, Common, Ending, House, Seat, adopt, new_buffer, run};
+use crate::session::{self, Common, Ending, new_buffer};
 use crate::topology::publish::{Reader, Subscription};
 
 /// Threads that names of masters are resolved on, at most (`getaddrinfo(3)` blocks).
@@ -34,7 +28,7 @@ const RESOLVER_THREADS: usize = 4;
 #[derive(Debug)]
 pub(super) struct Plan {
     inbox: Inbox,
-    orders: Orders,
+    orders: mpsc::Receiver<Told>,
     /// How many sessions it has.
     load: Arc<AtomicUsize>,
     /// One for each proxy entry.
@@ -44,7 +38,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) const fn new(inbox: Inbox, orders: Orders, load: Arc<AtomicUsize>) -> Self {
+    pub(super) const fn new(
+        inbox: Inbox,
+        orders: mpsc::Receiver<Told>,
+        load: Arc<AtomicUsize>,
+    ) -> Self {
         Self {
             inbox,
             orders,
@@ -59,6 +57,15 @@ impl Plan {
 #[derive(Debug)]
 pub(super) struct Front {
     pub(super) dealer: Dealer,
+    /// One for each proxy entry.
+    pub(super) doorways: Vec<Doorway>,
+}
+
+/// The listeners of one proxy entry.
+#[derive(Debug)]
+pub(super) struct Doorway {
+    pub(super) bound: Vec<Bound>,
+    pub(super) door: Arc<Door>,
 }
 
 /// What a house is made of; crosses to its thread, where a house cannot.
@@ -125,116 +132,45 @@ impl Drop for Leaving {
     }
 }
 
-/// The rooms of one thread, made there.
-struct Floor {
-    houses: Vec<Rc<House>>,
-    /// One for each house.
-    doors: Vec<Arc<Door>>,
-    sessions: TaskTracker,
-    load: Arc<AtomicUsize>,
-}
-
-impl Floor {
-    fn seat(&self, entry: usize, client: Stream, tickets: Tickets) {
-        let Some(house) = self.houses.get(entry) else {
-            return;
-        };
-        let seat = Seat::new(house);
-        self.sessions.spawn_local(async move {
-            let _counted = tickets;
-            run(seat, client).await;
-        });
-    }
-
-    /// Serves sessions that nobody serves.
-    fn seat_again(&self, entry: usize, at: Option<SocketAddr>, packets: Vec<Packet>) {
-        let (Some(house), Some(door)) = (self.houses.get(entry), self.doors.get(entry)) else {
-            return;
-        };
-        for packet in packets {
-            let tickets = Tickets::new(door.admit(), &self.load);
-            if let Some(session) = adopt(house, packet, at) {
-                self.sessions.spawn_local(async move {
-                    let _counted = tickets;
-                    session.await;
-                });
-            }
-        }
-    }
-
-    /// Asks some sessions of this entry to let go, from this seat on; gives where to go on.
-    async fn let_go(&self, entry: usize, from: usize) -> (Vec<Packet>, Option<usize>) {
-        let Some(house) = self.houses.get(entry) else {
-            return (Vec::new(), None);
-        };
-        let mut next = from;
-        let (packets, more) = house.let_go(&mut next).await;
-        (packets, more.then_some(next))
-    }
-
-    fn end(&self, ending: Ending) {
-        for house in &self.houses {
-            house.end(ending);
-        }
-    }
-
-    fn seat_from_afar(&self, deal: Deal) {
-        match deal.stream.register() {
-            Ok(client) => self.seat(deal.entry, client, deal.tickets),
-            Err(_) => {
-                if let Some(house) = self.houses.get(deal.entry) {
-                    Seat::new(house).close(CloseReason::NotWatched);
-                }
-            }
-        }
-    }
-}
-
 async fn work(worker: usize, plan: Plan, stops: Stops, heart: Heart) {
-    let buffer = new_buffer();
-    let doors = plan.rooms.iter().map(|room| Arc::clone(&room.door));
-    let doors = doors.collect();
-    let houses = plan.rooms.into_iter().map(|room| {
-        House::new(
-            room.name,
-            room.config,
-            room.reader,
-            room.subscription,
-            room.tally,
-            room.common,
-            Rc::clone(&buffer),
-        )
-    });
-    let floor = Rc::new(Floor {
-        houses: houses.collect(),
-        doors,
-        sessions: TaskTracker::new(),
-        load: plan.load,
-    });
-    // None of these ends by itself; if one does, the worker is of no use.
-    let mut bells = JoinSet::new();
-    for house in &floor.houses {
-        bells.spawn_local(Rc::clone(house).attend());
+    let floor = Rc::new(Floor::new(new_buffer(), plan.load));
+    let mut attendants = Attendants::default();
+    for (entry, room) in plan.rooms.into_iter().enumerate() {
+        floor.settle(entry, room, &mut attendants);
     }
-    bells.spawn_local(heart.beat());
+    attendants.bells.spawn_local(heart.beat());
     let mut receiving = JoinSet::new();
     receiving.spawn_local(receive(plan.inbox, Rc::clone(&floor)));
-    let has_doors = plan.front.is_some();
-    let mut porch = plan.front.map(|front| Porch::new(front.dealer, &floor));
-    let mut orders = plan.orders;
+    let (mut dealer, mut orders) = (None, plan.orders);
+    if let Some(front) = plan.front {
+        let dealing = Rc::new(front.dealer);
+        for (entry, Doorway { bound, door }) in front.doorways.into_iter().enumerate() {
+            for bound in bound {
+                attendants.open(entry, bound, Arc::clone(&door), &dealing, &floor);
+            }
+        }
+        dealer = Some(dealing);
+    }
     let drains = loop {
         tokio::select! {
             () = stops.drain.cancelled() => break true,
-            Some(_) = bells.join_next() => break lost(worker, "a bell"),
-            () = Porch::lost(&mut porch) => break lost(worker, "a listener"),
-            Some(order) = orders.recv() => obey(order, &floor, &mut porch).await,
+            Some(ended) = attendants.bells.join_next() => {
+                if !was_told(&ended) {
+                    break lost(worker, "a bell");
+                }
+            }
+            Some(ended) = attendants.doors.join_next() => {
+                if !matches!(ended, Ok(true)) {
+                    break lost(worker, "a listener");
+                }
+            }
+            Some(told) = orders.recv() => floor.obey(told, &mut attendants, dealer.as_ref()).await,
         }
     };
+    // Whoever waits for an order to be carried out hears that it is not.
     drop(orders);
-    // The dealer goes with it.
-    if let Some(porch) = porch {
-        porch.leave().await;
-    }
+    attendants.doors.shutdown().await;
+    let has_doors = dealer.take().is_some();
     if drains {
         let draining = async {
             floor.end(Ending::Draining);
@@ -245,144 +181,18 @@ async fn work(worker: usize, plan: Plan, stops: Stops, heart: Heart) {
             }
             // Whoever was dealt here already; the dealer is gone with the listeners.
             while receiving.join_next().await.is_some() {}
-            floor.sessions.close();
-            floor.sessions.wait().await;
+            floor.emptied().await;
         };
         stops.now.run_until_cancelled(draining).await;
     }
     floor.end(Ending::Now);
-    floor.sessions.close();
     // Sessions that take longer are dropped with the runtime, and counted as such.
-    let _ = timeout(SESSIONS_END_LIMIT, floor.sessions.wait()).await;
+    let _ = timeout(SESSIONS_END_LIMIT, floor.emptied()).await;
 }
 
 async fn receive(mut inbox: Inbox, floor: Rc<Floor>) {
     while let Some(deal) = inbox.0.recv().await {
         floor.seat_from_afar(deal);
-    }
-}
-
-/// What accepts; on worker 0 alone.
-struct Porch {
-    dealer: Rc<Dealer>,
-    floor: Rc<Floor>,
-    /// None ends by itself; if one does, the worker is of no use.
-    open: JoinSet<()>,
-    stop: CancellationToken,
-}
-
-impl Porch {
-    fn new(dealer: Dealer, floor: &Rc<Floor>) -> Self {
-        Self {
-            dealer: Rc::new(dealer),
-            floor: Rc::clone(floor),
-            open: JoinSet::new(),
-            stop: CancellationToken::new(),
-        }
-    }
-
-    /// Accepts at these, one list for each entry.
-    fn open(&mut self, bound: Vec<Vec<Bound>>) {
-        self.stop = CancellationToken::new();
-        for (entry, bound) in bound.into_iter().enumerate() {
-            let Some(door) = self.floor.doors.get(entry) else {
-                return;
-            };
-            for bound in bound {
-                self.open.spawn_local(accept(
-                    entry,
-                    bound,
-                    Arc::clone(door),
-                    self.stop.clone(),
-                    Rc::clone(&self.dealer),
-                    Rc::clone(&self.floor),
-                ));
-            }
-        }
-    }
-
-    /// Accepts no more; whoever was accepted is dealt.
-    async fn close(&mut self) {
-        self.stop.cancel();
-        while self.open.join_next().await.is_some() {}
-    }
-
-    async fn leave(mut self) {
-        self.open.shutdown().await;
-    }
-
-    /// Until one that is open ends.
-    async fn lost(porch: &mut Option<Self>) {
-        match porch {
-            Some(porch) if !porch.open.is_empty() => drop(porch.open.join_next().await),
-            _ => std::future::pending().await,
-        }
-    }
-}
-
-/// Off the way of requests: an upgrade's.
-async fn obey(order: Order, floor: &Floor, porch: &mut Option<Porch>) {
-    match order {
-        Order::Open(bound) => {
-            if let Some(porch) = porch {
-                porch.open(bound);
-            }
-        }
-        Order::Close(done) => {
-            if let Some(porch) = porch {
-                porch.close().await;
-            }
-            // Who asked may have given up.
-            let _ = done.send(());
-        }
-        Order::LetGo {
-            entry,
-            from,
-            answer,
-        } => {
-            let let_go = floor.let_go(entry, from).await;
-            if let Err((packets, _)) = answer.send(let_go) {
-                // Nobody takes them. They lead to the master in force: a change since would have been heard by them.
-                let house = floor.houses.get(entry);
-                let at = house.and_then(|house| house.verified_at());
-                floor.seat_again(entry, at, packets);
-            }
-        }
-        Order::Seat {
-            entry,
-            at,
-            packets,
-            done,
-        } => {
-            floor.seat_again(entry, at, packets);
-            let _ = done.send(());
-        }
-    }
-}
-
-async fn accept(
-    entry: usize,
-    bound: Bound,
-    door: Arc<Door>,
-    stop: CancellationToken,
-    dealer: Rc<Dealer>,
-    floor: Rc<Floor>,
-) {
-    let deal = |accepted| {
-        let (dealer, floor, door) = (&dealer, &floor, &door);
-        async move {
-            match dealer.deal(entry, accepted).await {
-                Dealt::Here(client, tickets) => floor.seat(entry, client, tickets),
-                Dealt::Away => {}
-                Dealt::Nowhere => door.no_worker(),
-            }
-        }
-    };
-    if let Err(error) = serve(bound, Arc::clone(&door), &stop, deal).await {
-        error!(
-            event = "listener_failed",
-            "a listener cannot be watched: {error}"
-        );
     }
 }
 

@@ -20,8 +20,8 @@ fn rig(upstream: &TcpListener, moves: bool) -> Rig {
     rig
 }
 
-fn hands(rig: &Rig) -> Hands {
-    rig.pool.as_ref().expect("running").hands()
+fn hands(rig: &Rig) -> Reins {
+    rig.pool.as_ref().expect("running").reins()
 }
 
 fn asked(client: &mut TcpStream, master: &mut TcpStream, request: &[u8]) {
@@ -44,10 +44,10 @@ fn joined(rig: &Rig, upstream: &TcpListener) -> (TcpStream, TcpStream) {
 }
 
 /// Everybody who lets go in one round.
-fn round(hands: &Hands) -> Vec<Packet> {
+fn round(hands: &Reins) -> Vec<Packet> {
     in_time(async {
         let (mut round, mut all) = (Round::default(), Vec::new());
-        while let Some((entry, packets)) = hands.let_go(&mut round).await {
+        while let Some((entry, packets)) = hands.let_go(&mut round, &[0]).await {
             assert_eq!(entry, 0);
             all.extend(packets);
         }
@@ -56,7 +56,7 @@ fn round(hands: &Hands) -> Vec<Packet> {
 }
 
 /// The same, until so many have.
-fn let_go(hands: &Hands, count: usize) -> Vec<Packet> {
+fn let_go(hands: &Reins, count: usize) -> Vec<Packet> {
     let mut all = Vec::new();
     wait_until("sessions to let go", || {
         all.extend(round(hands));
@@ -66,7 +66,7 @@ fn let_go(hands: &Hands, count: usize) -> Vec<Packet> {
     all
 }
 
-fn seat(hands: &Hands, at: &TcpListener, packets: Vec<Packet>) {
+fn seat(hands: &Reins, at: &TcpListener, packets: Vec<Packet>) {
     let at = at.local_addr().expect("bound");
     assert!(in_time(hands.seat(0, Some(at), packets)));
 }
@@ -193,21 +193,34 @@ fn bytes_that_only_this_process_has_keep_a_session_here() {
 #[test]
 fn while_the_doors_are_closed_clients_wait_in_the_kernel() {
     let upstream = upstream();
-    let mut rig = rig(&upstream, false);
+    let options = Options {
+        workers: Some(2),
+        keeps: true,
+        ..Options::default()
+    };
+    let mut rig = Rig::with(LONG, options);
+    rig.serve(1, &upstream);
     let hands = hands(&rig);
+    let (id, double) = (rig.kept[0].id(), || rig.kept[0].double().expect("files"));
     let (mut before, mut masters) = joined(&rig, &upstream);
-    assert!(in_time(hands.close_doors()));
+    assert_eq!(in_time(hands.close(0, id)), Ok(()));
     let mut client = rig.connect();
     client.write_all(PING).expect("write");
     asked(&mut before, &mut masters, PING);
     answered(&mut masters, &mut before, PONG);
     assert_eq!(rig.counters().sessions.opened, 1, "nobody was accepted");
-    assert!(in_time(hands.open_doors()));
+    // Twice is once: after one close it is closed.
+    assert_eq!(in_time(hands.open(0, double())), Ok(()));
+    assert_eq!(in_time(hands.open(0, double())), Ok(()));
     let mut master = accept(&upstream);
     assert_eq!(read(&mut master, PING.len()), PING);
     answered(&mut master, &mut client, PONG);
-    // A pool that ends closes them for good, open or not.
-    assert!(in_time(hands.close_doors()));
-    rig.shutdown();
+    assert_eq!(in_time(hands.close(0, id)), Ok(()));
+    let mut late = rig.connect();
+    late.write_all(PING).expect("write");
+    assert_silent(&mut late);
+    assert_eq!(rig.counters().sessions.opened, 2, "nobody was accepted");
+    // With the last double it is closed for good.
+    rig.kept.clear();
     assert!(TcpStream::connect(rig.addr).is_err());
 }

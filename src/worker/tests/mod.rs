@@ -36,6 +36,8 @@ struct Rig {
     pool: Option<Pool>,
     publisher: Publisher,
     addr: SocketAddr,
+    /// Doubles of the listeners, where they are kept.
+    kept: Vec<Bound>,
 }
 
 #[derive(Default)]
@@ -49,6 +51,7 @@ struct Options {
     allow_from: Vec<ipnet::IpNet>,
     listen: Option<ListenAddr>,
     dials: Option<metrics::Histogram>,
+    keeps: bool,
 }
 
 impl Rig {
@@ -71,6 +74,8 @@ impl Rig {
             ListenAddr::Tcp(addr) => *addr,
             ListenAddr::Unix(_) | ListenAddr::Systemd(_) => ([0, 0, 0, 0], 0).into(),
         };
+        let kept = bound.iter().filter(|_| options.keeps);
+        let kept = kept.map(|bound| bound.double().expect("files")).collect();
         let entry = Entry {
             name: "main".into(),
             listener,
@@ -99,6 +104,7 @@ impl Rig {
             ),
             publisher,
             addr,
+            kept,
         }
     }
 
