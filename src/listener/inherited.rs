@@ -59,15 +59,22 @@ impl Inherited {
         Ok(all)
     }
 
-    /// Those of this entry that were asked for by this address: one, or as many as systemd passed under a name. What is of no use is
-    /// left out: its address is bound anew then.
+    /// Those of this entry that were asked for by this address: one, or as many as systemd passed under a name. An address may have
+    /// been another entry's; port 0 is another port for each. What is of no use is left out: its address is bound anew then.
     fn take(&mut self, entry: Option<&str>, asked: &ListenAddr) -> Vec<Bound> {
         let most = match asked {
             ListenAddr::Tcp(_) | ListenAddr::Unix(_) => 1,
             ListenAddr::Systemd(_) => usize::MAX,
         };
         let written = asked.to_string();
-        let is_it = |kept: &mut Heirloom| kept.entry.as_deref() == entry && kept.asked == written;
+        let own = |kept: &Heirloom| kept.entry.as_deref() == entry && kept.asked == written;
+        // The admin endpoint's is in use to the end of the process that has it.
+        let changes_hands = entry.is_some()
+            && !matches!(asked, ListenAddr::Tcp(at) if at.port() == 0)
+            && !self.0.iter().any(own);
+        let is_it = |kept: &mut Heirloom| {
+            own(kept) || (changes_hands && kept.entry.is_some() && kept.asked == written)
+        };
         let taken = self.0.extract_if(.., is_it).take(most);
         taken
             .filter_map(

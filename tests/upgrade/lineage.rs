@@ -54,8 +54,13 @@ impl Lineage {
         let started = self.proxy.event_after(mark, "upgrade_started", UPGRADE);
         let pid = started.fields["pid"].as_u64().expect("a number");
         let pid = u32::try_from(pid).expect("a process");
-        self.pids.push(pid);
+        self.add(pid);
         pid
+    }
+
+    /// Another one was started.
+    pub(crate) fn add(&mut self, pid: u32) {
+        self.pids.push(pid);
     }
 
     /// A whole upgrade: gives the old process's last word on it.

@@ -7,6 +7,7 @@ mod crash;
 mod follow;
 mod lineage;
 mod manager;
+mod reload;
 mod sessions;
 
 use std::time::Duration;
