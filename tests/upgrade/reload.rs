@@ -115,9 +115,10 @@ fn a_reload_while_an_upgrade_is_under_way_is_refused() {
             lineage.proxy.events(mark, "reload_failed").len() == refused
         });
     }
-    drop(unfinished);
+    // In flight now, and on its way.
+    unfinished.write_all(b"NG\r\n").expect("room");
     let finished = lineage.proxy.event_after(mark, "upgrade_finished", UPGRADE);
-    assert_eq!(finished.number("left"), 0.0, "{}", finished.fields);
+    assert_eq!(finished.number("handed"), 1.0, "{}", finished.fields);
     lineage.proxy.event_after(mark, "took_over", UPGRADE);
     // It has read the file before it was changed.
     let (code, answer) = reload(&lineage.proxy);
