@@ -141,7 +141,7 @@ fn each_block_is_run_or_says_why_not() {
     );
     let unused: Vec<_> = tested
         .union(&run)
-        .filter(|name| !used.contains(&***name as &str))
+        .filter(|name| !used.contains(***name))
         .collect();
     assert!(unused.is_empty(), "no page has a block for {unused:?}");
 }
