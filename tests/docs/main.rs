@@ -8,4 +8,5 @@ mod clients;
 mod commands;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod retries;
 mod settings;
