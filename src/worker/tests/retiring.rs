@@ -313,3 +313,98 @@ fn who_was_held_by_a_pause_is_served_when_it_ends() {
     assert_eq!(read(&mut client, PONG.len()), PONG);
     assert_eq!(read(&mut newcomer, PONG.len()), PONG);
 }
+
+/// A request of a thousand bytes, and its reply.
+fn large() -> (Vec<u8>, Vec<u8>) {
+    let reply = format!("$1000\r\n{}\r\n", "x".repeat(1000)).into_bytes();
+    let request = [b"*2\r\n$4\r\nECHO\r\n".as_slice(), &reply].concat();
+    (request, reply)
+}
+
+/// Answers large requests on this connection to its end; gives their number.
+fn answer_large(mut master: TcpStream) -> usize {
+    let (request, reply) = large();
+    let mut read = vec![0; request.len()];
+    let mut count = 0;
+    while master.read_exact(&mut read).is_ok() && master.write_all(&reply).is_ok() {
+        count += 1;
+    }
+    count
+}
+
+#[test]
+fn a_client_that_says_everything_before_it_reads_is_not_stopped() {
+    // More than the buffers of all sockets on the way hold.
+    const MANY: usize = 32 * 1024;
+    let upstream = upstream();
+    let mut rig = moving(&upstream);
+    let (mut client, old) = joined(&rig, &upstream);
+    let (request, reply) = large();
+    std::thread::scope(|scope| {
+        let old = scope.spawn(|| answer_large(old));
+        let edition = rig.publisher.renew();
+        wait_upstreams(&rig, edition, 0, 0);
+        assert_eq!(old.join().expect("it reads"), 0);
+        client.write_all(&request).expect("write");
+        let busy = accept(&upstream);
+        let busy = scope.spawn(|| answer_large(busy));
+        assert_eq!(read(&mut client, reply.len()), reply);
+        let mut all = client.try_clone().expect("a second hand");
+        let writing = scope.spawn(move || {
+            for _ in 0..MANY {
+                all.write_all(&request).expect("write");
+            }
+        });
+        // Until nobody takes any more.
+        let mut before = 0;
+        wait_until("every buffer to be full", || {
+            let up = rig.counters().sessions.bytes_up;
+            std::thread::sleep(WATCH);
+            std::mem::replace(&mut before, up) == up
+        });
+        rig.publisher.renew();
+        let next = scope.spawn(|| answer_large(accept(&upstream)));
+        let mut got = vec![0; reply.len()];
+        for n in 0..MANY {
+            client
+                .read_exact(&mut got)
+                .unwrap_or_else(|e| panic!("{n} of {MANY} replies: {e}"));
+        }
+        writing.join().expect("all was said");
+        // Where there was no quiet moment before the end, there is one now.
+        client.write_all(&large().0).expect("write");
+        assert_eq!(read(&mut client, reply.len()), reply);
+        drop(client);
+        let served = busy.join().expect("it reads");
+        let rest = next.join().expect("it reads");
+        assert_eq!(served + rest, MANY + 2);
+    });
+}
+
+#[test]
+fn a_client_that_has_said_its_last_word_is_served_to_its_end_elsewhere() {
+    // More than is read ahead.
+    const MANY: usize = 60;
+    let upstream = upstream();
+    let mut rig = moving(&upstream);
+    let (mut client, mut old) = joined(&rig, &upstream);
+    let (request, reply) = large();
+    ask(&mut client, &mut old, PING);
+    let edition = rig.publisher.renew();
+    wait_upstreams(&rig, edition, 1, 1);
+    client.write_all(&request.repeat(MANY)).expect("write");
+    client.shutdown(Shutdown::Write).expect("shutdown");
+    assert_silent(&mut old);
+    answer(&mut old, &mut client, PONG);
+    let mut served = 0;
+    std::thread::scope(|scope| {
+        let new = scope.spawn(|| answer_large(accept(&upstream)));
+        for _ in 0..MANY {
+            assert_eq!(read(&mut client, reply.len()), reply);
+        }
+        ends(&mut client);
+        served = new.join().expect("it reads");
+    });
+    assert_eq!(served, MANY);
+    ends(&mut old);
+}
