@@ -10,14 +10,11 @@ use crate::admin::status::{ProxyStatus, bytes, counted, duration};
 use crate::control::ledger::{Account, OutageAccount, SentinelAccount};
 use crate::status::text::{costs, what};
 use crate::top::facts::{Facts, History, Rates};
-use crate::topology::HoldCause;
 
 /// Proxies listed at once, around the selected one.
 const MAX_LISTED: usize = 8;
 /// Sentinels shown; more than that nobody runs for one master.
 const MOST_SENTINELS: usize = 64;
-/// The cause of a hold that somebody wants.
-const PAUSED: &str = HoldCause::Paused.label();
 /// Columns of the labels.
 const LABEL: usize = 11;
 /// Columns of a rate: `1023.9 KiB/s`
@@ -157,11 +154,11 @@ pub(super) fn master(
     if let Some(hold) = &account.hold {
         // A pause ends when its time is over, or when somebody ends it.
         let limit = match &account.pause {
-            Some(pause) if hold.cause == PAUSED => pause.left_seconds.map_or_else(
+            Some(pause) => pause.left_seconds.map_or_else(
                 || ", until it is resumed".to_owned(),
                 |left| format!(", for {} more", duration(left)),
             ),
-            _ => format!(" of at most {}", duration(hold.limit_seconds)),
+            None => format!(" of at most {}", duration(hold.limit_seconds)),
         };
         let told = format!(
             "{}{limit}: {} ({})",

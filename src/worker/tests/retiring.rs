@@ -1,5 +1,7 @@
 //! Upstreams that are to be given up although their master is as good as before: reconnect, and pause.
 
+use std::sync::mpsc;
+
 use super::*;
 use crate::topology::publish::Upstreams;
 
@@ -321,63 +323,65 @@ fn large() -> (Vec<u8>, Vec<u8>) {
     (request, reply)
 }
 
-/// Answers large requests on this connection to its end; gives their number.
+/// Answers large requests on this connection to its end, as a server does: it reads on while nobody takes its replies. Gives
+/// their number.
 fn answer_large(mut master: TcpStream) -> usize {
+    const MANY: usize = 128 * 1024;
     let (request, reply) = large();
+    let mut hand = master.try_clone().expect("a second hand");
+    let (answers, asked) = mpsc::sync_channel(MANY);
+    let answering =
+        std::thread::spawn(
+            move || {
+                while asked.recv().is_ok() && hand.write_all(&reply).is_ok() {}
+            },
+        );
     let mut read = vec![0; request.len()];
     let mut count = 0;
-    while master.read_exact(&mut read).is_ok() && master.write_all(&reply).is_ok() {
+    while master.read_exact(&mut read).is_ok() && answers.send(()).is_ok() {
         count += 1;
     }
+    drop(answers);
+    answering.join().expect("it writes");
     count
 }
 
 #[test]
 fn a_client_that_says_everything_before_it_reads_is_not_stopped() {
-    // More than the buffers of all sockets on the way hold.
-    const MANY: usize = 32 * 1024;
+    // Half of it is more than the buffers of all sockets on the way hold, there and back.
+    const HALF: usize = 32 * 1024;
     let upstream = upstream();
     let mut rig = moving(&upstream);
-    let (mut client, old) = joined(&rig, &upstream);
     let (request, reply) = large();
+    let mut client = rig.connect();
+    client
+        .set_write_timeout(Some(PATIENCE))
+        .expect("a deadline");
+    let old = accept(&upstream);
     std::thread::scope(|scope| {
         let old = scope.spawn(|| answer_large(old));
-        let edition = rig.publisher.renew();
-        wait_upstreams(&rig, edition, 0, 0);
-        assert_eq!(old.join().expect("it reads"), 0);
-        client.write_all(&request).expect("write");
-        let busy = accept(&upstream);
-        let busy = scope.spawn(|| answer_large(busy));
-        assert_eq!(read(&mut client, reply.len()), reply);
-        let mut all = client.try_clone().expect("a second hand");
-        let writing = scope.spawn(move || {
-            for _ in 0..MANY {
-                all.write_all(&request).expect("write");
-            }
-        });
-        // Until nobody takes any more.
-        let mut before = 0;
-        wait_until("every buffer to be full", || {
-            let up = rig.counters().sessions.bytes_up;
-            std::thread::sleep(WATCH);
-            std::mem::replace(&mut before, up) == up
-        });
-        rig.publisher.renew();
-        let next = scope.spawn(|| answer_large(accept(&upstream)));
-        let mut got = vec![0; reply.len()];
-        for n in 0..MANY {
-            client
-                .read_exact(&mut got)
-                .unwrap_or_else(|e| panic!("{n} of {MANY} replies: {e}"));
+        for _ in 0..HALF {
+            client.write_all(&request).expect("write");
         }
-        writing.join().expect("all was said");
-        // Where there was no quiet moment before the end, there is one now.
-        client.write_all(&large().0).expect("write");
+        let edition = rig.publisher.renew();
+        for _ in 0..HALF {
+            client.write_all(&request).expect("it is heard on");
+        }
+        let next = scope.spawn(|| answer_large(accept(&upstream)));
+        for _ in 0..2 * HALF {
+            assert_eq!(read(&mut client, reply.len()), reply);
+        }
+        // Where there was no quiet moment before, there is one now.
+        wait_until("the old upstream to be given up", || {
+            let upstreams = rig.publisher.upstreams(edition);
+            upstreams.is_some_and(|upstreams| upstreams.old == 0)
+        });
+        client.write_all(&request).expect("write");
         assert_eq!(read(&mut client, reply.len()), reply);
         drop(client);
-        let served = busy.join().expect("it reads");
+        let served = old.join().expect("it reads");
         let rest = next.join().expect("it reads");
-        assert_eq!(served + rest, MANY + 2);
+        assert_eq!(served + rest, 2 * HALF + 1);
     });
 }
 
