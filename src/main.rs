@@ -54,10 +54,10 @@ fn run(flags: &Flags) -> ExitCode {
         Ok(guard) => guard,
         Err(e) => return fail(Exit::Runtime, &e),
     };
-    for warning in loaded.warnings {
+    for warning in &loaded.warnings {
         tracing::warn!(event = "config_warning", "{warning}");
     }
-    match daemon::run(loaded.config, log.handle()) {
+    match daemon::run(flags, loaded, log.handle()) {
         Ok(exit) => exit.into(),
         Err(e) => {
             // One event is one line; what to do stands on lines of its own.

@@ -21,7 +21,7 @@ use switchmaster::session;
 use switchmaster::topology::publish::{self, Left, Subscription};
 use switchmaster::topology::rules::Rules;
 use switchmaster::topology::{Phase, State};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -143,7 +143,7 @@ async fn plane(plan: Plan, served: Arc<Served>, tasks: TaskTracker, end: Cancell
         observations: seen,
     };
     let (resolver, reserve) = (Resolver::default(), Reserve::default());
-    let asker = discovery::follow(
+    let (asker, _changes) = discovery::follow(
         &plan.sentinels,
         vec![subscriber],
         &resolver,
@@ -152,15 +152,18 @@ async fn plane(plan: Plan, served: Arc<Served>, tasks: TaskTracker, end: Cancell
         &end,
     );
     let ledger = Ledger::new(At::now(), "fleet", &plan.master, initial);
-    let entry = control::Entry {
-        name: "fleet".into(),
-        master: plan.master,
+    let (_settings, settings) = watch::channel(control::Settings {
         rules,
         probe: Credentials::default(),
         connect_timeout: session::Config::default().connect_timeout,
+        own: Vec::new(),
+    });
+    let entry = control::Entry {
+        name: "fleet".into(),
+        master: plan.master,
+        settings,
         resolver,
         reserve,
-        own: Vec::new(),
         observations,
         asker,
         orders: control::orders::channel().1,

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::Extension;
 use axum::Json;
 use axum::body::{Body, to_bytes};
@@ -47,7 +48,7 @@ pub(super) enum Peer {
 
 /// Who acts, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct By(String);
+pub(super) struct By(pub(super) String);
 
 /// Why somebody may not act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,11 +142,26 @@ impl Refusals {
     }
 }
 
+/// What entitles.
+#[derive(Debug)]
+struct Terms {
+    actions: bool,
+    token: Option<SecretString>,
+}
+
+impl Terms {
+    fn of(config: &Config) -> Self {
+        Self {
+            actions: config.actions,
+            token: config.token.clone(),
+        }
+    }
+}
+
 /// Lets those act who may.
 #[derive(Debug)]
 pub(super) struct Guard {
-    actions: bool,
-    token: Option<SecretString>,
+    terms: ArcSwap<Terms>,
     own: u32,
     refusals: Refusals,
 }
@@ -153,16 +169,15 @@ pub(super) struct Guard {
 impl Guard {
     pub(super) fn new(config: &Config, panel: &Panel) -> Self {
         Self {
-            actions: config.actions,
-            token: config.token.clone(),
+            terms: ArcSwap::from_pointee(Terms::of(config)),
             own: rustix::process::geteuid().as_raw(),
             refusals: panel.refusals.clone(),
         }
     }
 
-    /// True when anybody may act.
-    pub(super) const fn allows_actions(&self) -> bool {
-        self.actions
+    /// From the next request on this entitles.
+    pub(super) fn change(&self, config: &Config) {
+        self.terms.store(Arc::new(Terms::of(config)));
     }
 
     /// Who that is, if they may.
@@ -175,7 +190,8 @@ impl Guard {
     }
 
     fn look(&self, peer: Peer, headers: &HeaderMap) -> Result<By, Refusal> {
-        if !self.actions {
+        let terms = self.terms.load();
+        if !terms.actions {
             return Err(Refusal::Off);
         }
         match peer {
@@ -183,7 +199,7 @@ impl Guard {
             Peer::Unix(_) => Err(Refusal::WrongUser),
             Peer::Tcp => {
                 let shown = bearer(headers).ok_or(Refusal::NoToken)?;
-                let token = self.token.as_ref().ok_or(Refusal::WrongToken)?;
+                let token = terms.token.as_ref().ok_or(Refusal::WrongToken)?;
                 if bool::from(shown.ct_eq(token.expose_secret().as_bytes())) {
                     Ok(By("token".to_owned()))
                 } else {
@@ -236,8 +252,9 @@ pub(super) async fn act(
             return (StatusCode::NOT_FOUND, why).into_response();
         }
     };
-    let Some(entry) = panel.entries.iter().find(|entry| entry.name() == name) else {
-        let names: Vec<_> = panel.entries.iter().map(super::Entry::name).collect();
+    let Some(entry) = panel.roster.find(&name) else {
+        let entries = panel.roster.entries();
+        let names: Vec<_> = entries.iter().map(|entry| entry.name()).collect();
         let why = format!("no such proxy. There is: {}\n", names.join(", "));
         return (StatusCode::NOT_FOUND, why).into_response();
     };
@@ -279,7 +296,7 @@ struct Logged<'a> {
 
 /// `GET /log`
 pub(super) async fn logged(State(panel): State<Arc<Panel>>) -> Response {
-    let (filter, configured) = (&panel.log.filter.text(), panel.log.filter.configured());
+    let (filter, configured) = (&panel.log.filter.text(), &panel.log.filter.configured());
     Json(Logged { filter, configured }).into_response()
 }
 
@@ -349,8 +366,10 @@ mod tests {
 
     fn guard(actions: bool) -> Guard {
         Guard {
-            actions,
-            token: Some(TOKEN.into()),
+            terms: ArcSwap::from_pointee(Terms {
+                actions,
+                token: Some(TOKEN.into()),
+            }),
             own: 1000,
             refusals: Refusals::default(),
         }

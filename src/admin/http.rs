@@ -24,12 +24,14 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::actions::{Guard, Peer, act, log, logged};
+use super::reload::reload;
 use super::{Config, MAX_CONNECTIONS, Panel, STUCK_AFTER, page};
 use crate::listener::{self, Accepted, Bound, Ceiling, Door};
 use crate::net::clock::At;
@@ -50,21 +52,26 @@ const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Answers on these sockets until `end`.
 pub(super) fn serve(
     bound: Vec<Bound>,
-    config: &Config,
+    mut config: watch::Receiver<Config>,
     panel: Arc<Panel>,
     tasks: &TaskTracker,
     end: &CancellationToken,
 ) {
-    let guard = Arc::new(Guard::new(config, &panel));
-    let config = listener::Config {
-        max_connections: MAX_CONNECTIONS,
-        ..config.listener.clone()
-    };
+    let first = config.borrow_and_update().clone();
+    let guard = Arc::new(Guard::new(&first, &panel));
     let door = Arc::new(Door::new(
         "admin".into(),
-        &config,
+        &admission(&first),
         Ceiling::new(None, &Reserve::default()),
     ));
+    let (changing, at_door, ending) = (Arc::clone(&guard), Arc::clone(&door), end.clone());
+    tasks.spawn(async move {
+        while let Some(Ok(())) = ending.run_until_cancelled(config.changed()).await {
+            let config = config.borrow_and_update().clone();
+            changing.change(&config);
+            at_door.change(&admission(&config));
+        }
+    });
     for bound in bound {
         let local = bound.addr().is_local();
         let app = router(Arc::clone(&panel), Arc::clone(&guard), local);
@@ -99,6 +106,13 @@ pub(super) fn serve(
     }
 }
 
+fn admission(config: &Config) -> listener::Config {
+    listener::Config {
+        max_connections: MAX_CONNECTIONS,
+        ..config.listener.clone()
+    }
+}
+
 /// One connection. Whatever goes wrong on it is the asker's to notice.
 async fn talk<S>(stream: S, peer: Peer, app: Router)
 where
@@ -118,7 +132,7 @@ where
 }
 
 fn router(panel: Arc<Panel>, guard: Arc<Guard>, local: bool) -> Router {
-    let mut app = Router::new()
+    let app = Router::new()
         .route("/", get(home))
         .route("/main", get(part))
         .route("/status", get(status))
@@ -126,13 +140,9 @@ fn router(panel: Arc<Panel>, guard: Arc<Guard>, local: bool) -> Router {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/events", get(events))
-        .route("/log", get(logged));
-    if guard.allows_actions() {
-        app = app
-            .route("/proxies/{name}/{action}", post(act))
-            .route("/log", post(log));
-    }
-    let app = app
+        .route("/log", get(logged).post(log))
+        .route("/reload", post(reload))
+        .route("/proxies/{name}/{action}", post(act))
         .fallback(|| async {
             (
                 StatusCode::NOT_FOUND,

@@ -12,8 +12,9 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder
 
 use super::Entry;
 use super::actions::Refusals;
+use super::reload::{self, Outcome};
 use super::table::{self, Kind, Metric};
-use crate::control::ledger::{Account, OutageAccount, Outcome, Totals};
+use crate::control::ledger::{self, Account, OutageAccount, Totals};
 use crate::session::close::CloseReason;
 use crate::worker::Counters;
 
@@ -69,7 +70,7 @@ impl Histograms {
         }
         self.of(&table::HOLD_SECONDS, &[proxy])
             .record(outage.seconds);
-        if outage.outcome != Outcome::Switched.label() {
+        if outage.outcome != ledger::Outcome::Switched.label() {
             return;
         }
         let phases = outage.phases;
@@ -94,21 +95,23 @@ impl Histograms {
     }
 }
 
+/// What is no entry's.
+pub(super) struct Process<'a> {
+    pub(super) lines_dropped: u64,
+    pub(super) refusals: &'a Refusals,
+    pub(super) draining: bool,
+    pub(super) reloads: reload::Count,
+}
+
 /// What a scrape gives.
 pub(super) fn render(
-    entries: &[(&Entry, Account, Totals, Counters)],
+    entries: &[(Arc<Entry>, Account, Totals, Counters)],
     histograms: &Histograms,
-    lines_dropped: u64,
-    refusals: &Refusals,
-    draining: bool,
+    process: &Process<'_>,
 ) -> String {
     let sheet = Sheet(PrometheusBuilder::new().build_recorder());
     sheet.set(&table::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
-    sheet.flag(&table::DRAINING, &[], draining);
-    sheet.count(&table::LOG_LINES_DROPPED, &[], lines_dropped);
-    for (reason, count) in refusals.read() {
-        sheet.count(&table::ACTIONS_REFUSED, &[reason], count);
-    }
+    sheet.process(process);
     for (_, account, totals, counters) in entries {
         sheet.master(account);
         sheet.history(account, totals);
@@ -152,6 +155,20 @@ impl Sheet {
         self.0
             .register_counter(&key(metric, values), &METADATA)
             .absolute(value);
+    }
+
+    fn process(&self, process: &Process<'_>) {
+        self.flag(&table::DRAINING, &[], process.draining);
+        self.count(&table::LOG_LINES_DROPPED, &[], process.lines_dropped);
+        for (reason, count) in process.refusals.read() {
+            self.count(&table::ACTIONS_REFUSED, &[reason], count);
+        }
+        let reloads = &process.reloads;
+        for (outcome, count) in Outcome::LABELS.into_iter().zip(reloads.by_outcome) {
+            self.count(&table::RELOADS, &[outcome], count);
+        }
+        self.flag(&table::LAST_RELOAD_SUCCESSFUL, &[], reloads.last_succeeded);
+        self.set(&table::LAST_RELOAD_TIMESTAMP, &[], reloads.succeeded_at);
     }
 
     fn master(&self, account: &Account) {

@@ -7,6 +7,7 @@
 //! log --Recent-----------/
 //! control tasks <--Order---- POST /proxies/NAME/pause, resume, reconnect
 //! log <--Filter------------- POST /log
+//! the process <--Asked------ POST /reload
 //! ```
 //!
 //! On a thread of its own: however many ask, no failover and no client waits for it. Whoever asks is bounded in number, size and time.
@@ -15,18 +16,20 @@ mod actions;
 mod http;
 mod metrics;
 mod page;
+pub mod reload;
+mod roster;
 mod samples;
 pub mod status;
 pub mod table;
 mod vitals;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
 use secrecy::SecretString;
 use tokio::runtime::Builder;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,16 +37,17 @@ use tokio_util::task::TaskTracker;
 use self::actions::Refusals;
 use self::http::serve;
 pub use self::metrics::Histograms;
+use self::reload::{Reload, Reloads};
+pub use self::roster::{Entry, Roster};
 use self::samples::{Sample, Samples};
 use self::status::{ProxyStatus, Status};
 pub use self::vitals::{STUCK_AFTER, Vitals};
-use crate::control::ledger::{Account, Book, Totals};
-use crate::control::orders::Orders;
+use crate::control::ledger::{Account, Totals};
 use crate::listener::{self, Bound};
 use crate::net::addr::ListenAddr;
 use crate::net::clock::{At, now};
 use crate::telemetry;
-use crate::worker::{Counters, Tallies};
+use crate::worker::Counters;
 
 /// Longest wait for the endpoint's connections at the end; they only have sockets to drop.
 const END_LIMIT: Duration = Duration::from_millis(200);
@@ -54,7 +58,7 @@ const END_LIMIT: Duration = Duration::from_millis(200);
 /// When the thread or its runtime cannot be made.
 pub fn thread(
     bound: Vec<Bound>,
-    config: Config,
+    config: watch::Receiver<Config>,
     panel: Panel,
     end: CancellationToken,
 ) -> io::Result<oneshot::Receiver<()>> {
@@ -67,7 +71,7 @@ pub fn thread(
                 let tasks = TaskTracker::new();
                 let panel = Arc::new(panel);
                 tasks.spawn(Arc::clone(&panel).watch(end.clone()));
-                serve(bound, &config, panel, &tasks, &end);
+                serve(bound, config, panel, &tasks, &end);
                 end.cancelled().await;
                 tasks.close();
                 let _ = timeout(END_LIMIT, tasks.wait()).await;
@@ -85,6 +89,10 @@ pub const DEFAULT_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 8479);
 pub(crate) const MAX_CONNECTIONS: usize = 64;
 /// How often the sparklines get a point and the histograms are tidied.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
+/// Behind every headline while a reload has been refused.
+const OLD_CONFIGURATION: &str =
+    " The last reload failed (reload_failed in the log): an older configuration is in force.";
 
 /// The `[admin]` section.
 #[derive(Clone, Debug)]
@@ -104,74 +112,45 @@ impl Config {
     }
 }
 
-/// One proxy entry, as far as the panel looks at it.
-#[derive(Debug)]
-pub struct Entry {
-    /// Its book.
-    pub book: Book,
-    /// Where its clients connect.
-    pub listen: Vec<String>,
-    /// Where its control task is told what to do.
-    pub orders: Orders,
-}
-
-impl Entry {
-    fn name(&self) -> String {
-        self.book.with(|ledger| ledger.proxy().to_owned())
-    }
-}
-
 /// All that can be looked at.
 pub struct Panel {
     started: At,
-    entries: Vec<Entry>,
-    tallies: Tallies,
+    roster: Roster,
     histograms: Histograms,
     log: telemetry::Handle,
     refusals: Refusals,
     vitals: Vitals,
-    watch: Mutex<Watch>,
+    reload: Reload,
+    reloads: Reloads,
 }
 
 impl fmt::Debug for Panel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Panel")
-            .field("entries", &self.entries)
+            .field("roster", &self.roster)
             .finish_non_exhaustive()
     }
 }
 
-/// What is kept from look to look, one for each entry.
-#[derive(Debug)]
-struct Watch {
-    samples: Vec<Samples>,
-    /// Outages that the histograms have.
-    recorded: Vec<u64>,
-}
-
 impl Panel {
-    /// Looks at these entries, in the order of the workers' counters.
+    /// Looks at these entries.
     pub fn new(
         started: At,
-        entries: Vec<Entry>,
-        tallies: Tallies,
+        roster: Roster,
         histograms: Histograms,
         log: telemetry::Handle,
         vitals: Vitals,
+        (reload, reloads): (Reload, Reloads),
     ) -> Self {
-        let watch = Watch {
-            samples: entries.iter().map(|_| Samples::default()).collect(),
-            recorded: vec![0; entries.len()],
-        };
         Self {
             started,
-            entries,
-            tallies,
+            roster,
             histograms,
             log,
             refusals: Refusals::default(),
             vitals,
-            watch: Mutex::new(watch),
+            reload,
+            reloads,
         }
     }
 
@@ -186,44 +165,50 @@ impl Panel {
     }
 
     /// The entries as they are, the new outages taken into the histograms.
-    fn look(&self, at: At, sample: bool) -> Vec<(&Entry, Account, Totals, Counters)> {
-        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        let Watch { samples, recorded } = &mut *watch;
-        let mut seen = Vec::with_capacity(self.entries.len());
-        for (n, (entry, counters)) in self.entries.iter().zip(self.tallies.read()).enumerate() {
+    fn look(&self, at: At, sample: bool) -> Vec<(Arc<Entry>, Account, Totals, Counters)> {
+        let entries = self.roster.entries();
+        let mut looks = Vec::with_capacity(entries.len());
+        for entry in entries.iter() {
+            let counters = entry.counting.read();
             let (account, totals) = entry
                 .book
                 .with(|ledger| (ledger.account(at), ledger.totals().clone()));
-            if sample {
-                samples[n].push(Sample::of(at.moment, &account, &counters.sessions));
-            }
-            // Of more than the ledger remembers the oldest are not recorded.
-            let over: Vec<_> = account.outages.iter().filter(|o| o.is_over()).collect();
-            let forgotten = account.outages_total - over.len() as u64;
-            recorded[n] = recorded[n].max(forgotten);
-            let new = usize::try_from(recorded[n] - forgotten).unwrap_or(usize::MAX);
-            for outage in over.into_iter().skip(new).take_while(|o| o.is_told()) {
-                self.histograms.record(&account.proxy, outage);
-                recorded[n] += 1;
-            }
-            seen.push((entry, account, totals, counters));
+            entry.with_seen(|seen| {
+                if sample {
+                    let sample = Sample::of(at.moment, &account, &counters.sessions);
+                    seen.samples.push(sample);
+                }
+                // Of more than the ledger remembers the oldest are not recorded.
+                let over: Vec<_> = account.outages.iter().filter(|o| o.is_over()).collect();
+                let forgotten = account.outages_total - over.len() as u64;
+                seen.recorded = seen.recorded.max(forgotten);
+                let new = usize::try_from(seen.recorded - forgotten).unwrap_or(usize::MAX);
+                for outage in over.into_iter().skip(new).take_while(|o| o.is_told()) {
+                    self.histograms.record(&account.proxy, outage);
+                    seen.recorded += 1;
+                }
+            });
+            looks.push((Arc::clone(entry), account, totals, counters));
         }
-        drop(watch);
         self.histograms.upkeep();
-        seen
+        looks
     }
 
     /// The whole story, as `/status` gives it.
     pub fn status(&self) -> Status {
         let at = At::now();
         let draining = self.vitals.is_draining();
+        let refused = !self.reloads.read().last_succeeded;
         let proxies: Vec<_> = self
             .look(at, false)
             .into_iter()
             .map(|(entry, account, _, counters)| {
-                let mut proxy = ProxyStatus::new(account, &entry.listen, &counters);
+                let mut proxy = ProxyStatus::new(account, &entry.listen.load(), &counters);
                 if draining {
                     proxy.headline.insert_str(0, "Draining, no new clients. ");
+                }
+                if refused {
+                    proxy.headline.push_str(OLD_CONFIGURATION);
                 }
                 proxy
             })
@@ -245,12 +230,20 @@ impl Panel {
         let seen = self.look(At::now(), false);
         let dropped = self.log.lines.dropped();
         let draining = self.vitals.is_draining();
-        metrics::render(&seen, &self.histograms, dropped, &self.refusals, draining)
+        let process = metrics::Process {
+            lines_dropped: dropped,
+            refusals: &self.refusals,
+            draining,
+            reloads: self.reloads.read(),
+        };
+        metrics::render(&seen, &self.histograms, &process)
     }
 
     /// The sparklines of an entry.
-    fn samples(&self, entry: usize) -> Samples {
-        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        watch.samples.get(entry).cloned().unwrap_or_default()
+    fn samples(&self, entry: &str) -> Samples {
+        let entry = self.roster.find(entry);
+        entry.map_or_else(Samples::default, |entry| {
+            entry.with_seen(|seen| seen.samples.clone())
+        })
     }
 }

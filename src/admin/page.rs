@@ -58,8 +58,8 @@ fn main(panel: &Panel, status: &Status) -> Markup {
     let events = panel.log.recent.events();
     html! {
         main data-title=(title_of(status)) {
-            @for (n, proxy) in status.proxies.iter().enumerate() {
-                (entry(proxy, &panel.samples(n)))
+            @for proxy in &status.proxies {
+                (entry(proxy, &panel.samples(&proxy.account.proxy)))
             }
             (journal(&events, status.now_at))
             footer {

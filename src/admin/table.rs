@@ -116,6 +116,12 @@ metrics! {
     ACTIONS_REFUSED = Counter "actions_refused_total" ["reason"]
         "Attempts to act over the admin endpoint by somebody who may not: no_token, wrong_token, wrong_user.";
 
+    RELOADS = Counter "reloads_total" ["outcome"] "Times that the configuration was read anew (SIGHUP, POST /reload): reloaded, unchanged, or failed.";
+    LAST_RELOAD_SUCCESSFUL = Gauge "config_last_reload_successful" []
+        "0 while the configuration as it was read last cannot be carried out and an older one is in force, else 1.";
+    LAST_RELOAD_TIMESTAMP = Gauge "config_last_reload_timestamp_seconds" []
+        "When the configuration in force was read last, in seconds of the Unix epoch; at first the start.";
+
     LOG_LINES_DROPPED = Counter "log_lines_dropped_total" [] "Log lines lost because stderr was not read fast enough.";
 }
 

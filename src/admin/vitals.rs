@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::control::ledger::Book;
+use super::Roster;
 use crate::net::clock::At;
 use crate::worker::Hearts;
 
@@ -14,7 +14,7 @@ pub const STUCK_AFTER: Duration = Duration::from_secs(5);
 /// Reads what each control task and each worker writes down as it turns.
 #[derive(Clone, Debug)]
 pub struct Vitals {
-    books: Vec<Book>,
+    roster: Roster,
     hearts: Hearts,
     /// Cancelled when the process has begun to end.
     draining: CancellationToken,
@@ -22,9 +22,9 @@ pub struct Vitals {
 
 impl Vitals {
     /// Of these control tasks and workers, until `draining` and after.
-    pub fn new(books: Vec<Book>, hearts: Hearts, draining: CancellationToken) -> Self {
+    pub fn new(roster: Roster, hearts: Hearts, draining: CancellationToken) -> Self {
         Self {
-            books,
+            roster,
             hearts,
             draining,
         }
@@ -52,11 +52,15 @@ impl Vitals {
     }
 
     fn each(&self, at: At) -> impl Iterator<Item = (String, Duration)> {
-        let tasks = self.books.iter().map(move |book| {
-            let (proxy, idle) = book.with(|ledger| ledger.idle(at));
+        let entries = self.roster.entries();
+        let tasks = entries.iter().map(|entry| {
+            let (proxy, idle) = entry.book.with(|ledger| ledger.idle(at));
             (format!("the control task of {proxy}"), idle)
         });
+        let tasks: Vec<_> = tasks.collect();
         let workers = self.hearts.idle(at.moment).enumerate();
-        tasks.chain(workers.map(|(n, idle)| (format!("worker {n}"), idle)))
+        tasks
+            .into_iter()
+            .chain(workers.map(|(n, idle)| (format!("worker {n}"), idle)))
     }
 }

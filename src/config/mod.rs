@@ -6,8 +6,10 @@
 //! file   --/
 //! ```
 //! A flag counts more than the environment, that more than the file, that more than the default.
+//! A reload reads all of it anew, and [`difference`] says what to do about it.
 //! Never binds, dials or logs; the only files read are the configuration and the password files it names.
 
+pub mod difference;
 mod env;
 mod file;
 mod problem;

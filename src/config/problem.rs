@@ -101,6 +101,35 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// The file and the line, where it is something in a file.
+    pub fn line(&self) -> Option<(&Path, usize)> {
+        match &self.source {
+            Some(Source::File { text, span }) => Some((&text.path, text.line_column(span.start).0)),
+            _ => None,
+        }
+    }
+
+    /// Where it was written: `/etc/switchmaster/config.toml:12`, `flag --listen`.
+    pub fn place(&self) -> Option<String> {
+        match (self.line(), &self.source) {
+            (Some((path, line)), _) => Some(format!("{}:{line}", printable_path(path))),
+            (None, Some(Source::Default) | None) => None,
+            (None, Some(source)) => Some(source.to_string()),
+        }
+    }
+
+    /// What is wrong, in one line.
+    pub fn what(&self) -> &str {
+        &self.message
+    }
+
+    /// What to write instead; may have several lines.
+    pub fn help(&self) -> &str {
+        &self.help
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "error: {}", self.message)?;
@@ -189,6 +218,11 @@ impl Error {
     /// All of these; at least one.
     pub(super) fn new(problems: Vec<Problem>) -> Self {
         Self(problems)
+    }
+
+    /// The first of them, as many as are shown.
+    pub fn problems(&self) -> &[Problem] {
+        &self.0[..self.0.len().min(MAX_SHOWN)]
     }
 }
 

@@ -559,7 +559,7 @@ fn unique_addresses(proxies: &[Proxy], items: &[Items], problems: &mut Vec<Probl
     let mut seen: Vec<(&ListenAddr, &str)> = Vec::new();
     for (proxy, items) in proxies.iter().zip(items) {
         for addr in &proxy.listener.listen {
-            if let Some((other, name)) = seen.iter().find(|(other, _)| collide(other, addr)) {
+            if let Some((other, name)) = seen.iter().find(|(other, _)| other.collides(addr)) {
                 let message = if *other == addr {
                     format!(
                         "proxy.listen: {addr} is listed twice, by \"{name}\" and \"{}\"",
@@ -579,18 +579,5 @@ fn unique_addresses(proxies: &[Proxy], items: &[Items], problems: &mut Vec<Probl
             }
             seen.push((addr, &proxy.name));
         }
-    }
-}
-
-/// True when the kernel would refuse to bind both. Port 0 is a new port each time.
-fn collide(a: &ListenAddr, b: &ListenAddr) -> bool {
-    match (a, b) {
-        (ListenAddr::Tcp(a), ListenAddr::Tcp(b)) => {
-            let any = a.ip().is_unspecified() || b.ip().is_unspecified();
-            a.port() != 0
-                && a.port() == b.port()
-                && (a.ip() == b.ip() || (any && a.is_ipv4() == b.is_ipv4()))
-        }
-        (a, b) => a == b,
     }
 }

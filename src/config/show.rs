@@ -95,7 +95,7 @@ impl Page {
 }
 
 /// The value as it would be written in the file; `None` for what has no default and was not set.
-fn value(key: Key, config: &Config, proxy: &Proxy, items: &Items) -> Option<String> {
+pub(super) fn value(key: Key, config: &Config, proxy: &Proxy, items: &Items) -> Option<String> {
     Some(match key {
         Key::SentinelAddresses => list(&config.sentinel.addresses),
         Key::SentinelUsername => text(config.sentinel.credentials.username.as_ref()?),

@@ -29,6 +29,7 @@ const REDIAL_CAP: Duration = Duration::from_millis(500);
 /// Ends with its value.
 #[derive(Debug)]
 pub(super) struct MasterLink {
+    addr: MasterAddr,
     check: Arc<Notify>,
     _task: AbortOnDropHandle<()>,
 }
@@ -43,11 +44,17 @@ impl MasterLink {
         check: Arc<Notify>,
         tasks: &TaskTracker,
     ) -> Self {
-        let task = watch(addr, proven, dial, answers, Arc::clone(&check));
+        let task = watch(addr.clone(), proven, dial, answers, Arc::clone(&check));
         Self {
+            addr,
             check,
             _task: AbortOnDropHandle::new(tasks.spawn(task)),
         }
+    }
+
+    /// Who is watched.
+    pub(super) const fn addr(&self) -> &MasterAddr {
+        &self.addr
     }
 
     /// Asks now.

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -70,6 +70,19 @@ impl fmt::Debug for PulseReader {
     }
 }
 
+/// What can be another while the task runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The operator's choices.
+    pub rules: Rules,
+    /// Login for ROLE.
+    pub probe: Credentials,
+    /// Longest wait for a TCP connection to a data node.
+    pub connect_timeout: Duration,
+    /// Our own listeners, which can never be the master.
+    pub own: Vec<HostPort>,
+}
+
 /// What a control task is given.
 #[derive(Debug)]
 pub struct Entry {
@@ -77,18 +90,12 @@ pub struct Entry {
     pub name: Arc<str>,
     /// The name Sentinel knows the master by.
     pub master: String,
-    /// The operator's choices.
-    pub rules: Rules,
-    /// Login for ROLE.
-    pub probe: Credentials,
-    /// Longest wait for a TCP connection to a data node.
-    pub connect_timeout: Duration,
+    /// See [`Settings`].
+    pub settings: watch::Receiver<Settings>,
     /// Names to addresses.
     pub resolver: Resolver,
     /// Descriptors for what has to be dialled when there are no others.
     pub reserve: Reserve,
-    /// Our own listeners, which can never be the master.
-    pub own: Vec<HostPort>,
     /// What the watchers see.
     pub observations: mpsc::Receiver<Observation>,
     /// Asks all watchers to ask.
@@ -104,12 +111,13 @@ pub struct Entry {
 }
 
 /// Runs one control task until `end`.
-pub async fn run(entry: Entry, tasks: TaskTracker, end: CancellationToken) {
-    let steward = Steward::new(now(), entry.rules, entry.own.clone());
+pub async fn run(mut entry: Entry, tasks: TaskTracker, end: CancellationToken) {
+    let settings = entry.settings.borrow_and_update().clone();
+    let steward = Steward::new(now(), settings.rules, settings.own);
     let (answers_to, answers) = mpsc::channel(MAX_ANSWERS);
     let dial = Dial {
-        connect_timeout: entry.connect_timeout,
-        credentials: entry.probe.clone(),
+        connect_timeout: settings.connect_timeout,
+        credentials: settings.probe,
         resolver: entry.resolver.clone(),
         reserve: entry.reserve.clone(),
         tasks: tasks.clone(),
@@ -184,6 +192,7 @@ enum Input {
     Probed(Probed),
     Answer(Answer),
     Order(Order),
+    Changed,
     Doubt,
     Acknowledged(Left),
     FenceLate,
@@ -231,6 +240,7 @@ impl Control {
                     self.steward.master_gone(now(), &addr);
                 }
                 Input::Order(order) => self.order(order),
+                Input::Changed => self.change(),
                 Input::Doubt => self.steward.doubt(now()),
                 Input::Acknowledged(left) => self.report_switch(Some(left)),
                 Input::FenceLate => self.report_switch(None),
@@ -285,6 +295,7 @@ impl Control {
             observation = entry.observations.recv() => Input::Observation(observation),
             () = publisher.doubted() => Input::Doubt,
             Some(order) = entry.orders.recv() => Input::Order(order),
+            Ok(()) = entry.settings.changed() => Input::Changed,
         }
     }
 
@@ -327,6 +338,21 @@ impl Control {
         let book = &self.entry.book;
         book.with(|ledger| ledger.published(At::now(), &state, pulse));
         self.entry.publisher.publish(state);
+    }
+
+    /// Takes over what the operator has changed. Another login is tried on a connection of its own at once, so that it is known
+    /// whether it works before it is needed; the master in force stays in force whatever comes of it.
+    fn change(&mut self) {
+        let settings = self.entry.settings.borrow_and_update().clone();
+        let same_dial = self.dial.credentials == settings.probe
+            && self.dial.connect_timeout == settings.connect_timeout;
+        self.dial.credentials = settings.probe;
+        self.dial.connect_timeout = settings.connect_timeout;
+        self.steward
+            .rules_changed(now(), settings.rules, settings.own);
+        if !same_dial && let Some(link) = self.link.take() {
+            self.watch(link.addr().clone());
+        }
     }
 
     fn watch(&mut self, addr: MasterAddr) {

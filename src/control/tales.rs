@@ -357,7 +357,8 @@ fn sentinels_lost(entry: &Entry, census: Census) {
     } else {
         "no Sentinel has had an answer that counts for 3 s".to_owned()
     };
-    let then = match entry.rules.when_sentinels_are_lost {
+    let rules = entry.settings.borrow().rules;
+    let then = match rules.when_sentinels_are_lost {
         SentinelsLost::Serve => {
             "the last verified master keeps serving, but a failover would go unnoticed"
         }
@@ -377,7 +378,8 @@ fn sentinels_lost(entry: &Entry, census: Census) {
 fn rejected(entry: &Entry, addr: &MasterAddr, report: &RoleReport) {
     let proxy = &*entry.name;
     let reason = report.label();
-    let remedy = match (report, entry.rules.verify) {
+    let rules = entry.settings.borrow().rules;
+    let remedy = match (report, rules.verify) {
         (RoleReport::Refused(_), Verify::Auto) => {
             "; set proxy.probe.password_file (and username). Without it a majority of at least two Sentinels has to name the node"
         }

@@ -14,6 +14,7 @@ use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -73,6 +74,15 @@ impl Manager {
     /// Clients may connect.
     pub(super) async fn ready(&self) {
         self.must_hear("READY=1").await;
+    }
+
+    /// The configuration is read anew; [`Self::ready`] follows, whatever comes of it.
+    pub(super) async fn reloading(&self) {
+        // The manager takes a READY for this reload's only with the time at which it began (sd_notify(3)).
+        let since = clock_gettime(ClockId::Monotonic);
+        let usec = since.tv_sec * 1_000_000 + since.tv_nsec / 1_000;
+        self.must_hear(&format!("RELOADING=1\nMONOTONIC_USEC={usec}"))
+            .await;
     }
 
     /// The process ends, and may take so long.

@@ -4,47 +4,41 @@
 //! this thread: control plane (watchers, control tasks, signals)      threads 1..n: data-plane workers
 //! one more thread: the admin endpoint
 //! ```
-//! What ends the process is in `ending`, what its service manager hears of it in `manager`.
+//! What ends the process is in `ending`, what changes it while it runs in `reload` and `entries`, what its service manager hears
+//! of it in `manager`.
 //!
 //! The control plane has a runtime of its own, so that a saturated data plane never delays a failover.
 
 mod ending;
+mod entries;
 mod manager;
+mod reload;
 mod report;
 mod signals;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use self::entries::{Entries, Held, Shared};
 use self::manager::Manager;
+use self::reload::Reloader;
 use self::report::Progress;
 use self::signals::{Asked, Signals};
+use crate::admin::reload::Reloads;
 use crate::admin::{self, Histograms, Panel, Vitals};
-use crate::config::Config;
-use crate::control::ledger::{Book, Ledger, Pulse};
-use crate::control::{self, PulseReader};
+use crate::config::{Flags, Loaded};
 use crate::exit::Exit;
 use crate::listener::{self, BindError, Bound, Passed};
-use crate::net::addr::{HostPort, ListenAddr};
+use crate::net::addr::ListenAddr;
 use crate::net::clock::At;
-use crate::net::reserve::Reserve;
-use crate::net::resolver::Resolver;
 use crate::net::socket;
-use crate::sentinel::discovery;
-use crate::sentinel::watcher::Subscriber;
 use crate::telemetry::{self, Lines};
-use crate::topology::State;
-use crate::topology::publish::{self, Reader};
-use crate::topology::rules::SentinelsLost;
-use crate::worker;
-use crate::worker::Pool;
 use crate::worker::files::{FEW_SESSIONS, sessions_of};
 
 /// Longest wait for the control plane's tasks at the end; they only have sockets to drop.
@@ -89,13 +83,14 @@ impl From<BindError> for ExitError {
 /// Longest wait for the admin endpoint's thread, which ends last.
 const ADMIN_END_LIMIT: Duration = Duration::from_millis(500);
 
-/// Serves until a signal ends it. SIGTERM or SIGINT ends in order, a second one at once; SIGUSR1 writes the state to
-/// the log. SIGHUP is ignored, so that a closed terminal ends nobody's sessions. Gives [`Exit::Ok`], or [`Exit::Cut`].
+/// Serves until a signal ends it. SIGTERM or SIGINT ends in order, a second one at once; SIGHUP reads the configuration anew,
+/// under the same flags; SIGUSR1 writes the state to the log. Gives [`Exit::Ok`], or [`Exit::Cut`].
 ///
 /// # Errors
 /// When serving cannot begin, or a worker was lost.
-pub fn run(config: Config, log: telemetry::Handle) -> Result<Exit, ExitError> {
+pub fn run(flags: &Flags, loaded: Loaded, log: telemetry::Handle) -> Result<Exit, ExitError> {
     let mut passed = Passed::from_env();
+    let config = &loaded.config;
     let proxies: Vec<_> = config.proxies.iter().map(|p| &*p.master).collect();
     info!(
         event = "starting",
@@ -110,7 +105,7 @@ pub fn run(config: Config, log: telemetry::Handle) -> Result<Exit, ExitError> {
     let bound = config
         .proxies
         .iter()
-        .map(|proxy| listener::bind(&proxy.listener, &mut passed))
+        .map(|proxy| bind(&proxy.listener, &mut passed))
         .collect::<Result<Vec<_>, _>>()?;
     for name in passed.left() {
         warn!(
@@ -124,17 +119,17 @@ pub fn run(config: Config, log: telemetry::Handle) -> Result<Exit, ExitError> {
         .enable_all()
         .build()
         .map_err(|e| ExitError::runtime("cannot start the control plane", &e))?;
-    let outcome = runtime.block_on(serve(config, bound, admin, sessions_max, log));
+    let outcome = runtime.block_on(serve(flags, loaded, bound, (admin, sessions_max), log));
     // A name that is being looked up holds a thread that cannot be ended; nobody waits for it.
     runtime.shutdown_background();
     outcome
 }
 
 async fn serve(
-    config: Config,
-    bound: Vec<Vec<Bound>>,
-    admin: Vec<Bound>,
-    sessions_max: Option<u64>,
+    flags: &Flags,
+    loaded: Loaded,
+    held: Vec<Vec<Held>>,
+    (admin, sessions_max): (Vec<Bound>, Option<u64>),
     log: telemetry::Handle,
 ) -> Result<Exit, ExitError> {
     let started = At::now();
@@ -142,65 +137,65 @@ async fn serve(
     let tasks = TaskTracker::new();
     let end = CancellationToken::new();
     let draining = CancellationToken::new();
-    let Started {
-        mut pool,
-        readers,
-        mut controls,
-        entries,
-        histograms,
-    } = start(
-        &config,
-        bound,
-        sessions_max,
-        !admin.is_empty(),
-        &tasks,
-        &end,
-    )?;
+    let histograms = Histograms::default();
+    let shared = Shared::new(histograms.clone(), !admin.is_empty(), &tasks, &end);
+    let (mut entries, mut pool) = Entries::start(&loaded.config, held, sessions_max, shared)?;
     tasks.spawn(report_dropped_lines(log.lines.clone(), end.clone()));
     let tallies = pool.tallies();
-    let books = entries.iter().map(|entry| entry.book.clone()).collect();
-    let vitals = Vitals::new(books, pool.hearts(), draining.clone());
+    let roster = entries.roster.clone();
+    let vitals = Vitals::new(roster.clone(), pool.hearts(), draining.clone());
     let admin_end = CancellationToken::new();
+    let (admin_config, configured) = watch::channel(loaded.config.admin.clone());
+    let (reload, mut reload_asked) = admin::reload::channel();
+    let reloads = Reloads::default();
     let admin_thread = if admin.is_empty() {
         None
     } else {
         let panel = Panel::new(
             started,
-            entries,
-            tallies.clone(),
+            roster.clone(),
             histograms,
-            log,
+            log.clone(),
             vitals.clone(),
+            (reload, reloads.clone()),
         );
-        let thread = admin::thread(admin, config.admin.clone(), panel, admin_end.clone())
+        let thread = admin::thread(admin, configured, panel, admin_end.clone())
             .map_err(|e| ExitError::runtime("cannot start the admin endpoint", &e))?;
         Some(thread)
     };
-    let manager = Manager::from_env();
+    let manager = Arc::new(Manager::from_env());
     manager.ready().await;
     let progress = Progress {
-        tallies: tallies.clone(),
-        readers: readers.clone(),
+        roster: roster.clone(),
         draining: draining.clone(),
     };
-    let manager = Arc::new(manager);
     tasks.spawn(Arc::clone(&manager).attend(vitals, progress, end.clone()));
-    let status = || report::status(&tallies.read(), &readers);
+    let status = || report::status(&roster);
+    let mut reloader = Reloader::new(
+        flags.clone(),
+        loaded,
+        reloads,
+        log,
+        admin_config,
+        Arc::clone(&manager),
+    );
 
     let outcome = loop {
         tokio::select! {
             asked = signals.next() => match asked {
-                Asked::End => break Ok(config.shutdown_grace),
+                Asked::End => break Ok(reloader.current.config.shutdown_grace),
                 Asked::Status => status(),
-                Asked::Hangup => info!(
-                    event = "hangup_ignored",
-                    "SIGHUP is ignored: a changed configuration needs a restart"
-                ),
+                Asked::Hangup => reloader.signalled().await,
             },
-            Some(_) = controls.join_next() => {
-                error!(event = "control_lost", "a control task has ended by a defect; the process ends, to be restarted whole");
-                break Err(ExitError { exit: Exit::Runtime, message: "a control task was lost".to_owned() });
-            }
+            Some(asked) = reload_asked.recv() => reloader.asked(asked).await,
+            ready = reloader.prepared() => reloader.carry_out(ready, &mut entries).await,
+            happened = entries.next() => match happened {
+                Ok(gone) => entries.gone(gone, &reloader.current.config).await,
+                Err(entries::Lost) => {
+                    error!(event = "control_lost", "a control task has ended by a defect; the process ends, to be restarted whole");
+                    break Err(ExitError { exit: Exit::Runtime, message: "a control task was lost".to_owned() });
+                }
+            },
             departed = pool.departed() => {
                 let worker = departed.map_or(0, |d| d.worker);
                 error!(event = "worker_lost", worker, "a worker thread has ended; the process ends, to be restarted whole");
@@ -209,6 +204,9 @@ async fn serve(
             }
         }
     };
+    // Whoever has asked for a reload hears that there is none.
+    drop((reload_asked, reloader));
+    entries.let_go();
     draining.cancel();
     // A process that is broken does not go on for anybody's sake: without its control task nothing can be forwarded.
     let grace = *outcome.as_ref().unwrap_or(&Duration::ZERO);
@@ -227,130 +225,18 @@ async fn serve(
     outcome.map(|_| if cut == 0 { Exit::Ok } else { Exit::Cut })
 }
 
-/// What runs.
-struct Started {
-    pool: Pool,
-    readers: Vec<Reader>,
-    /// None ends before it is told to; without it nobody extends the fence word and nothing is forwarded.
-    controls: JoinSet<()>,
-    entries: Vec<admin::Entry>,
-    histograms: Histograms,
-}
-
-/// Starts both flows.
-fn start(
-    config: &Config,
-    bound: Vec<Vec<Bound>>,
-    sessions_max: Option<u64>,
-    watched: bool,
-    tasks: &TaskTracker,
-    end: &CancellationToken,
-) -> Result<Started, ExitError> {
-    let workers = config.workers.count();
-    let mut subscribers = Vec::new();
-    let mut entries = Vec::new();
-    let mut plans = Vec::new();
-    let mut readers = Vec::new();
-    let mut looked_at = Vec::new();
-    let mut listens: Vec<Vec<String>> = Vec::new();
-    let histograms = Histograms::default();
-    for (proxy, bound) in config.proxies.iter().zip(bound) {
-        let name: Arc<str> = proxy.name.as_str().into();
-        let initial = State::initial(config.rules.hold_max.resolve(None));
-        let (publisher, reader, subscriptions) = publish::channel(initial, workers);
-        let (seen, observations) = mpsc::channel(control::MAX_OBSERVATIONS);
-        subscribers.push(Subscriber {
-            master: proxy.master.clone(),
-            leases: config.rules.when_sentinels_are_lost == SentinelsLost::Stop,
-            observations: seen,
-        });
-        plans.push((
-            proxy,
-            Arc::clone(&name),
-            own_addresses(&bound),
-            observations,
-            publisher,
-        ));
-        listens.push(bound.iter().map(|b| b.addr().to_string()).collect());
-        report::listening(proxy, &bound);
-        readers.push(reader.clone());
-        entries.push(worker::Entry {
-            name,
-            listener: proxy.listener.clone(),
+/// Binds the listeners of an entry; what is held of each is how it was written, too.
+fn bind(config: &listener::Config, passed: &mut Passed) -> Result<Vec<Held>, BindError> {
+    let mut all = Vec::with_capacity(config.listen.len());
+    for written in &config.listen {
+        let bound = listener::bind_one(written, !config.allow_from.is_empty(), passed)?;
+        let held = |bound| Held {
+            written: written.clone(),
             bound,
-            session: proxy.session.clone(),
-            reader,
-            subscriptions,
-            // What is recorded is kept until somebody looks.
-            dials: if watched {
-                histograms.dials(&proxy.name)
-            } else {
-                metrics::Histogram::noop()
-            },
-        });
-    }
-    let reserve = Reserve::fill();
-    let pool = Pool::start(entries, workers, sessions_max, &reserve)
-        .map_err(|e| ExitError::runtime("cannot start the data plane", &e))?;
-    let resolver = Resolver::default();
-    let asker = discovery::follow(
-        &config.sentinel,
-        subscribers,
-        &resolver,
-        &reserve,
-        tasks,
-        end,
-    );
-    let mut controls = JoinSet::new();
-    for (n, (proxy, name, own, observations, publisher)) in plans.into_iter().enumerate() {
-        let ledger = Ledger::new(
-            At::now(),
-            &name,
-            &proxy.master,
-            (*publisher.state()).clone(),
-        );
-        let book = Book::new(ledger);
-        let (orders, ordered) = control::orders::channel();
-        looked_at.push(admin::Entry {
-            book: book.clone(),
-            orders,
-            listen: std::mem::take(&mut listens[n]),
-        });
-        let tallies = pool.tallies();
-        let pulse = move || {
-            let sum = tallies.of(n);
-            Pulse {
-                bytes_down: sum.bytes_down,
-                waiting: sum.waiting,
-                lost: sum.lost(),
-                unknown: sum.unknown,
-            }
         };
-        let entry = control::Entry {
-            name,
-            master: proxy.master.clone(),
-            rules: config.rules,
-            probe: proxy.probe.clone(),
-            connect_timeout: proxy.session.connect_timeout,
-            resolver: resolver.clone(),
-            reserve: reserve.clone(),
-            own,
-            observations,
-            asker: asker.clone(),
-            orders: ordered,
-            publisher,
-            book,
-            pulse: PulseReader(Box::new(pulse)),
-        };
-        controls.spawn(control::run(entry, tasks.clone(), end.clone()));
+        all.extend(bound.into_iter().map(held));
     }
-    Ok(Started {
-        pool,
-        readers,
-        controls,
-        entries: looked_at,
-        histograms,
-    })
+    Ok(all)
 }
 
 /// Binds the admin endpoint. A port that is taken ends a process whose operator asked for it; where nobody did, it goes without:
@@ -377,17 +263,6 @@ fn bind_admin(config: &admin::Config) -> Result<Vec<Bound>, ExitError> {
             Ok(Vec::new())
         }
     }
-}
-
-/// The addresses at which we would be talking to ourselves.
-fn own_addresses(bound: &[Bound]) -> Vec<HostPort> {
-    bound
-        .iter()
-        .filter_map(|b| match b.addr() {
-            ListenAddr::Tcp(addr) => Some(HostPort::from(*addr)),
-            ListenAddr::Unix(_) | ListenAddr::Systemd(_) => None,
-        })
-        .collect()
 }
 
 /// Raises the limit of open files and gives the number of sessions it allows. `None` is as many as come.

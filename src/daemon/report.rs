@@ -5,19 +5,20 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::entries::Held;
+use crate::admin::Roster;
 use crate::admin::status::counted;
 use crate::config::Proxy;
-use crate::listener::Bound;
 use crate::session::close::CloseReason;
 use crate::session::tally::Sum;
 use crate::topology::Phase;
 use crate::topology::publish::Reader;
-use crate::worker::{Counters, Tallies};
+use crate::worker::Counters;
 
 /// Where clients connect.
-pub(super) fn listening(proxy: &Proxy, bound: &[Bound]) {
-    for bound in bound {
-        let addr = bound.addr();
+pub(super) fn listening(proxy: &Proxy, held: &[Held]) {
+    for held in held {
+        let addr = held.bound.addr();
         info!(
             event = "listening", proxy = %proxy.name, addr = %addr, master_name = %proxy.master,
             "clients connect to {addr} and reach the master \"{}\"", proxy.master
@@ -26,9 +27,10 @@ pub(super) fn listening(proxy: &Proxy, bound: &[Bound]) {
 }
 
 /// The state and the counters.
-pub(super) fn status(counters: &[Counters], readers: &[Reader]) {
-    for (counters, reader) in counters.iter().zip(readers) {
-        let state = reader.state();
+pub(super) fn status(roster: &Roster) {
+    for entry in roster.entries().iter() {
+        let counters = entry.counting.read();
+        let state = entry.reader.state();
         let master = state
             .master
             .as_ref()
@@ -43,7 +45,7 @@ pub(super) fn status(counters: &[Counters], readers: &[Reader]) {
             event = "status", proxy = %counters.name, phase, master, generation = state.generation.0,
             sessions = s.active(), waiting = s.waiting, opened = s.opened, bytes_up = s.bytes_up, bytes_down = s.bytes_down,
             dial_failures = s.dial_failures(), no_port = s.no_port(), accept_errors = counters.accept_errors,
-            refused = counters.refused_not_allowed + counters.refused_full, closed = %closed_by_reason(counters),
+            refused = counters.refused_not_allowed + counters.refused_full, closed = %closed_by_reason(&counters),
             "{} sessions to {master}", s.active()
         );
     }
@@ -51,8 +53,7 @@ pub(super) fn status(counters: &[Counters], readers: &[Reader]) {
 
 /// What the process does, for the one line that a service manager shows.
 pub(super) struct Progress {
-    pub(super) tallies: Tallies,
-    pub(super) readers: Vec<Reader>,
+    pub(super) roster: Roster,
     pub(super) draining: CancellationToken,
 }
 
@@ -62,23 +63,17 @@ impl Progress {
 
     /// The line.
     pub(super) fn in_words(&self) -> String {
-        let counters = self.tallies.read();
-        let words: Vec<_> = counters
+        let entries = self.roster.entries();
+        let words: Vec<_> = entries
             .iter()
-            .zip(&self.readers)
             .take(Self::NAMED)
-            .map(|(counters, reader)| match &*counters.name {
-                _ if self.readers.len() == 1 => of_entry(counters, reader),
-                name => format!("{name}: {}", of_entry(counters, reader)),
+            .map(|entry| match entry.counting.read() {
+                counters if entries.len() == 1 => of_entry(&counters, &entry.reader),
+                counters => format!("{}: {}", counters.name, of_entry(&counters, &entry.reader)),
             })
             .collect();
         let mut line = words.join("; ");
-        if let Some(more) = self
-            .readers
-            .len()
-            .checked_sub(Self::NAMED)
-            .filter(|n| *n > 0)
-        {
+        if let Some(more) = entries.len().checked_sub(Self::NAMED).filter(|n| *n > 0) {
             line.push_str(&format!("; and {more} more"));
         }
         if self.draining.is_cancelled() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use rustix::io::Errno;
 use tokio::net::{TcpListener, UnixListener};
@@ -30,8 +31,8 @@ const BATCH: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Door {
     name: Arc<str>,
-    allow_from: Vec<IpNet>,
-    max_connections: usize,
+    /// Looked at once for each connection.
+    terms: ArcSwap<Terms>,
     inside: Arc<AtomicUsize>,
     ceiling: Ceiling,
     /// Failed calls of `accept(2)`.
@@ -46,12 +47,27 @@ pub(crate) struct Door {
     reserve_log: Rarely,
 }
 
+/// Who may come in, and how many.
+#[derive(Debug)]
+struct Terms {
+    allow_from: Vec<IpNet>,
+    max_connections: usize,
+}
+
+impl Terms {
+    fn of(config: &Config) -> Arc<Self> {
+        Arc::new(Self {
+            allow_from: config.allow_from.clone(),
+            max_connections: config.max_connections,
+        })
+    }
+}
+
 impl Door {
     pub(crate) fn new(name: Arc<str>, config: &Config, ceiling: Ceiling) -> Self {
         Self {
             name,
-            allow_from: config.allow_from.clone(),
-            max_connections: config.max_connections,
+            terms: ArcSwap::new(Terms::of(config)),
             inside: Arc::default(),
             ceiling,
             accept_errors: Counter::default(),
@@ -61,6 +77,11 @@ impl Door {
             refusal_log: Default::default(),
             reserve_log: Rarely::default(),
         }
+    }
+
+    /// From the next connection on these say who may come in, and how many. Whoever is in stays.
+    pub(crate) fn change(&self, config: &Config) {
+        self.terms.store(Terms::of(config));
     }
 
     /// Counts and tells that a connection was closed because no worker could take it.
@@ -110,13 +131,14 @@ impl Door {
     }
 
     fn enter(&self, local: bool, peer: Option<SocketAddr>) -> Result<Entrance, Refusal> {
+        let terms = self.terms.load();
         if let Some(peer) = peer
-            && !admits(&self.allow_from, local, peer.ip())
+            && !admits(&terms.allow_from, local, peer.ip())
         {
             return Err(Refusal::NotAllowed);
         }
         let here = Ticket::new(&self.inside);
-        if self.max_connections > 0 && here.number > self.max_connections {
+        if terms.max_connections > 0 && here.number > terms.max_connections {
             return Err(Refusal::Full);
         }
         let anywhere = Ticket::new(&self.ceiling.inside);
@@ -349,7 +371,7 @@ pub(super) enum Listening {
     Unix {
         socket: UnixListener,
         /// Removed when listening ends, if we made it.
-        _file: Option<SocketFile>,
+        _file: Option<Arc<SocketFile>>,
     },
 }
 

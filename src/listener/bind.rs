@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
@@ -24,18 +26,31 @@ const BACKLOG: i32 = 4096;
 /// Owner and group may connect to a unix socket.
 const UNIX_MODE: u32 = 0o660;
 
-/// A socket that listens. Dropping it closes it, and removes the file of a unix socket.
+/// A socket that listens. Dropping the last of its doubles closes it, and removes the file of a unix socket.
 #[derive(Debug)]
 pub struct Bound {
+    id: SocketId,
     addr: ListenAddr,
     socket: Socket,
-    file: Option<SocketFile>,
+    file: Option<Arc<SocketFile>>,
+}
+
+/// Which listening socket of this process; the same for its doubles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SocketId(u64);
+
+impl SocketId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 impl Bound {
     /// A socket that somebody else made, and whose file, if it has one, is theirs.
-    pub(super) const fn passed(addr: ListenAddr, socket: Socket) -> Self {
+    pub(super) fn passed(addr: ListenAddr, socket: Socket) -> Self {
         Self {
+            id: SocketId::next(),
             addr,
             socket,
             file: None,
@@ -45,6 +60,24 @@ impl Bound {
     /// The real address: where port 0 was asked for, the port the kernel chose.
     pub const fn addr(&self) -> &ListenAddr {
         &self.addr
+    }
+
+    /// See [`SocketId`].
+    pub const fn id(&self) -> SocketId {
+        self.id
+    }
+
+    /// A second descriptor of the same socket: clients wait in one line, and it listens until both are dropped.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn double(&self) -> io::Result<Self> {
+        Ok(Self {
+            id: self.id,
+            addr: self.addr.clone(),
+            socket: self.socket.try_clone()?,
+            file: self.file.clone(),
+        })
     }
 
     /// Registers with the runtime of this thread.
@@ -153,15 +186,26 @@ impl BindError {
 pub fn bind(config: &Config, passed: &mut Passed) -> Result<Vec<Bound>, BindError> {
     let mut all = Vec::with_capacity(config.listen.len());
     for addr in &config.listen {
-        match addr {
-            ListenAddr::Tcp(at) => all.push(bind_tcp(*at)?),
-            ListenAddr::Unix(path) => all.push(bind_unix(path)?),
-            ListenAddr::Systemd(name) => {
-                all.extend(passed.take(name, !config.allow_from.is_empty())?);
-            }
-        }
+        all.extend(bind_one(addr, !config.allow_from.is_empty(), passed)?);
     }
     Ok(all)
+}
+
+/// Binds one listener, which is several sockets where systemd passes them; `is_guarded` when it is known who may connect from
+/// other machines.
+///
+/// # Errors
+/// See [`BindError`].
+pub fn bind_one(
+    addr: &ListenAddr,
+    is_guarded: bool,
+    passed: &mut Passed,
+) -> Result<Vec<Bound>, BindError> {
+    match addr {
+        ListenAddr::Tcp(at) => Ok(vec![bind_tcp(*at)?]),
+        ListenAddr::Unix(path) => Ok(vec![bind_unix(path)?]),
+        ListenAddr::Systemd(name) => passed.take(name, is_guarded),
+    }
 }
 
 /// Whether this address could be listened on now. Changes nothing: no client is accepted, no file made or removed.
@@ -224,6 +268,7 @@ fn bind_tcp(at: SocketAddr) -> Result<Bound, BindError> {
     };
     match listen() {
         Ok((socket, addr)) => Ok(Bound {
+            id: SocketId::next(),
             addr: ListenAddr::Tcp(addr),
             socket,
             file: None,
@@ -270,9 +315,10 @@ fn bind_unix(path: &Path) -> Result<Bound, BindError> {
     };
     let (socket, file) = listen().map_err(fail)?;
     Ok(Bound {
+        id: SocketId::next(),
         addr: ListenAddr::Unix(path.to_path_buf()),
         socket,
-        file: Some(file),
+        file: Some(Arc::new(file)),
     })
 }
 

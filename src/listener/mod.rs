@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use crate::net::addr::ListenAddr;
 
 pub(crate) use accept::{Accepted, Ceiling, Door, Entrance, Ticket, serve};
-pub use bind::{BindError, Bound, bind, could_bind};
+pub use bind::{BindError, Bound, SocketId, bind, bind_one, could_bind};
 pub use holder::Holder;
 pub use passed::Passed;
 

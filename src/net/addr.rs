@@ -187,6 +187,19 @@ impl ListenAddr {
             Self::Unix(_) | Self::Systemd(_) => true,
         }
     }
+
+    /// True when the kernel would refuse to bind both. Port 0 is a new port each time.
+    pub fn collides(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp(a), Self::Tcp(b)) => {
+                let any = a.ip().is_unspecified() || b.ip().is_unspecified();
+                a.port() != 0
+                    && a.port() == b.port()
+                    && (a.ip() == b.ip() || (any && a.is_ipv4() == b.is_ipv4()))
+            }
+            (a, b) => a == b,
+        }
+    }
 }
 
 impl FromStr for ListenAddr {

@@ -1,12 +1,13 @@
 //! Which Sentinels are followed: those the operator named, and (`discover = true`) those that they report. Each is a
 //! voter. Discovered ones are kept in memory only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinSet};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
@@ -30,6 +31,12 @@ const MAX_REPORTS: usize = 64;
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Lines of one name that are written at once; then one a second.
 const TOLD_AT_ONCE: u32 = 20;
+/// Changes waiting to be taken over; they are made one at a time.
+const MAX_CHANGES: usize = 4;
+/// Longest wait for a Sentinel to answer over its new link before the next one gets a new link, too.
+const RENEW_LIMIT: Duration = Duration::from_secs(2);
+/// At a change, a discovered Sentinel that nobody has reported for so long is forgotten: each is reported every 30 s.
+const SILENT_AFTER: Duration = Duration::from_secs(90);
 /// How often that is looked at.
 const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
 
@@ -44,6 +51,18 @@ impl Asker {
     }
 }
 
+/// What is followed from now on, and for whom.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The `[sentinel]` section.
+    pub config: Config,
+    /// All of them; those that are gone are missing.
+    pub subscribers: Vec<Subscriber>,
+}
+
+/// Where changes are told.
+pub type Changes = mpsc::Sender<Change>;
+
 /// Starts to follow the Sentinels for these subscribers, until `end`.
 pub fn follow(
     config: &Config,
@@ -52,7 +71,8 @@ pub fn follow(
     reserve: &Reserve,
     tasks: &TaskTracker,
     end: &CancellationToken,
-) -> Asker {
+) -> (Asker, Changes) {
+    let (changes_to, changes) = mpsc::channel(MAX_CHANGES);
     let (ask, _) = watch::channel(0);
     let asker = Asker(Arc::new(ask));
     let (found, reports) = mpsc::channel(MAX_REPORTS);
@@ -70,9 +90,11 @@ pub fn follow(
         watchers: JoinSet::new(),
         told_full: false,
         often: Often::after(TOLD_AT_ONCE),
+        to_renew: VecDeque::new(),
+        renewing: None,
     };
-    tasks.spawn(flock.run(reports));
-    asker
+    tasks.spawn(flock.run(reports, changes));
+    (asker, changes_to)
 }
 
 struct Flock {
@@ -89,6 +111,10 @@ struct Flock {
     watchers: JoinSet<()>,
     told_full: bool,
     often: Often,
+    /// Those that are to get a new link, one after the other.
+    to_renew: VecDeque<SentinelAddr>,
+    /// The one that is getting it, and until when it is waited for.
+    renewing: Option<(SentinelAddr, Instant)>,
 }
 
 struct Followed {
@@ -100,14 +126,27 @@ struct Followed {
 }
 
 impl Flock {
-    async fn run(mut self, mut reports: mpsc::Receiver<Found>) {
+    async fn run(
+        mut self,
+        mut reports: mpsc::Receiver<Found>,
+        mut changes: mpsc::Receiver<Change>,
+    ) {
         for addr in self.config.addresses.clone() {
             self.start(addr, None, true).await;
         }
         let mut forget = tokio::time::interval(FORGET_EVERY);
         loop {
+            let late = self.renewing.as_ref().map(|(_, until)| *until);
             let report = tokio::select! {
                 () = self.end.cancelled() => return,
+                Some(change) = changes.recv() => {
+                    self.change(change).await;
+                    continue;
+                }
+                () = sleep_until(late.unwrap_or_else(Instant::now)), if late.is_some() => {
+                    self.renew_next();
+                    continue;
+                }
                 _ = forget.tick() => {
                     self.forget_silent().await;
                     continue;
@@ -122,7 +161,12 @@ impl Flock {
                 Some(Found {
                     by,
                     heard: Heard::Itself(run_id),
-                }) => self.identify(&by, run_id).await,
+                }) => {
+                    self.identify(&by, run_id).await;
+                    if self.renewing.as_ref().is_some_and(|(addr, _)| *addr == by) {
+                        self.renew_next();
+                    }
+                }
                 Some(Found {
                     by,
                     heard: Heard::Others(peers),
@@ -235,6 +279,74 @@ impl Flock {
             } else {
                 self.start(addr, run_id, false).await;
             }
+        }
+    }
+
+    /// Takes over what the operator has changed. Every link that has to be another is made anew, one after the other: meanwhile
+    /// all the others watch, and the master in force stays in force.
+    async fn change(&mut self, change: Change) {
+        let Change {
+            config,
+            subscribers,
+        } = change;
+        let old = std::mem::replace(&mut self.config, config);
+        let same_links = old.credentials == self.config.credentials
+            && old.connect_timeout == self.config.connect_timeout
+            && old.poll_interval == self.config.poll_interval
+            && old.address_map == self.config.address_map
+            && Subscriber::same(&self.subscribers, &subscribers);
+        self.address_map = Arc::new(self.config.address_map.clone());
+        self.subscribers = subscribers.into();
+        self.told_full = false;
+        let gone: Vec<_> = self
+            .followed
+            .iter()
+            .filter(|(addr, f)| {
+                let silent = now().since(f.heard_of) > SILENT_AFTER;
+                !self.config.addresses.contains(addr)
+                    && (f.configured || !self.config.discover || silent)
+            })
+            .map(|(addr, _)| addr.clone())
+            .collect();
+        for addr in gone {
+            info!(event = "sentinel_forgotten", sentinel = %addr, "no longer followed");
+            self.stop(&addr).await;
+        }
+        // Whoever is new among the subscribers has to know who votes before it hears the first answer.
+        for (addr, followed) in &self.followed {
+            let said = Said::Followed(followed.run_id.clone());
+            self.tell_all(addr, said).await;
+        }
+        self.renewing = None;
+        self.to_renew.clear();
+        if !same_links {
+            self.to_renew.extend(self.followed.keys().cloned());
+        }
+        for addr in self.config.addresses.clone() {
+            if let Some(followed) = self.followed.get_mut(&addr) {
+                followed.configured = true;
+            } else {
+                self.start(addr, None, true).await;
+            }
+        }
+        self.renew_next();
+    }
+
+    /// Makes the next link anew.
+    fn renew_next(&mut self) {
+        self.renewing = None;
+        while let Some(addr) = self.to_renew.pop_front() {
+            let Some(followed) = self.followed.get_mut(&addr) else {
+                continue;
+            };
+            let end = self.end.child_token();
+            std::mem::replace(&mut followed.end, end.clone()).cancel();
+            let task = self.watch(&addr, &end);
+            if let Some(followed) = self.followed.get_mut(&addr) {
+                followed.task = task;
+            }
+            self.renewing = Some((addr, Instant::now() + RENEW_LIMIT));
+            return;
         }
     }
 

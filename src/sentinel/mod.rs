@@ -14,7 +14,7 @@ pub mod watcher;
 
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::net::addr::SentinelAddr;
 use crate::net::address_map::AddressMap;
@@ -27,6 +27,15 @@ pub struct Credentials {
     pub username: Option<String>,
     /// Password; `None` sends no login.
     pub password: Option<SecretString>,
+}
+
+impl PartialEq for Credentials {
+    fn eq(&self, other: &Self) -> bool {
+        fn password(of: &Credentials) -> Option<&str> {
+            of.password.as_ref().map(|p| p.expose_secret())
+        }
+        self.username == other.username && password(self) == password(other)
+    }
 }
 
 /// The `[sentinel]` section.

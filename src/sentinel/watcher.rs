@@ -50,6 +50,18 @@ pub struct Subscriber {
     pub observations: mpsc::Sender<Observation>,
 }
 
+impl Subscriber {
+    /// True when a watcher would do the same for both.
+    pub(super) fn same(some: &[Self], others: &[Self]) -> bool {
+        let same = |(a, b): (&Self, &Self)| {
+            a.master == b.master
+                && a.leases == b.leases
+                && a.observations.same_channel(&b.observations)
+        };
+        some.len() == others.len() && some.iter().zip(others).all(same)
+    }
+}
+
 /// What a watcher is given.
 #[derive(Debug)]
 pub(super) struct Watcher {

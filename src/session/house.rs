@@ -94,7 +94,7 @@ impl Common {
 /// See the head of this file.
 #[derive(Debug)]
 pub(crate) struct House {
-    pub(super) config: Config,
+    config: Cell<Config>,
     pub(super) buffer: Buffer,
     pub(super) tally: Arc<Tally>,
     name: Arc<str>,
@@ -130,7 +130,7 @@ impl House {
         buffer: Buffer,
     ) -> Rc<Self> {
         Rc::new(Self {
-            config,
+            config: Cell::new(config),
             buffer,
             tally,
             name,
@@ -208,7 +208,7 @@ impl House {
 
     /// Keeps an upstream that is as good as new for the next client; gives it back when it cannot be kept.
     pub(super) fn keep_spare(&self, upstream: Stream, claim: Claim) -> Option<(Stream, Claim)> {
-        if !self.config.spare_upstreams
+        if !self.config().spare_upstreams
             || self.ending.get() != Ending::No
             || self.gate().leave(claim.pass()) != Leave::Open
         {
@@ -233,8 +233,25 @@ impl House {
         spare
     }
 
+    /// What sessions are made by; not on the way of a request.
+    pub(super) fn config(&self) -> Config {
+        self.config.get()
+    }
+
+    /// From now on sessions are made, dial and wait by this; what one was made by, it keeps.
+    pub(crate) fn change(&self, config: Config) {
+        self.config.set(config);
+        if !config.spare_upstreams {
+            self.drop_spares();
+        }
+    }
+
     /// Ends every session, in order or at once.
     pub(crate) fn end(&self, ending: Ending) {
+        // What is being cut is not told to take its time: an entry that was removed ends before the process does.
+        if self.ending.get() == Ending::Now {
+            return;
+        }
         self.ending.set(ending);
         self.drop_spares();
         self.turn.set(self.turn.get().wrapping_add(1));
@@ -274,7 +291,7 @@ impl House {
         let waiting = self.common.waiting.fetch_add(1, Ordering::Relaxed);
         let place = WaitingPlace(Rc::clone(self));
         self.tally.waiting.add(1);
-        (waiting < self.config.max_held).then_some(place)
+        (waiting < self.config().max_held).then_some(place)
     }
 
     /// One of [`DIALS_AT_ONCE`] places, if one is free and nobody is in line for it.

@@ -58,7 +58,7 @@ use crate::topology::{Generation, Phase, State};
 use close::CloseReason;
 #[cfg(test)]
 pub(crate) use house::DIALS_AT_ONCE;
-pub(crate) use house::{Common, House, Seat, new_buffer};
+pub(crate) use house::{Buffer, Common, House, Seat, new_buffer};
 pub(crate) use run::run;
 
 /// What becomes of a session when its master changes.
@@ -72,7 +72,7 @@ pub enum OnSwitch {
 }
 
 /// The part of a `[[proxy]]` entry and of `[failover]` that concerns sessions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// See [`OnSwitch`].
     pub on_switch: OnSwitch,

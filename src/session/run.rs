@@ -43,14 +43,15 @@ const IN_LINE_GRACE: Duration = Duration::from_secs(1);
 
 /// The whole life of one client; never takes longer to end than [`farewell`]'s limits.
 pub(crate) fn run(seat: Seat, client: Stream) -> impl Future<Output = ()> {
-    match seat.house.config.on_switch {
+    let config = seat.house.config();
+    match config.on_switch {
         OnSwitch::Close => Either::Left(serve(seat, Carried::new(client, Blind))),
         OnSwitch::Move => {
             let rules = Rules {
                 login: false,
-                replay_auth: seat.house.config.replay_auth,
-                pubsub: seat.house.config.pubsub == OnSwitch::Move,
-                resend_reads: seat.house.config.resend_reads,
+                replay_auth: config.replay_auth,
+                pubsub: config.pubsub == OnSwitch::Move,
+                resend_reads: config.resend_reads,
             };
             Either::Right(serve(seat, Carried::new(client, Tracker::new(rules))))
         }
@@ -249,8 +250,8 @@ async fn dial_new(
     }
     let claim = seat.house.claim(generation);
     let options = upstream::Options {
-        connect_timeout: seat.house.config.connect_timeout,
-        user_timeout: seat.house.config.upstream_user_timeout,
+        connect_timeout: seat.house.config().connect_timeout,
+        user_timeout: seat.house.config().upstream_user_timeout,
     };
     match while_dialing(seat, life, generation, dial(addr, options)).await? {
         Ok(upstream) => {
@@ -371,7 +372,7 @@ async fn stand_in_line(seat: &mut Seat, life: &mut Life, client: &Stream) -> Opt
         .house
         .state()
         .hold_max
-        .max(seat.house.config.connect_timeout);
+        .max(seat.house.config().connect_timeout);
     let end = begun + patience.saturating_sub(tried);
     let mut slot = pin!(seat.house.dial_slot());
     let mut grace = pin!(sleep_until(begun + IN_LINE_GRACE));

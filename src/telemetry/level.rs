@@ -3,7 +3,7 @@
 //! It costs a log line nothing: tracing remembers for each place in the code whether it is heard, until the filter is another.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tracing::{Level, enabled, warn};
@@ -20,7 +20,6 @@ type Apply = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
 pub struct Filter(Arc<Shared>);
 
 struct Shared {
-    configured: String,
     current: Mutex<Current>,
     apply: Apply,
 }
@@ -29,6 +28,7 @@ struct Shared {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Current {
     text: String,
+    configured: String,
     /// The configured one returns then.
     until: Option<Moment>,
 }
@@ -43,9 +43,9 @@ impl Filter {
     /// `configured` is in force.
     pub(super) fn new(configured: &str, apply: Apply) -> Self {
         Self(Arc::new(Shared {
-            configured: configured.to_owned(),
             current: Mutex::new(Current {
                 text: configured.to_owned(),
+                configured: configured.to_owned(),
                 until: None,
             }),
             apply,
@@ -54,13 +54,34 @@ impl Filter {
 
     /// The one in force.
     pub fn text(&self) -> String {
-        let current = self.0.current.lock();
-        current.unwrap_or_else(PoisonError::into_inner).text.clone()
+        self.current().text.clone()
     }
 
-    /// The one that the process was started with.
-    pub fn configured(&self) -> &str {
-        &self.0.configured
+    /// The one of the configuration.
+    pub fn configured(&self) -> String {
+        self.current().configured.clone()
+    }
+
+    /// The configuration says another one. It is in force from now on, unless another is for a while: then from the end of that.
+    ///
+    /// # Errors
+    /// When the text is no filter.
+    pub fn configure(&self, text: &str, by: &str) -> Result<(), FilterError> {
+        let new = filter(text)?;
+        let passing = {
+            let mut current = self.current();
+            text.clone_into(&mut current.configured);
+            current.until.is_some()
+        };
+        if !passing {
+            self.put(new, text, None, by);
+        }
+        Ok(())
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        let current = self.0.current.lock();
+        current.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on this is logged, and after `limit` what was configured. Gives what was in force before.
@@ -81,29 +102,21 @@ impl Filter {
 
     /// Puts the configured filter in force again when the other one's time is up.
     pub fn expire(&self, now: Moment) {
-        let until = {
-            let current = self.0.current.lock();
-            current.unwrap_or_else(PoisonError::into_inner).until
-        };
+        let Current {
+            until, configured, ..
+        } = self.current().clone();
         if until.is_some_and(|until| now >= until)
-            && let Ok(configured) = filter(&self.0.configured)
+            && let Ok(filter) = filter(&configured)
         {
-            self.put(configured, &self.0.configured, None, "time");
+            self.put(filter, &configured, None, "time");
         }
     }
 
     fn put(&self, new: EnvFilter, text: &str, until: Option<Moment>, by: &str) -> String {
-        let next = Current {
-            text: text.to_owned(),
-            until,
-        };
         let before = {
-            let mut current = self
-                .0
-                .current
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *current, next).text
+            let mut current = self.current();
+            current.until = until;
+            std::mem::replace(&mut current.text, text.to_owned())
         };
         let tell = || {
             warn!(event = "log_level", from = %before, to = %text, by, "what is logged changes");
@@ -154,5 +167,34 @@ mod tests {
         assert_eq!(level.text(), "trace");
         let applied = applied.lock().expect("no panic");
         assert_eq!(*applied, ["debug", "info", "warn", "trace"]);
+    }
+
+    #[test]
+    fn another_configured_filter_waits_for_the_end_of_one_that_is_for_a_while() {
+        let level = Filter::new("info", Box::new(|_| true));
+        let start = Moment::from_nanos(5);
+        let minute = Duration::from_secs(60);
+        assert_eq!(level.configure("warn", "reload"), Ok(()));
+        assert_eq!(
+            (level.text().as_str(), &*level.configured()),
+            ("warn", "warn")
+        );
+        let _ = level.set(start, "debug", Some(minute), "test");
+        assert_eq!(level.configure("error", "reload"), Ok(()));
+        assert_eq!(
+            (level.text().as_str(), &*level.configured()),
+            ("debug", "error")
+        );
+        level.expire(start + minute);
+        assert_eq!(level.text(), "error");
+        // One without an end gives way at once.
+        let _ = level.set(start, "trace", None, "test");
+        assert_eq!(level.configure("info", "reload"), Ok(()));
+        assert_eq!(level.text(), "info");
+        assert!(level.configure("debgu", "reload").is_err());
+        assert_eq!(
+            (level.text().as_str(), &*level.configured()),
+            ("info", "info")
+        );
     }
 }

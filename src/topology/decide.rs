@@ -104,6 +104,12 @@ impl Beliefs {
         }
     }
 
+    /// Counts by another rule from now on, and takes these addresses for our own.
+    pub fn change(&mut self, agree: Agree, own: Vec<HostPort>) {
+        self.agree = agree;
+        self.own = own;
+    }
+
     /// Takes in one observation.
     pub fn observe(&mut self, now: Moment, observation: Observation) {
         let Observation { sentinel, said } = observation;

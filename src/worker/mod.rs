@@ -6,12 +6,16 @@
 //! (on worker 0)  +--> worker n (queue)
 //! ```
 //!
+//! `Reins` change what runs: entries and listeners come and go, each worker is told on its own thread (`floor`).
+//!
 //! A worker shares no lock with another; what it counts is written by it alone. A session that panics ends
 //! alone; a worker that ends is reported by [`Pool::departed`].
 
 mod dealer;
 pub mod files;
+mod floor;
 mod heart;
+mod reins;
 #[cfg(test)]
 mod tests;
 mod thread;
@@ -21,6 +25,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +40,7 @@ use crate::topology::publish::{Reader, Subscription};
 use dealer::Dealer;
 use heart::Heart;
 pub use heart::Hearts;
+pub use reins::{Reins, Stuck};
 use thread::{Doorway, Front, Plan, Room};
 
 /// Longest a worker takes to end its sessions when they are cut.
@@ -107,7 +113,7 @@ pub struct Pool {
     threads: Vec<std::thread::JoinHandle<()>>,
     departed: mpsc::Receiver<Departed>,
     stops: Stops,
-    tallies: Tallies,
+    reins: Reins,
     hearts: Hearts,
 }
 
@@ -124,45 +130,108 @@ struct Stops {
 
 /// Reads what the workers count, from any thread and after their end.
 #[derive(Clone, Debug, Default)]
-pub struct Tallies(Arc<Vec<Counted>>);
+pub struct Tallies(Arc<ArcSwap<Vec<Counting>>>);
 
 impl Tallies {
-    /// What was counted until now, in the order of the entries.
+    /// What was counted until now, in the order in which the entries came.
     pub fn read(&self) -> Vec<Counters> {
-        self.0
-            .iter()
-            .map(|entry| Counters {
-                name: Arc::clone(&entry.name),
-                sessions: entry.sum(),
-                accept_errors: entry.door.accept_errors.read(),
-                refused_not_allowed: entry.door.not_allowed.read(),
-                refused_full: entry.door.full.read(),
-            })
-            .collect()
+        self.each().iter().map(Counting::read).collect()
     }
 
-    /// The sessions of one entry.
-    pub fn of(&self, entry: usize) -> Sum {
-        self.0.get(entry).map_or_else(Sum::default, Counted::sum)
+    /// The same, to be read again and again.
+    pub fn each(&self) -> Vec<Counting> {
+        self.0.load().to_vec()
+    }
+
+    /// Those of the entry with this number.
+    pub fn find(&self, number: usize) -> Option<Counting> {
+        self.0.load().iter().find(|c| c.0.number == number).cloned()
+    }
+
+    fn add(&self, counted: Counted) -> Counting {
+        let counting = Counting(Arc::new(counted));
+        self.0.rcu(|all| {
+            let mut all = Vec::clone(all);
+            all.push(counting.clone());
+            all
+        });
+        counting
+    }
+
+    fn forget(&self, number: usize) {
+        self.0.rcu(|all| {
+            let kept = all.iter().filter(|c| c.0.number != number);
+            kept.cloned().collect::<Vec<_>>()
+        });
+    }
+}
+
+/// Reads what the workers count of one entry.
+#[derive(Clone, Debug)]
+pub struct Counting(Arc<Counted>);
+
+impl Counting {
+    /// What was counted until now.
+    pub fn read(&self) -> Counters {
+        let Counted { door, .. } = &*self.0;
+        Counters {
+            name: Arc::clone(&self.0.name),
+            sessions: self.sum(),
+            accept_errors: door.accept_errors.read(),
+            refused_not_allowed: door.not_allowed.read(),
+            refused_full: door.full.read(),
+        }
+    }
+
+    /// Its sessions alone.
+    pub fn sum(&self) -> Sum {
+        let mut sum = Sum::default();
+        for tally in &self.0.tallies {
+            sum.add(tally);
+        }
+        sum
     }
 }
 
 /// What a pool reads the counters of one entry from.
 #[derive(Debug)]
 struct Counted {
+    number: usize,
     name: Arc<str>,
     door: Arc<Door>,
     tallies: Vec<Arc<Tally>>,
 }
 
-impl Counted {
-    fn sum(&self) -> Sum {
-        let mut sum = Sum::default();
-        for tally in &self.tallies {
-            sum.add(tally);
-        }
-        sum
+/// What the workers need to serve an entry, a room each; and its listeners, for worker 0.
+fn furnish(
+    number: usize,
+    entry: Entry,
+    ceiling: &Ceiling,
+    reserve: &Reserve,
+) -> (Counted, Vec<Room>, Vec<Bound>) {
+    let door = Door::new(Arc::clone(&entry.name), &entry.listener, ceiling.clone());
+    let common = Arc::new(Common::new(entry.dials, reserve.clone()));
+    let mut tallies = Vec::with_capacity(entry.subscriptions.len());
+    let mut rooms = Vec::with_capacity(entry.subscriptions.len());
+    for subscription in entry.subscriptions {
+        let tally = Arc::new(Tally::default());
+        tallies.push(Arc::clone(&tally));
+        rooms.push(Room {
+            name: Arc::clone(&entry.name),
+            config: entry.session,
+            reader: entry.reader.clone(),
+            subscription,
+            tally,
+            common: Arc::clone(&common),
+        });
     }
+    let counted = Counted {
+        number,
+        name: entry.name,
+        door: Arc::new(door),
+        tallies,
+    };
+    (counted, rooms, entry.bound)
 }
 
 /// A worker thread that ended.
@@ -199,44 +268,33 @@ impl Pool {
             threads: Vec::with_capacity(workers),
             departed,
             stops: stops.clone(),
-            tallies: Tallies::default(),
+            reins: Reins {
+                workers: Vec::with_capacity(workers),
+                ceiling: Ceiling::new(sessions_max, reserve),
+                reserve: reserve.clone(),
+                tallies: Tallies::default(),
+            },
             hearts: Hearts::default(),
         };
-        let mut counted = Vec::with_capacity(entries.len());
-        let mut plans: Vec<Plan> = inboxes.into_iter().map(Plan::new).collect();
+        let mut plans = Vec::with_capacity(workers);
+        for inbox in inboxes {
+            let (order, orders) = mpsc::channel(floor::ORDERS);
+            pool.reins.workers.push(order);
+            plans.push(Plan::new(inbox, orders));
+        }
         let mut doorways = Vec::with_capacity(entries.len());
-        let ceiling = Ceiling::new(sessions_max, reserve);
-        for entry in entries {
-            let door = Arc::new(Door::new(
-                Arc::clone(&entry.name),
-                &entry.listener,
-                ceiling.clone(),
-            ));
-            let common = Arc::new(Common::new(entry.dials, reserve.clone()));
-            let mut tallies = Vec::with_capacity(workers);
-            for (plan, subscription) in plans.iter_mut().zip(entry.subscriptions) {
-                let tally = Arc::new(Tally::default());
-                tallies.push(Arc::clone(&tally));
-                plan.rooms.push(Room {
-                    name: Arc::clone(&entry.name),
-                    config: entry.session.clone(),
-                    reader: entry.reader.clone(),
-                    subscription,
-                    tally,
-                    common: Arc::clone(&common),
-                });
+        for (number, entry) in entries.into_iter().enumerate() {
+            let (counted, rooms, bound) =
+                furnish(number, entry, &pool.reins.ceiling, &pool.reins.reserve);
+            for (plan, room) in plans.iter_mut().zip(rooms) {
+                plan.rooms.push(room);
             }
             doorways.push(Doorway {
-                bound: entry.bound,
-                door: Arc::clone(&door),
+                bound,
+                door: Arc::clone(&counted.door),
             });
-            counted.push(Counted {
-                name: entry.name,
-                door,
-                tallies,
-            });
+            pool.reins.tallies.add(counted);
         }
-        pool.tallies = Tallies(Arc::new(counted));
         // The acceptor shares worker 0's thread: a connection it keeps needs no hop.
         if let Some(first) = plans.first_mut() {
             first.front = Some(Front { dealer, doorways });
@@ -261,7 +319,12 @@ impl Pool {
 
     /// Where to read what is counted.
     pub fn tallies(&self) -> Tallies {
-        self.tallies.clone()
+        self.reins.tallies.clone()
+    }
+
+    /// How it is changed while it serves.
+    pub fn reins(&self) -> Reins {
+        self.reins.clone()
     }
 
     /// Whether the workers' threads turn.

@@ -9,17 +9,15 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_util::task::TaskTracker;
 use tracing::error;
 
-use super::dealer::{Deal, Dealer, Dealt, Inbox, Tickets};
+use super::dealer::{Dealer, Inbox};
+use super::floor::{Attendants, Floor, Told, was_told};
 use super::heart::Heart;
 use super::{Departed, SESSIONS_END_LIMIT, Stops};
-use crate::listener::{Bound, Door, serve};
-use crate::net::stream::Stream;
-use crate::session::close::CloseReason;
+use crate::listener::{Bound, Door};
 use crate::session::tally::Tally;
-use crate::session::{self, Common, Ending, House, Seat, new_buffer, run};
+use crate::session::{self, Common, Ending, new_buffer};
 use crate::topology::publish::{Reader, Subscription};
 
 /// Threads that names of masters are resolved on, at most (`getaddrinfo(3)` blocks).
@@ -29,6 +27,7 @@ const RESOLVER_THREADS: usize = 4;
 #[derive(Debug)]
 pub(super) struct Plan {
     inbox: Inbox,
+    orders: mpsc::Receiver<Told>,
     /// One for each proxy entry.
     pub(super) rooms: Vec<Room>,
     /// Worker 0 only.
@@ -36,9 +35,10 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) const fn new(inbox: Inbox) -> Self {
+    pub(super) const fn new(inbox: Inbox, orders: mpsc::Receiver<Told>) -> Self {
         Self {
             inbox,
+            orders,
             rooms: Vec::new(),
             front: None,
         }
@@ -123,90 +123,43 @@ impl Drop for Leaving {
     }
 }
 
-/// The rooms of one thread, made there.
-struct Floor {
-    houses: Vec<Rc<House>>,
-    sessions: TaskTracker,
-}
-
-impl Floor {
-    fn seat(&self, entry: usize, client: Stream, tickets: Tickets) {
-        let Some(house) = self.houses.get(entry) else {
-            return;
-        };
-        let seat = Seat::new(house);
-        self.sessions.spawn_local(async move {
-            let _counted = tickets;
-            run(seat, client).await;
-        });
-    }
-
-    fn end(&self, ending: Ending) {
-        for house in &self.houses {
-            house.end(ending);
-        }
-    }
-
-    fn seat_from_afar(&self, deal: Deal) {
-        match deal.stream.register() {
-            Ok(client) => self.seat(deal.entry, client, deal.tickets),
-            Err(_) => {
-                if let Some(house) = self.houses.get(deal.entry) {
-                    Seat::new(house).close(CloseReason::NotWatched);
-                }
-            }
-        }
-    }
-}
-
 async fn work(worker: usize, plan: Plan, stops: Stops, heart: Heart) {
-    let buffer = new_buffer();
-    let houses = plan.rooms.into_iter().map(|room| {
-        House::new(
-            room.name,
-            room.config,
-            room.reader,
-            room.subscription,
-            room.tally,
-            room.common,
-            Rc::clone(&buffer),
-        )
-    });
-    let floor = Rc::new(Floor {
-        houses: houses.collect(),
-        sessions: TaskTracker::new(),
-    });
-    // None of these ends by itself; if one does, the worker is of no use.
-    let mut bells = JoinSet::new();
-    for house in &floor.houses {
-        bells.spawn_local(Rc::clone(house).attend());
+    let floor = Rc::new(Floor::new(new_buffer()));
+    let mut attendants = Attendants::default();
+    for (entry, room) in plan.rooms.into_iter().enumerate() {
+        floor.settle(entry, room, &mut attendants);
     }
-    bells.spawn_local(heart.beat());
+    attendants.bells.spawn_local(heart.beat());
     let mut receiving = JoinSet::new();
     receiving.spawn_local(receive(plan.inbox, Rc::clone(&floor)));
-    let mut doors = JoinSet::new();
-    let has_doors = plan.front.is_some();
+    let (mut dealer, mut orders) = (None, plan.orders);
     if let Some(front) = plan.front {
-        let dealer = Rc::new(front.dealer);
+        let dealing = Rc::new(front.dealer);
         for (entry, Doorway { bound, door }) in front.doorways.into_iter().enumerate() {
             for bound in bound {
-                let floor = Rc::clone(&floor);
-                doors.spawn_local(accept(
-                    entry,
-                    bound,
-                    Arc::clone(&door),
-                    Rc::clone(&dealer),
-                    floor,
-                ));
+                attendants.open(entry, bound, Arc::clone(&door), &dealing, &floor);
             }
         }
+        dealer = Some(dealing);
     }
-    let drains = tokio::select! {
-        () = stops.drain.cancelled() => true,
-        Some(_) = bells.join_next() => lost(worker, "a bell"),
-        Some(_) = doors.join_next() => lost(worker, "a listener"),
+    let drains = loop {
+        tokio::select! {
+            () = stops.drain.cancelled() => break true,
+            Some(ended) = attendants.bells.join_next() => {
+                if !was_told(&ended) {
+                    break lost(worker, "a bell");
+                }
+            }
+            Some(ended) = attendants.doors.join_next() => {
+                if !was_told(&ended) {
+                    break lost(worker, "a listener");
+                }
+            }
+            Some(told) = orders.recv() => floor.obey(told, &mut attendants, dealer.as_ref()).await,
+        }
     };
-    doors.shutdown().await;
+    attendants.doors.shutdown().await;
+    let has_doors = dealer.take().is_some();
     if drains {
         let draining = async {
             floor.end(Ending::Draining);
@@ -217,39 +170,18 @@ async fn work(worker: usize, plan: Plan, stops: Stops, heart: Heart) {
             }
             // Whoever was dealt here already; the dealer is gone with the listeners.
             while receiving.join_next().await.is_some() {}
-            floor.sessions.close();
-            floor.sessions.wait().await;
+            floor.emptied().await;
         };
         stops.now.run_until_cancelled(draining).await;
     }
     floor.end(Ending::Now);
-    floor.sessions.close();
     // Sessions that take longer are dropped with the runtime, and counted as such.
-    let _ = timeout(SESSIONS_END_LIMIT, floor.sessions.wait()).await;
+    let _ = timeout(SESSIONS_END_LIMIT, floor.emptied()).await;
 }
 
 async fn receive(mut inbox: Inbox, floor: Rc<Floor>) {
     while let Some(deal) = inbox.0.recv().await {
         floor.seat_from_afar(deal);
-    }
-}
-
-async fn accept(entry: usize, bound: Bound, door: Arc<Door>, dealer: Rc<Dealer>, floor: Rc<Floor>) {
-    let deal = |accepted| {
-        let (dealer, floor, door) = (&dealer, &floor, &door);
-        async move {
-            match dealer.deal(entry, accepted).await {
-                Dealt::Here(client, tickets) => floor.seat(entry, client, tickets),
-                Dealt::Away => {}
-                Dealt::Nowhere => door.no_worker(),
-            }
-        }
-    };
-    if let Err(error) = serve(bound, Arc::clone(&door), deal).await {
-        error!(
-            event = "listener_failed",
-            "a listener cannot be watched: {error}"
-        );
     }
 }
 

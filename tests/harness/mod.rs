@@ -22,6 +22,7 @@ pub(crate) mod network;
 pub(crate) mod pattern;
 pub(crate) mod planned;
 pub(crate) mod proxy;
+pub(crate) mod reload;
 pub(crate) mod rogue;
 pub(crate) mod sockets;
 pub(crate) mod split;

@@ -44,7 +44,7 @@ pub(crate) struct Proxy {
     log: Arc<Log>,
     /// Kept open and unread when the test asked for that.
     unread: Arc<Mutex<Option<BufReader<ChildStderr>>>>,
-    _config: Option<tempfile::TempPath>,
+    pub(super) config: Option<tempfile::TempPath>,
 }
 
 /// One log line of the program.
@@ -241,7 +241,7 @@ impl Plan {
             child,
             log,
             unread,
-            _config: config,
+            config,
         }
     }
 }
@@ -490,7 +490,7 @@ impl Proxy {
         })
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(super) fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).expect("a child of this process that was not waited for");
     }

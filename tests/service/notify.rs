@@ -220,3 +220,38 @@ fn without_a_manager_at_the_other_end_it_serves_all_the_same() {
         proxy.event("manager_unreachable", SOON);
     }
 }
+
+/// RELOADING with the time at which it began, and READY behind it, whatever came of it (sd_notify(3)).
+#[test]
+fn the_manager_hears_when_a_reload_begins_and_ends() {
+    let manager = Manager::new();
+    let (_master, sentinel) = stage();
+    let right = format!(
+        "[sentinel]\naddresses = [\"{}\"]\n[[proxy]]\nlisten = [\"127.0.0.1:0\"]\n",
+        sentinel.addr()
+    );
+    let proxy = Plan::bare(["run", "--log-format", "json"])
+        .config(right.clone())
+        .env("NOTIFY_SOCKET", &manager.path)
+        .start();
+    assert_eq!(manager.message(SOON).as_deref(), Some("READY=1"));
+    let changed = format!("{right}max_connections = 5\n");
+    let mut last = 0;
+    for (text, event) in [
+        (&right, "reload_unchanged"),
+        (&changed, "reloaded"),
+        (&"[sentinel\n".to_owned(), "reload_failed"),
+    ] {
+        proxy.rewrite(text);
+        let mark = proxy.mark();
+        proxy.hang_up();
+        let (reloading, others) = manager.until("the reload", |m| m.starts_with("RELOADING=1\n"));
+        assert!(!others.iter().any(|m| m == "READY=1"), "{others:?}");
+        let since = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=");
+        let since: u64 = since.and_then(|usec| usec.parse().ok()).expect("a number");
+        assert!(since > last, "{since} behind {last}");
+        last = since;
+        manager.until("the end of the reload", |m| m == "READY=1");
+        proxy.event_after(mark, event, SOON);
+    }
+}

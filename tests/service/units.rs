@@ -90,10 +90,7 @@ fn the_units_fit_the_program() {
         assert_eq!(values(text, "StartLimitIntervalSec"), ["0"]);
         assert_eq!(values(text, "SuccessExitStatus"), [crate::CUT.to_string()]);
         assert_eq!(values(text, "TimeoutStopSec"), ["30"]);
-        assert!(
-            values(text, "ExecReload").is_empty(),
-            "there is no reload yet"
-        );
+        assert_eq!(values(text, "ExecReload"), ["/bin/kill -HUP $MAINPID"]);
         // Twice what is stuck (5 s), so that it is not fed once more.
         assert_eq!(values(text, "WatchdogSec"), ["10"]);
     }

@@ -29,8 +29,12 @@ impl Steward {
         };
         if self.rules.when_sentinels_are_lost == SentinelsLost::Stop {
             let until = self.beliefs.vouched_until(&master).unwrap_or_default();
-            self.lease = Some(until);
-            self.holds.unconfirmed = now >= until;
+            let runs = until > now;
+            if runs || now >= self.lease_from {
+                self.lease_from = self.lease_from.min(now);
+                self.lease = Some(until);
+                self.holds.unconfirmed = !runs;
+            }
         }
         if self.rules.fence_at_odown
             && let Some(down) = self.beliefs.is_objectively_down(now, &master)

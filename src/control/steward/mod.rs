@@ -5,6 +5,7 @@
 //! input. Nothing here waits, dials or logs, so a test (or a simulation) can be the whole world.
 
 mod announced;
+mod changed;
 mod health;
 mod holds;
 mod lease;
@@ -82,6 +83,8 @@ pub struct Steward {
     held: Option<Held>,
     /// Nothing may be written from then on unless it is renewed; `None` where no lease is asked for.
     lease: Option<Moment>,
+    /// A lease that is over counts from then on, or from the first that is not.
+    lease_from: Moment,
     trial: Option<Trial>,
     announced: Option<Announcement>,
     /// After an announcement that came to nothing: the next one is waited for from then on.
@@ -116,6 +119,7 @@ impl Steward {
             pause: None,
             held: None,
             lease: None,
+            lease_from: now,
             trial: None,
             announced: None,
             announced_again: now,

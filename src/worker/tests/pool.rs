@@ -32,7 +32,8 @@ fn workers_get_the_same_number_of_sessions() {
     rig.serve(1, &upstream);
     let _joined: Vec<_> = (0..20).map(|_| rig.join(&upstream)).collect();
     let tallies = rig.pool.as_ref().expect("running").tallies();
-    let tallies = &tallies.0[0].tallies;
+    let counting = tallies.find(0).expect("the one entry");
+    let tallies = &counting.0.tallies;
     let opened: Vec<_> = tallies.iter().map(|t| t.opened.read()).collect();
     assert_eq!(opened, [10, 10]);
     let successor = super::upstream();
@@ -134,9 +135,8 @@ fn the_end_closes_sessions_in_order_and_soon() {
     );
     rig.serve(1, &upstream);
     let mut joined: Vec<_> = (0..4).map(|_| rig.join(&upstream)).collect();
-    let tallies = rig.pool.as_ref().expect("running").tallies().0[0]
-        .tallies
-        .clone();
+    let tallies = rig.pool.as_ref().expect("running").tallies();
+    let tallies = tallies.find(0).expect("the one entry").0.tallies.clone();
     let begin = now();
     rig.shutdown();
     assert!(now().since(begin) < THREADS_END_LIMIT);

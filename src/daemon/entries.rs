@@ -1,0 +1,441 @@
+//! The `[[proxy]]` entries that run: each is started the same way, at the start of the process and by a reload, and each can go.
+//!
+//! ```text
+//! Running:  listeners and houses (worker::Reins) <- State - control task <- Observations - Sentinels (discovery::Changes)
+//! ```
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use super::{ExitError, report};
+use crate::admin::{self, Histograms, Roster};
+use crate::config::{Config, Proxy};
+use crate::control::ledger::{Book, Ledger, Pulse};
+use crate::control::{self, PulseReader, Settings};
+use crate::listener::Bound;
+use crate::net::addr::{HostPort, ListenAddr};
+use crate::net::clock::At;
+use crate::net::reserve::Reserve;
+use crate::net::resolver::Resolver;
+use crate::sentinel::discovery::{self, Asker, Change, Changes};
+use crate::sentinel::watcher::Subscriber;
+use crate::topology::State;
+use crate::topology::observation::Observation;
+use crate::topology::publish::{self, Publisher, Reader, Subscription};
+use crate::topology::rules::{Rules, SentinelsLost};
+use crate::worker::{self, Counting, Pool, Reins, Stuck};
+
+/// Longest wait for those who follow the Sentinels to take a change; they do little else.
+const CHANGE_LIMIT: Duration = Duration::from_secs(2);
+/// Entries whose sessions have all ended, waiting to be taken off the books.
+const MAX_LEFT: usize = 16;
+
+/// A listening socket that is served, and how its address was written. What is held here is its double: the socket can be handed
+/// to another entry without a moment in which nobody listens.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) written: ListenAddr,
+    pub(super) bound: Bound,
+}
+
+/// A listener that is about to be served: what is held of it, and what the workers get.
+#[derive(Debug)]
+pub(super) struct WayIn {
+    pub(super) held: Held,
+    pub(super) served: Bound,
+}
+
+impl WayIn {
+    pub(super) fn new(held: Held) -> io::Result<Self> {
+        let served = held.bound.double()?;
+        Ok(Self { held, served })
+    }
+}
+
+/// One entry that runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) number: usize,
+    master: String,
+    leases: bool,
+    pub(super) held: Vec<Held>,
+    settings: watch::Sender<Settings>,
+    observations: mpsc::Sender<Observation>,
+    look: Arc<admin::Entry>,
+    end: CancellationToken,
+}
+
+/// What is needed beside the configuration to start one.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    resolver: Resolver,
+    reserve: Reserve,
+    histograms: Histograms,
+    /// What is recorded is kept until somebody looks.
+    watched: bool,
+    tasks: TaskTracker,
+    end: CancellationToken,
+}
+
+/// All entries that run, and those that are on their way out.
+pub(super) struct Entries {
+    shared: Shared,
+    reins: Reins,
+    asker: Asker,
+    changes: Changes,
+    pub(super) roster: Roster,
+    /// In the order of the configuration.
+    pub(super) running: Vec<Running>,
+    leaving: Vec<Running>,
+    left: (mpsc::Sender<usize>, mpsc::Receiver<usize>),
+    /// None ends before it is told to; without it nobody extends the fence word and nothing is forwarded.
+    controls: JoinSet<usize>,
+    next: usize,
+}
+
+/// The ends of one entry's channels that somebody has to be given.
+struct Loose {
+    name: Arc<str>,
+    reader: Reader,
+    publisher: Publisher,
+    subscriptions: Vec<Subscription>,
+    seen: mpsc::Sender<Observation>,
+    observations: mpsc::Receiver<Observation>,
+}
+
+impl Loose {
+    fn new(proxy: &Proxy, rules: &Rules, workers: usize) -> Self {
+        let initial = State::initial(rules.hold_max.resolve(None));
+        let (publisher, reader, subscriptions) = publish::channel(initial, workers);
+        let (seen, observations) = mpsc::channel(control::MAX_OBSERVATIONS);
+        Self {
+            name: proxy.name.as_str().into(),
+            reader,
+            publisher,
+            subscriptions,
+            seen,
+            observations,
+        }
+    }
+
+    fn subscriber(&self, proxy: &Proxy, rules: &Rules) -> Subscriber {
+        Subscriber {
+            master: proxy.master.clone(),
+            leases: leases(rules),
+            observations: self.seen.clone(),
+        }
+    }
+
+    fn for_workers(&mut self, proxy: &Proxy, bound: Vec<Bound>, shared: &Shared) -> worker::Entry {
+        worker::Entry {
+            name: Arc::clone(&self.name),
+            listener: proxy.listener.clone(),
+            bound,
+            session: proxy.session,
+            reader: self.reader.clone(),
+            subscriptions: std::mem::take(&mut self.subscriptions),
+            dials: if shared.watched {
+                shared.histograms.dials(&proxy.name)
+            } else {
+                metrics::Histogram::noop()
+            },
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(
+        histograms: Histograms,
+        watched: bool,
+        tasks: &TaskTracker,
+        end: &CancellationToken,
+    ) -> Self {
+        Self {
+            resolver: Resolver::default(),
+            reserve: Reserve::fill(),
+            histograms,
+            watched,
+            tasks: tasks.clone(),
+            end: end.clone(),
+        }
+    }
+}
+
+impl Entries {
+    /// Starts both flows.
+    pub(super) fn start(
+        config: &Config,
+        held: Vec<Vec<Held>>,
+        sessions_max: Option<u64>,
+        shared: Shared,
+    ) -> Result<(Self, Pool), ExitError> {
+        let workers = config.workers.count();
+        let (mut loose, mut for_workers, mut subscribers) = (Vec::new(), Vec::new(), Vec::new());
+        for (proxy, held) in config.proxies.iter().zip(&held) {
+            let mut ends = Loose::new(proxy, &config.rules, workers);
+            subscribers.push(ends.subscriber(proxy, &config.rules));
+            let bound: io::Result<Vec<_>> = held.iter().map(|held| held.bound.double()).collect();
+            let bound = bound.map_err(|e| ExitError::runtime("cannot keep a listener", &e))?;
+            for_workers.push(ends.for_workers(proxy, bound, &shared));
+            report::listening(proxy, held);
+            loose.push(ends);
+        }
+        let pool = Pool::start(for_workers, workers, sessions_max, &shared.reserve)
+            .map_err(|e| ExitError::runtime("cannot start the data plane", &e))?;
+        let (asker, changes) = discovery::follow(
+            &config.sentinel,
+            subscribers,
+            &shared.resolver,
+            &shared.reserve,
+            &shared.tasks,
+            &shared.end,
+        );
+        let mut this = Self {
+            shared,
+            reins: pool.reins(),
+            asker,
+            changes,
+            roster: Roster::default(),
+            running: Vec::new(),
+            leaving: Vec::new(),
+            left: mpsc::channel(MAX_LEFT),
+            controls: JoinSet::new(),
+            next: 0,
+        };
+        let counted = pool.tallies().each();
+        for (((proxy, ends), held), counting) in
+            config.proxies.iter().zip(loose).zip(held).zip(counted)
+        {
+            let running = this.control(proxy, &config.rules, ends, held, counting);
+            this.running.push(running);
+        }
+        this.show();
+        Ok((this, pool))
+    }
+
+    /// Starts the control task of the next entry, which the workers serve by its number already.
+    fn control(
+        &mut self,
+        proxy: &Proxy,
+        rules: &Rules,
+        ends: Loose,
+        held: Vec<Held>,
+        counting: Counting,
+    ) -> Running {
+        let number = self.next;
+        self.next += 1;
+        let initial = (*ends.publisher.state()).clone();
+        let book = Book::new(Ledger::new(At::now(), &ends.name, &proxy.master, initial));
+        let (orders, ordered) = control::orders::channel();
+        let (settings, set) = watch::channel(settings(proxy, rules, &held));
+        let counted = counting.clone();
+        let pulse = move || {
+            let sum = counted.sum();
+            Pulse {
+                bytes_down: sum.bytes_down,
+                waiting: sum.waiting,
+                lost: sum.lost(),
+                unknown: sum.unknown,
+            }
+        };
+        let entry = control::Entry {
+            name: ends.name,
+            master: proxy.master.clone(),
+            settings: set,
+            resolver: self.shared.resolver.clone(),
+            reserve: self.shared.reserve.clone(),
+            observations: ends.observations,
+            asker: self.asker.clone(),
+            orders: ordered,
+            publisher: ends.publisher,
+            book: book.clone(),
+            pulse: PulseReader(Box::new(pulse)),
+        };
+        let end = self.shared.end.child_token();
+        let (tasks, ending) = (self.shared.tasks.clone(), end.clone());
+        self.controls.spawn(async move {
+            control::run(entry, tasks, ending).await;
+            number
+        });
+        let listen = shown(&held);
+        let look = admin::Entry::new(number, book, listen, orders, counting, ends.reader);
+        Running {
+            number,
+            master: proxy.master.clone(),
+            leases: leases(rules),
+            held,
+            settings,
+            observations: ends.seen,
+            look: Arc::new(look),
+            end,
+        }
+    }
+
+    /// Begins to serve an entry. Nobody tells it of its master before [`Self::follow`], and nobody comes in before [`Self::open`].
+    pub(super) async fn add(&mut self, proxy: &Proxy, rules: &Rules) -> Result<Running, Stuck> {
+        let number = self.next;
+        let mut ends = Loose::new(proxy, rules, self.reins.workers());
+        let for_workers = ends.for_workers(proxy, Vec::new(), &self.shared);
+        let counting = self.reins.add(number, for_workers).await?;
+        Ok(self.control(proxy, rules, ends, Vec::new(), counting))
+    }
+
+    /// How the sessions of an entry are made from now on, and who may connect.
+    pub(super) async fn change(&self, number: usize, proxy: &Proxy) -> Result<(), Stuck> {
+        let (session, listener) = (proxy.session, &proxy.listener);
+        self.reins.change(number, session, listener).await
+    }
+
+    /// Lets clients in here, too.
+    pub(super) async fn open(&self, running: &mut Running, way: WayIn) -> Result<(), Stuck> {
+        running.held.push(way.held);
+        self.reins.open(running.number, way.served).await
+    }
+
+    /// Lets nobody in there any more.
+    pub(super) async fn close(&self, number: usize, held: Held) -> Result<(), Stuck> {
+        self.reins.close(number, held.bound.id()).await
+    }
+
+    /// Puts what control tasks go by into force, and shows the entries as they are now.
+    pub(super) fn settle(&mut self, config: &Config) {
+        for (running, proxy) in self.running.iter_mut().zip(&config.proxies) {
+            running.leases = leases(&config.rules);
+            running
+                .settings
+                .send_replace(settings(proxy, &config.rules, &running.held));
+            running.look.listen.store(Arc::new(shown(&running.held)));
+        }
+        self.show();
+    }
+
+    fn show(&self) {
+        let entries = self.running.iter().map(|running| Arc::clone(&running.look));
+        self.roster.set(entries.collect());
+    }
+
+    /// Tells those who follow the Sentinels whom they follow them for. An entry on its way out hears of its master to its end.
+    pub(super) async fn follow(&self, config: &Config) {
+        let all = self.running.iter().chain(&self.leaving);
+        let subscribers = all.map(|running| Subscriber {
+            master: running.master.clone(),
+            leases: running.leases,
+            observations: running.observations.clone(),
+        });
+        let change = Change {
+            config: config.sentinel.clone(),
+            subscribers: subscribers.collect(),
+        };
+        if !matches!(
+            timeout(CHANGE_LIMIT, self.changes.send(change)).await,
+            Ok(Ok(()))
+        ) {
+            warn!(
+                event = "sentinels_unchanged",
+                "those who follow the Sentinels did not take the change: restart"
+            );
+        }
+    }
+
+    /// Ends an entry whose listeners are closed: its sessions have so long for what they have begun.
+    pub(super) fn leave(&mut self, running: Running, grace: Duration) {
+        let number = running.number;
+        let sessions = running.look.counting.sum().active();
+        info!(
+            event = "proxy_leaving", proxy = %running.look.name(), sessions,
+            "no new clients here; {sessions} sessions have {} s for what they have begun", grace.as_secs_f64()
+        );
+        self.leaving.push(running);
+        let (reins, left) = (self.reins.clone(), self.left.0.clone());
+        self.shared.tasks.spawn(async move {
+            reins.leave(number, grace).await;
+            // Nobody waits any more where the process ends.
+            let _ = left.send(number).await;
+        });
+    }
+
+    /// Waits for what happens by itself: an entry is gone, or (an error) a control task was lost. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Result<usize, Lost> {
+        loop {
+            tokio::select! {
+                Some(number) = self.left.1.recv() => return Ok(number),
+                Some(ended) = self.controls.join_next() => self.expected(&ended)?,
+            }
+        }
+    }
+
+    fn expected(&self, ended: &Result<usize, JoinError>) -> Result<(), Lost> {
+        // One that was told to end is on no list any more.
+        let known = |number: &usize| {
+            let all = self.running.iter().chain(&self.leaving);
+            all.map(|running| running.number).any(|n| n == *number)
+        };
+        match ended {
+            Ok(number) if !known(number) => Ok(()),
+            Ok(_) | Err(_) => Err(Lost),
+        }
+    }
+
+    /// Takes an entry that has no sessions any more off the books.
+    pub(super) async fn gone(&mut self, number: usize, config: &Config) {
+        let place = self.leaving.iter().position(|r| r.number == number);
+        let Some(running) = place.map(|place| self.leaving.swap_remove(place)) else {
+            return;
+        };
+        running.end.cancel();
+        let proxy = running.look.name();
+        if let Err(stuck) = self.reins.forget(number).await {
+            warn!(event = "proxy_removed", proxy, "it is gone, but {stuck}");
+        } else {
+            info!(event = "proxy_removed", proxy, "its last session has ended");
+        }
+        self.follow(config).await;
+    }
+
+    /// Closes what is held of the listeners, so that the workers' closing theirs is the end of them.
+    pub(super) fn let_go(&mut self) {
+        for running in &mut self.running {
+            running.held.clear();
+        }
+    }
+}
+
+/// A control task has ended by a defect.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lost;
+
+fn leases(rules: &Rules) -> bool {
+    rules.when_sentinels_are_lost == SentinelsLost::Stop
+}
+
+fn settings(proxy: &Proxy, rules: &Rules, held: &[Held]) -> Settings {
+    Settings {
+        rules: *rules,
+        probe: proxy.probe.clone(),
+        connect_timeout: proxy.session.connect_timeout,
+        own: own_addresses(held),
+    }
+}
+
+fn shown(held: &[Held]) -> Vec<String> {
+    let addrs = held.iter().map(|held| held.bound.addr().to_string());
+    addrs.collect()
+}
+
+/// The addresses at which we would be talking to ourselves.
+fn own_addresses(held: &[Held]) -> Vec<HostPort> {
+    held.iter()
+        .filter_map(|held| match held.bound.addr() {
+            ListenAddr::Tcp(addr) => Some(HostPort::from(*addr)),
+            ListenAddr::Unix(_) | ListenAddr::Systemd(_) => None,
+        })
+        .collect()
+}

@@ -1,0 +1,247 @@
+//! The houses of one worker, and how they come and go while it serves.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::{AbortHandle, JoinError, JoinSet, yield_now};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+use tracing::error;
+
+use super::SESSIONS_END_LIMIT;
+use super::dealer::{Deal, Dealer, Dealt, Tickets};
+use super::thread::Room;
+use crate::listener::{Bound, Door, SocketId, serve};
+use crate::net::stream::Stream;
+use crate::session::close::CloseReason;
+use crate::session::{self, Buffer, Ending, House, Seat, run};
+
+/// Orders on their way to one worker; whoever gives more waits.
+pub(super) const ORDERS: usize = 16;
+
+/// What a worker is told while it serves. Entries go by their numbers, which are never used again.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// An entry is served from now on.
+    House(usize, Box<Room>),
+    /// How its sessions are made from now on.
+    Change(usize, session::Config),
+    /// Worker 0 only: clients of this entry come in here, too.
+    Open(usize, Bound, Arc<Door>),
+    /// Worker 0 only: they no longer do.
+    Close(usize, SocketId),
+    /// The entry is served no longer: its sessions have so long for what they have begun.
+    Leave(usize, Duration),
+    /// Its house is of no use any more: no worker has sessions of it.
+    Raze(usize),
+}
+
+/// An order, and where it is told that it was carried out.
+pub(super) type Told = (Order, oneshot::Sender<()>);
+
+/// The rooms of one thread, made there.
+pub(super) struct Floor {
+    buffer: Buffer,
+    houses: RefCell<BTreeMap<usize, Rc<Lodging>>>,
+}
+
+/// A house, what hears its bell, and who lives there.
+struct Lodging {
+    house: Rc<House>,
+    bell: AbortHandle,
+    sessions: TaskTracker,
+}
+
+/// What runs on a thread beside its sessions. None ends by itself; if one does, the worker is of no use.
+#[derive(Default)]
+pub(super) struct Attendants {
+    pub(super) bells: JoinSet<()>,
+    pub(super) doors: JoinSet<()>,
+    /// The doors by what they are of.
+    open: BTreeMap<(usize, SocketId), AbortHandle>,
+}
+
+impl Floor {
+    pub(super) fn new(buffer: Buffer) -> Self {
+        Self {
+            buffer,
+            houses: RefCell::default(),
+        }
+    }
+
+    /// Begins to serve an entry.
+    pub(super) fn settle(&self, entry: usize, room: Room, attendants: &mut Attendants) {
+        let house = House::new(
+            room.name,
+            room.config,
+            room.reader,
+            room.subscription,
+            room.tally,
+            room.common,
+            Rc::clone(&self.buffer),
+        );
+        let bell = attendants.bells.spawn_local(Rc::clone(&house).attend());
+        let lodging = Lodging {
+            house,
+            bell,
+            sessions: TaskTracker::new(),
+        };
+        self.houses.borrow_mut().insert(entry, Rc::new(lodging));
+    }
+
+    fn lodging(&self, entry: usize) -> Option<Rc<Lodging>> {
+        self.houses.borrow().get(&entry).cloned()
+    }
+
+    fn lodgings(&self) -> Vec<Rc<Lodging>> {
+        self.houses.borrow().values().cloned().collect()
+    }
+
+    fn seat(&self, entry: usize, client: Stream, tickets: Tickets) {
+        // Gone: it came in just before its entry was removed.
+        let Some(lodging) = self.lodging(entry) else {
+            return;
+        };
+        let seat = Seat::new(&lodging.house);
+        lodging.sessions.spawn_local(async move {
+            let _counted = tickets;
+            run(seat, client).await;
+        });
+    }
+
+    pub(super) fn seat_from_afar(&self, deal: Deal) {
+        match deal.stream.register() {
+            Ok(client) => self.seat(deal.entry, client, deal.tickets),
+            Err(_) => {
+                if let Some(lodging) = self.lodging(deal.entry) {
+                    Seat::new(&lodging.house).close(CloseReason::NotWatched);
+                }
+            }
+        }
+    }
+
+    pub(super) fn end(&self, ending: Ending) {
+        for lodging in self.lodgings() {
+            lodging.house.end(ending);
+        }
+    }
+
+    /// Until no session is left.
+    pub(super) async fn emptied(&self) {
+        for lodging in self.lodgings() {
+            lodging.sessions.close();
+            lodging.sessions.wait().await;
+        }
+    }
+
+    /// Does what it is told, and says so.
+    pub(super) async fn obey(
+        self: &Rc<Self>,
+        (order, done): Told,
+        attendants: &mut Attendants,
+        dealer: Option<&Rc<Dealer>>,
+    ) {
+        match order {
+            Order::House(entry, room) => self.settle(entry, *room, attendants),
+            Order::Change(entry, config) => {
+                if let Some(lodging) = self.lodging(entry) {
+                    lodging.house.change(config);
+                }
+            }
+            Order::Open(entry, bound, door) => {
+                if let Some(dealer) = dealer {
+                    attendants.open(entry, bound, door, dealer, self);
+                }
+            }
+            Order::Raze(entry) => self.raze(entry),
+            Order::Close(entry, socket) => attendants.close(entry, socket).await,
+            Order::Leave(entry, grace) => {
+                let floor = Rc::clone(self);
+                tokio::task::spawn_local(async move {
+                    floor.leave(entry, grace).await;
+                    // Nobody waits any more where the process ends.
+                    let _ = done.send(());
+                });
+                return;
+            }
+        }
+        let _ = done.send(());
+    }
+
+    async fn leave(&self, entry: usize, grace: Duration) {
+        let Some(lodging) = self.lodging(entry) else {
+            return;
+        };
+        lodging.house.end(Ending::Draining);
+        lodging.sessions.close();
+        if timeout(grace, lodging.sessions.wait()).await.is_err() {
+            lodging.house.end(Ending::Now);
+            // One that takes longer is ended with the process, and counted as such.
+            let _ = timeout(SESSIONS_END_LIMIT, lodging.sessions.wait()).await;
+        }
+    }
+
+    /// Not sooner than the other workers' sessions have ended: until then a switch waits for this house to acknowledge it, too.
+    fn raze(&self, entry: usize) {
+        let razed = self.houses.borrow_mut().remove(&entry);
+        if let Some(lodging) = razed {
+            lodging.bell.abort();
+        }
+    }
+}
+
+impl Attendants {
+    /// Lets clients of an entry in.
+    pub(super) fn open(
+        &mut self,
+        entry: usize,
+        bound: Bound,
+        door: Arc<Door>,
+        dealer: &Rc<Dealer>,
+        floor: &Rc<Floor>,
+    ) {
+        let key = (entry, bound.id());
+        let accepting = accept(entry, bound, door, Rc::clone(dealer), Rc::clone(floor));
+        let task = self.doors.spawn_local(accepting);
+        self.open.insert(key, task);
+    }
+
+    /// Lets nobody in there any more; the socket is closed when this is over.
+    async fn close(&mut self, entry: usize, socket: SocketId) {
+        if let Some(task) = self.open.remove(&(entry, socket)) {
+            task.abort();
+            // It is dropped at its next turn, which is one of the next on this thread.
+            while !task.is_finished() {
+                yield_now().await;
+            }
+        }
+    }
+}
+
+/// True for the end of a task that was told to end.
+pub(super) fn was_told(ended: &Result<(), JoinError>) -> bool {
+    ended.as_ref().is_err_and(JoinError::is_cancelled)
+}
+
+async fn accept(entry: usize, bound: Bound, door: Arc<Door>, dealer: Rc<Dealer>, floor: Rc<Floor>) {
+    let deal = |accepted| {
+        let (dealer, floor, door) = (&dealer, &floor, &door);
+        async move {
+            match dealer.deal(entry, accepted).await {
+                Dealt::Here(client, tickets) => floor.seat(entry, client, tickets),
+                Dealt::Away => {}
+                Dealt::Nowhere => door.no_worker(),
+            }
+        }
+    };
+    if let Err(error) = serve(bound, Arc::clone(&door), deal).await {
+        error!(
+            event = "listener_failed",
+            "a listener cannot be watched: {error}"
+        );
+    }
+}
