@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
@@ -113,8 +113,17 @@ struct Flock {
     often: Often,
     /// Those that are to get a new link, one after the other.
     to_renew: VecDeque<SentinelAddr>,
-    /// The one that is getting it, and until when it is waited for.
-    renewing: Option<(SentinelAddr, Instant)>,
+    /// The one that is getting it.
+    renewing: Option<Renewal>,
+}
+
+/// A Sentinel that gets a new link. It is heard over the old one until the new one is there: a failover may be announced just then.
+struct Renewal {
+    addr: SentinelAddr,
+    /// Until when the new one is waited for.
+    until: Instant,
+    /// Ends the old one with this value.
+    _old: DropGuard,
 }
 
 struct Followed {
@@ -136,7 +145,7 @@ impl Flock {
         }
         let mut forget = tokio::time::interval(FORGET_EVERY);
         loop {
-            let late = self.renewing.as_ref().map(|(_, until)| *until);
+            let late = self.renewing.as_ref().map(|renewal| renewal.until);
             let report = tokio::select! {
                 () = self.end.cancelled() => return,
                 Some(change) = changes.recv() => {
@@ -163,7 +172,7 @@ impl Flock {
                     heard: Heard::Itself(run_id),
                 }) => {
                     self.identify(&by, run_id).await;
-                    if self.renewing.as_ref().is_some_and(|(addr, _)| *addr == by) {
+                    if self.renewing.as_ref().is_some_and(|r| r.addr == by) {
                         self.renew_next();
                     }
                 }
@@ -340,12 +349,16 @@ impl Flock {
                 continue;
             };
             let end = self.end.child_token();
-            std::mem::replace(&mut followed.end, end.clone()).cancel();
+            let old = std::mem::replace(&mut followed.end, end.clone());
             let task = self.watch(&addr, &end);
             if let Some(followed) = self.followed.get_mut(&addr) {
                 followed.task = task;
             }
-            self.renewing = Some((addr, Instant::now() + RENEW_LIMIT));
+            self.renewing = Some(Renewal {
+                addr,
+                until: Instant::now() + RENEW_LIMIT,
+                _old: old.drop_guard(),
+            });
             return;
         }
     }

@@ -14,7 +14,7 @@ use crate::harness::proxy::Proxy;
 use crate::harness::stream::SOON;
 use crate::harness::topology::{FOLLOW, Topology};
 use crate::harness::wait_until;
-use crate::{hung_up, metric, ready, reload};
+use crate::{hung_up, metric, plan, reload};
 
 /// Clients that ask without a pause, and clients that ask once now and then.
 const BUSY: usize = 16;
@@ -125,6 +125,15 @@ fn wrong(sentinels: &str, turn: usize) -> (String, u64) {
 
 #[test]
 fn twenty_reloads_under_load_lose_no_session() {
+    twenty_reloads("move");
+}
+
+#[test]
+fn twenty_reloads_under_load_lose_no_session_that_is_not_looked_into() {
+    twenty_reloads("close");
+}
+
+fn twenty_reloads(on_switch: &str) {
     let servers = Topology::start();
     let sentinels: Vec<_> = servers
         .sentinels()
@@ -132,7 +141,8 @@ fn twenty_reloads_under_load_lose_no_session() {
         .map(|a| format!("\"{a}\""))
         .collect();
     let sentinels = sentinels.join(", ");
-    let proxy = ready(&right(&sentinels, 0));
+    let plan = plan(&right(&sentinels, 0)).env("SWITCHMASTER_FAILOVER_ON_SWITCH", on_switch);
+    let proxy = Proxy::ready(plan);
     let mut idle: Vec<(Conn, String)> = (0..IDLE)
         .map(|_| {
             let mut conn = Conn::connect(proxy.addr(), SOON).expect("the proxy listens");
@@ -214,7 +224,7 @@ fn twenty_reloads_under_load_lose_no_session() {
     assert!(metric(&proxy, "switchmaster_config_last_reload_successful", "") > 0.5);
 }
 
-/// Every reload gives each Sentinel a new link; a failover meanwhile is followed all the same, and loses nothing.
+/// Every reload gives each Sentinel a new link; a failover meanwhile is followed all the same.
 #[test]
 fn a_failover_amid_reloads_is_followed() {
     let servers = Topology::start();
@@ -224,7 +234,8 @@ fn a_failover_amid_reloads_is_followed() {
         .map(|a| format!("\"{a}\""))
         .collect();
     let sentinels = sentinels.join(", ");
-    let proxy = ready(&right(&sentinels, 0));
+    let plan = plan(&right(&sentinels, 0)).env("SWITCHMASTER_FAILOVER_ON_SWITCH", "move");
+    let proxy = Proxy::ready(plan);
     let writers = Writers::start(proxy.addr(), 4, Duration::from_millis(1));
     for round in 0..2 {
         let mark = proxy.mark();

@@ -22,13 +22,17 @@ use harness::stream::{SOON, connect};
 pub(crate) const TOKEN: &str = "a-token-of-this-test";
 
 /// A proxy with this file, whose endpoint takes actions.
-pub(crate) fn start(text: &str) -> Proxy {
+pub(crate) fn plan(text: &str) -> Plan {
     Plan::bare(["run", "--log-format", "json"])
         .env("SWITCHMASTER_ADMIN_LISTEN", "127.0.0.1:0")
         .env("SWITCHMASTER_ADMIN_ACTIONS", "true")
         .env("SWITCHMASTER_ADMIN_TOKEN", TOKEN)
         .config(text)
-        .start()
+}
+
+/// The same, started.
+pub(crate) fn start(text: &str) -> Proxy {
+    plan(text).start()
 }
 
 /// The same, with its first master verified.

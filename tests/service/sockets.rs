@@ -171,3 +171,41 @@ fn a_socket_that_nobody_names_is_told() {
     proxy.event("ready", SOON);
     assert_eq!(code(proxy.terminate(AT_ONCE + Duration::from_secs(1))), 0);
 }
+
+/// What systemd passed once can change hands at a reload; what it did not pass needs a restart.
+#[test]
+fn sockets_of_systemd_change_hands_at_a_reload() {
+    let (_master, sentinel) = stage();
+    let addr = free_address();
+    let text = addr.to_string();
+    let systemd = ["-l", &text, "--fdname=main"];
+    let of = |name: &str, listen: &str| {
+        format!(
+            "[sentinel]\naddresses = [\"{}\"]\n[[proxy]]\nname = \"{name}\"\nlisten = [{listen}]\n",
+            sentinel.addr()
+        )
+    };
+    let plan = Plan::bare(["run", "--log-format", "json"]).activated(&systemd);
+    let proxy = plan.config(of("a", "\"systemd:main\"")).start();
+    let mut client = knock(addr);
+    assert_eq!(echoed(&mut client, b"first"), b"first");
+
+    let mark = proxy.mark();
+    proxy.rewrite(&of("b", "\"systemd:main\", \"systemd:other\""));
+    proxy.hang_up();
+    let failed = proxy.event_after(mark, "reload_failed", SOON);
+    let what = failed.text("what");
+    assert!(what.contains("systemd:other needs a restart"), "{what}");
+    assert_eq!(echoed(&mut client, b"goes on"), b"goes on");
+
+    proxy.rewrite(&of("b", "\"systemd:main\""));
+    proxy.hang_up();
+    proxy.event_after(mark, "reloaded", SOON);
+    let mut client = connect(addr);
+    assert_eq!(echoed(&mut client, b"second"), b"second");
+    let listening = proxy.event_after(mark, "listening", SOON);
+    assert_eq!(
+        (listening.text("proxy"), listening.text("addr")),
+        ("b", &*text)
+    );
+}
