@@ -191,10 +191,15 @@ fn what_the_text_calls_exists() {
         let exists = if let Some(rest) = span.strip_prefix("switchmaster ") {
             // What may be left out, alternatives, and what stands for something.
             let rest = rest.replace(['[', ']'], "").replace("\\|", "|");
-            let words = rest
-                .split_whitespace()
-                .filter(|word| !word.bytes().any(|b| b.is_ascii_uppercase()));
-            let words = words.map(|word| word.split('|').next().unwrap_or(word).to_owned());
+            let words: Vec<_> = rest.split_whitespace().collect();
+            let stands = |word: &str| word.bytes().any(|b| b.is_ascii_uppercase());
+            let named = words.iter().enumerate().filter(|(at, word)| {
+                let next = words.get(at + 1).is_some_and(|next| stands(next));
+                !(stands(word) || (word.starts_with("--") && next))
+            });
+            let words = named
+                .map(|(_, word)| *word)
+                .map(|word| word.split('|').next().unwrap_or(word).to_owned());
             let output = Command::new(PROGRAM).args(words).arg("--help").output();
             output.expect("the program runs").status.success()
         } else if span.starts_with("scripts/") {
