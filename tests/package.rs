@@ -206,6 +206,7 @@ fn the_package_is_installed_configured_upgraded_removed_and_purged() {
         "/usr/share/man/man1/switchmaster.1.gz",
         "/usr/share/bash-completion/completions/switchmaster",
         "/usr/share/doc/switchmaster/examples/config.example.toml",
+        "/usr/share/doc/switchmaster/switchmaster.cdx.json.gz",
         UNIT,
         CONFIG,
     ] {

@@ -84,8 +84,6 @@ pub const fn effect(key: Key) -> Effect {
 /// An entry that stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// Its place in what is run.
-    pub old: usize,
     /// Its place in what was read.
     pub new: usize,
     /// Listeners that it gets.
@@ -191,7 +189,6 @@ impl Difference {
             }
             let listens = (&olds[before].listener.listen, &proxy.listener.listen);
             self.kept.push(Kept {
-                old: before,
                 new: at,
                 opened: without(listens.1, listens.0),
                 closed: without(listens.0, listens.1),

@@ -305,6 +305,9 @@ impl Control {
     fn act(&mut self) {
         while let Some(action) = self.steward.next_action() {
             if let Action::Tell(tale) = &action {
+                if matches!(tale, Tale::Switched(_)) {
+                    self.report_overtaken();
+                }
                 self.entry.book.with(|ledger| ledger.told(At::now(), tale));
             }
             match action {
@@ -323,12 +326,6 @@ impl Control {
                 Action::Unfollow => self.successor = None,
                 Action::Renew => self.edition = self.entry.publisher.renew(),
                 Action::Tell(Tale::Switched(swap)) => {
-                    // Two swaps in a row: the first is reported as it is, its sockets go with the second's.
-                    let left = self.pending_switch.as_ref().and_then(|p| {
-                        let publisher = &self.entry.publisher;
-                        publisher.acknowledged(p.swap.generation).now_or_never()
-                    });
-                    self.report_switch(left);
                     self.pending_switch = Some(PendingSwitch {
                         swap,
                         published: Instant::now(),
@@ -404,6 +401,18 @@ impl Control {
                 tales::disagreement(&self.entry, &news);
             }
         }
+    }
+
+    /// Two swaps in a row: the first is reported as it is, its sockets go with the second's. Before the ledger hears of the
+    /// second, or it could not tell whose they are.
+    fn report_overtaken(&mut self) {
+        let left = self.pending_switch.as_ref().and_then(|pending| {
+            let publisher = &self.entry.publisher;
+            publisher
+                .acknowledged(pending.swap.generation)
+                .now_or_never()
+        });
+        self.report_switch(left);
     }
 
     /// `None`: not every worker has acknowledged.

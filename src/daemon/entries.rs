@@ -60,6 +60,7 @@ impl WayIn {
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) number: usize,
+    name: String,
     master: String,
     leases: bool,
     pub(super) held: Vec<Bound>,
@@ -67,6 +68,13 @@ pub(super) struct Running {
     observations: mpsc::Sender<Observation>,
     look: Arc<admin::Entry>,
     end: CancellationToken,
+}
+
+impl Running {
+    /// Entries are known by name and master: their places change.
+    pub(super) fn is_of(&self, proxy: &Proxy) -> bool {
+        self.name == proxy.name && self.master == proxy.master
+    }
 }
 
 /// What is needed beside the configuration to start one.
@@ -88,7 +96,6 @@ pub(super) struct Entries {
     asker: Asker,
     changes: Changes,
     pub(super) roster: Roster,
-    /// In the order of the configuration.
     pub(super) running: Vec<Running>,
     leaving: Vec<Running>,
     left: (mpsc::Sender<usize>, mpsc::Receiver<usize>),
@@ -218,24 +225,31 @@ impl Entries {
             let heritage = following.map_or_else(Heritage::default, |following| {
                 following.heritage(&proxy.name, &proxy.master)
             });
-            let running = this.control(proxy, &config.rules, ends, (held, heritage), counting);
+            let number = this.take_number();
+            let new = (held, heritage);
+            let running = this.control(proxy, &config.rules, ends, new, (number, counting));
             this.running.push(running);
         }
         this.show();
         Ok((this, pool))
     }
 
-    /// Starts the control task of the next entry, which the workers serve by its number already.
+    /// No number is given twice.
+    const fn take_number(&mut self) -> usize {
+        let number = self.next;
+        self.next += 1;
+        number
+    }
+
+    /// Starts the control task of an entry that the workers serve by this number already.
     fn control(
         &mut self,
         proxy: &Proxy,
         rules: &Rules,
         ends: Loose,
         (held, heritage): (Vec<Bound>, Heritage),
-        counting: Counting,
+        (number, counting): (usize, Counting),
     ) -> Running {
-        let number = self.next;
-        self.next += 1;
         let initial = (*ends.publisher.state()).clone();
         let book = Book::new(Ledger::new(At::now(), &ends.name, &proxy.master, initial));
         let (orders, ordered) = control::orders::channel();
@@ -274,6 +288,7 @@ impl Entries {
         let look = admin::Entry::new(number, book, listen, orders, counting, ends.reader);
         Running {
             number,
+            name: proxy.name.clone(),
             master: proxy.master.clone(),
             leases: leases(rules),
             held,
@@ -286,12 +301,12 @@ impl Entries {
 
     /// Begins to serve an entry. Nobody tells it of its master before [`Self::follow`], and nobody comes in before [`Self::open`].
     pub(super) async fn add(&mut self, proxy: &Proxy, rules: &Rules) -> Result<Running, Stuck> {
-        let number = self.next;
+        let number = self.take_number();
         let mut ends = Loose::new(proxy, rules, self.reins.workers());
         let for_workers = ends.for_workers(proxy, Vec::new(), &self.shared);
         let counting = self.reins.add(number, for_workers).await?;
         let new = (Vec::new(), Heritage::default());
-        Ok(self.control(proxy, rules, ends, new, counting))
+        Ok(self.control(proxy, rules, ends, new, (number, counting)))
     }
 
     /// How the sessions of an entry are made from now on, and who may connect.
@@ -311,16 +326,31 @@ impl Entries {
         self.reins.close(number, held.id()).await
     }
 
+    /// The entry that runs for this one of the configuration.
+    pub(super) fn of(&self, proxy: &Proxy) -> Option<&Running> {
+        self.running.iter().find(|running| running.is_of(proxy))
+    }
+
+    /// Shows the entries in the order of this configuration.
+    pub(super) fn arrange(&mut self, config: &Config) {
+        let place = |running: &Running| config.proxies.iter().position(|p| running.is_of(p));
+        self.running.sort_by_key(place);
+        self.show();
+    }
+
     /// Puts what control tasks go by into force, and shows the entries as they are now.
     pub(super) fn settle(&mut self, config: &Config) {
-        for (running, proxy) in self.running.iter_mut().zip(&config.proxies) {
+        for running in &mut self.running {
+            let Some(proxy) = config.proxies.iter().find(|proxy| running.is_of(proxy)) else {
+                continue;
+            };
             running.leases = leases(&config.rules);
             running
                 .settings
                 .send_replace(settings(proxy, &config.rules, &running.held));
             running.look.listen.store(Arc::new(shown(&running.held)));
         }
-        self.show();
+        self.arrange(config);
     }
 
     fn show(&self) {

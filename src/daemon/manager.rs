@@ -119,7 +119,10 @@ impl Manager {
             return;
         };
         let mut duty = Duty::new(At::now().moment, self.watchdog);
-        let mut look = interval(LOOK_EVERY.min(self.watchdog.unwrap_or(LOOK_EVERY) / 4));
+        let mut look = interval(
+            self.watchdog
+                .map_or(LOOK_EVERY, |every| LOOK_EVERY.min(every / 4)),
+        );
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while end.run_until_cancelled(look.tick()).await.is_some() && !self.is_silent() {
             let at = At::now();

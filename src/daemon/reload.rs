@@ -70,6 +70,8 @@ type Preparing = JoinHandle<Result<Prepared, Unfit>>;
 pub(super) struct Reloader {
     flags: Flags,
     pub(super) current: Arc<Loaded>,
+    /// What runs is not what was read last: some of it could not be taken over.
+    torn: bool,
     reloads: Reloads,
     log: telemetry::Handle,
     admin: watch::Sender<admin::Config>,
@@ -104,6 +106,7 @@ impl Reloader {
         Self {
             flags,
             current: Arc::new(loaded),
+            torn: false,
             reloads,
             log,
             admin,
@@ -219,11 +222,20 @@ impl Reloader {
             Ok(opened) => opened,
             Err(unfit) => return Refusal::from(unfit).outcome(),
         };
+        if self.torn {
+            return Refusal::of_process(
+                "an earlier reload could be taken over in part only, and nothing is changed on top of that; restart (systemctl restart \
+                 switchmaster)",
+            )
+            .outcome();
+        }
         let warnings = new.warnings.clone();
         for warning in &warnings {
             warn!(event = "config_warning", "{warning}");
         }
         if difference.is_nothing() {
+            // Their order is not what anybody is served by.
+            entries.arrange(&new.config);
             self.current = Arc::new(new);
             return Outcome::Unchanged { warnings };
         }
@@ -237,6 +249,7 @@ impl Reloader {
             self.admin.send_replace(new.config.admin.clone());
         }
         let changed = apply(&new, &difference, opened, entries).await;
+        self.torn = changed.is_err();
         self.current = Arc::new(new);
         match changed {
             Ok(()) => Outcome::Reloaded {
@@ -308,7 +321,8 @@ fn sockets(
         checked.map_err(|error| refused(entry, &error))
     };
     for kept in &difference.kept {
-        for held in &entries.running[kept.old].held {
+        let running = entries.of(&new.config.proxies[kept.new]);
+        for held in running.iter().flat_map(|running| &running.held) {
             guarded(kept.new, held)?;
         }
     }
@@ -348,7 +362,7 @@ async fn apply(
     entries: &mut Entries,
 ) -> Result<(), Stuck> {
     let config = &new.config;
-    let mut old: Vec<Option<Running>> = entries.running.drain(..).map(Some).collect();
+    let mut old = std::mem::take(&mut entries.running);
     // Who may come in, before there is another way in.
     let mut result = Ok(());
     let mut note = |done: Result<(), Stuck>| {
@@ -358,11 +372,12 @@ async fn apply(
     };
     let mut next: Vec<Option<Running>> = config.proxies.iter().map(|_| None).collect();
     for kept in &difference.kept {
-        let Some(mut running) = old[kept.old].take() else {
+        let proxy = &config.proxies[kept.new];
+        let Some(at) = old.iter().position(|running| running.is_of(proxy)) else {
             continue;
         };
+        let mut running = old.remove(at);
         if difference.has(Effect::Sessions) || difference.has(Effect::Admission) {
-            let proxy = &config.proxies[kept.new];
             note(entries.change(running.number, proxy).await);
         }
         for written in &kept.closed {
@@ -377,8 +392,7 @@ async fn apply(
         }
         next[kept.new] = Some(running);
     }
-    for running in old.into_iter().flatten() {
-        let mut running = running;
+    for mut running in old {
         for held in running.held.drain(..) {
             note(entries.close(running.number, held).await);
         }

@@ -2,11 +2,9 @@
 //! refused while one follows another, and a port below 1024 needs no privilege here.
 
 use std::env;
-use std::io;
 use std::path::PathBuf;
 
 use listenfd::ListenFd;
-use rustix::io::Errno;
 use socket2::Socket;
 
 use super::bind::{BindError, Bound};
@@ -81,9 +79,10 @@ impl Passed {
             name: name.to_owned(),
             what: what.to_owned(),
         };
-        let socket = self.stream(index).map_err(failed)?;
-        let Some(socket) = socket else {
-            return Err(unfit("no stream socket"));
+        let Some(socket) = self.stream(index) else {
+            return Err(unfit(
+                "no stream socket, or LISTEN_FDS announces more than there are",
+            ));
         };
         if !socket.is_listener().map_err(failed)? {
             return Err(unfit("a connection, and no listening socket"));
@@ -113,17 +112,12 @@ impl Passed {
     }
 
     /// `None` for what is no stream socket of the internet or of this machine.
-    fn stream(&mut self, index: usize) -> io::Result<Option<Socket>> {
-        let tcp = self.sockets.take_tcp_listener(index);
-        if let Ok(socket) = tcp {
-            return Ok(socket.map(Socket::from));
+    fn stream(&mut self, index: usize) -> Option<Socket> {
+        if let Ok(socket) = self.sockets.take_tcp_listener(index) {
+            return socket.map(Socket::from);
         }
-        match self.sockets.take_unix_listener(index) {
-            Ok(socket) => Ok(socket.map(Socket::from)),
-            // More were announced than are there.
-            Err(e) if Errno::from_io_error(&e) == Some(Errno::BADF) => Err(e),
-            Err(_) => Ok(None),
-        }
+        let socket = self.sockets.take_unix_listener(index).ok()?;
+        socket.map(Socket::from)
     }
 }
 

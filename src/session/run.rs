@@ -530,7 +530,7 @@ fn part_or_close<W: Watch>(
     if !relay.is_read_out(cx, &seat.house) {
         return observe(seat, life, Event::Ended(CloseReason::Switched));
     }
-    match relay.part() {
+    match relay.part(&seat.house) {
         Continue(()) => stage,
         Break(reason) => observe(seat, life, Event::Ended(reason)),
     }

@@ -184,6 +184,18 @@ pub struct Subscription {
     worker: usize,
 }
 
+impl Drop for Subscription {
+    /// A worker that is gone holds nothing, of whatever generation: nobody waits for its word.
+    fn drop(&mut self) {
+        let wake = &self.shared.wakes[self.worker];
+        wake.open.store(0, Ordering::Release);
+        wake.old.store(0, Ordering::Release);
+        wake.edition.store(u64::MAX, Ordering::Release);
+        wake.acked.store(u64::MAX, Ordering::Release);
+        self.shared.acked.notify_one();
+    }
+}
+
 /// Makes the meeting point of one proxy entry for so many workers.
 pub fn channel(initial: State, workers: usize) -> (Publisher, Reader, Vec<Subscription>) {
     let shared = Arc::new(Shared {
@@ -460,5 +472,23 @@ mod tests {
             publisher.acknowledged(Generation(1)).await,
             Left { cut: 7, kept: 3 }
         );
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_is_gone_is_not_waited_for() {
+        let (mut publisher, _reader, mut subs) = channel(State::initial(Duration::ZERO), 2);
+        publisher.publish(serving(1));
+        let edition = publisher.renew();
+        let last = subs.pop().expect("two");
+        last.acknowledge(Generation(1), Left { cut: 4, kept: 2 });
+        let gone = subs.pop().expect("one more");
+        assert!(!publisher.is_acknowledged(Generation(1)));
+        let word = publisher.acknowledged(Generation(1));
+        let (left, ()) = tokio::join!(word, async { drop(gone) });
+        assert_eq!(left, Left { cut: 4, kept: 2 });
+        drop(last);
+        publisher.publish(serving(2));
+        assert!(publisher.is_acknowledged(Generation(2)));
+        assert_eq!(publisher.upstreams(edition), Some(Upstreams::default()));
     }
 }

@@ -494,6 +494,10 @@ fn in_a_real_prometheus_exactly_the_right_alerts_fire() {
     });
     let both = BTreeSet::from(["SwitchmasterSentinelDown", "SwitchmasterQuorumLost"]);
     assert_eq!(firing(&told), both, "{told:?}");
+    // An alert fires before it is on record.
+    wait_until("what fires to be on record", PATIENCE, || {
+        fired(&prometheus).len() >= both.len()
+    });
     let all = fired(&prometheus);
     assert_eq!(
         all.iter().map(String::as_str).collect::<BTreeSet<_>>(),

@@ -1,23 +1,14 @@
 //! Programs that know nothing of Sentinel.
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread;
-use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::harness::application::{Application, python};
 use crate::harness::proxy::{Plan, Proxy};
 use crate::harness::topology::{Topology, follows};
 use crate::redis_rs::RedisRs;
 
-/// Lines of the application that may wait to be read by the test.
-const QUEUE: usize = 1024;
-/// Between two lines: a round is held through a failover, a crash among them.
-const ROUND: Duration = Duration::from_secs(30);
 /// `PLANNED,CRASHES` of the test of the libraries, for `scripts/clients`.
 const SWITCHES: &str = "SWITCHMASTER_TEST_CLIENTS";
 
@@ -26,7 +17,7 @@ fn plain_redis_py_survives_a_planned_failover() {
     let python = python();
     let servers = Topology::start();
     let proxy = servers.proxy();
-    let app = Application::start(&python, "plain_app.py", proxy.addr().port());
+    let app = Application::start(&python, "plain_app.py", [proxy.addr().port().to_string()]);
     app.rounds(20);
     let mark = proxy.mark();
     let switch = servers.fail_over(0);
@@ -60,8 +51,9 @@ fn client_libraries_do_not_notice_planned_failovers() {
     ];
     let servers = Topology::start();
     let proxy = Proxy::ready(Plan::moving(&servers.sentinels()));
-    let apps = programs
-        .map(|(interpreter, script)| Application::start(interpreter, script, proxy.addr().port()));
+    let port = proxy.addr().port().to_string();
+    let apps =
+        programs.map(|(interpreter, script)| Application::start(interpreter, script, [&port]));
     let redis_rs = RedisRs::start(proxy.addr().port());
     let rounds = |count| {
         apps.iter().for_each(|app| app.rounds(count));
@@ -181,68 +173,4 @@ fn table(reports: &[Value]) -> String {
         .expect("a string takes everything");
     }
     rows
-}
-
-fn python() -> String {
-    std::env::var("SWITCHMASTER_PYTHON").expect(
-        "SWITCHMASTER_PYTHON names no Python with redis-py: run scripts/test, or make one with \
-         `python3 -m venv VENV && VENV/bin/pip install redis` and set SWITCHMASTER_PYTHON=VENV/bin/python",
-    )
-}
-
-/// A program of `tests/clients`: a line after each round of commands, a report at the end of its stdin.
-struct Application {
-    child: Child,
-    lines: Receiver<String>,
-}
-
-impl Application {
-    fn start(interpreter: &str, script: &str, port: u16) -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/clients")
-            .join(script);
-        let mut child = Command::new(interpreter)
-            .arg(script)
-            .arg(port.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|e| panic!("{interpreter} cannot be started: {e}"));
-        let stdout = BufReader::new(child.stdout.take().expect("asked for above"));
-        let (sender, lines) = sync_channel(QUEUE);
-        thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { child, lines }
-    }
-
-    /// Waits for so many more rounds.
-    fn rounds(&self, count: usize) {
-        while self.lines.try_recv().is_ok() {}
-        for _ in 0..count {
-            self.lines
-                .recv_timeout(ROUND)
-                .expect("the application goes on");
-        }
-    }
-
-    fn finish(mut self) -> Value {
-        drop(self.child.stdin.take());
-        let last = self.lines.iter().last().expect("a report");
-        let status = self.child.wait().expect("a child of this process");
-        assert!(status.success(), "{status}: {last}");
-        serde_json::from_str(&last).expect("a report in JSON")
-    }
-}
-
-impl Drop for Application {
-    fn drop(&mut self) {
-        // It may have ended already, which is as good.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
 }

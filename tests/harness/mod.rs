@@ -8,6 +8,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod announced;
+pub(crate) mod application;
 pub(crate) mod args;
 pub(crate) mod chaos;
 pub(crate) mod cost;

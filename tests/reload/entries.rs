@@ -318,3 +318,38 @@ fn a_process_that_ends_ends_what_was_leaving_too() {
     assert!(proxy.exit(SOON).code().is_some());
     drop(second);
 }
+
+#[test]
+fn entries_that_change_places_in_the_file_stay_who_they_are() {
+    let (first, sentinel) = stage();
+    let second = other(&sentinel);
+    let [a, b, c] = [free_address(), free_address(), free_address()];
+    let entry = |name, master, at| (name, master, quoted(at));
+    let of = |entries: &[(&'static str, &'static str, String)]| {
+        let entries: Vec<_> = entries.iter().map(|(n, m, at)| (*n, *m, &**at)).collect();
+        file(sentinel.addr(), &entries)
+    };
+    let proxy = ready(&of(&[entry("a", "mymaster", a), entry("b", "other", b)]));
+    let mut of_b = connect(b);
+    assert_eq!(echoed(&mut of_b, b"served"), b"served");
+    proxy.rewrite(&of(&[entry("b", "other", b), entry("a", "mymaster", a)]));
+    let (code, answer) = reload(&proxy);
+    assert_eq!((code, &answer["outcome"]), (200, &Value::from("unchanged")));
+    let status: Value = serde_json::from_str(&get(admin_of(&proxy), "/status")).expect("JSON");
+    assert_eq!(status["proxies"][0]["proxy"], "b");
+    // What is said of one is done to that one.
+    taken_over(
+        &proxy,
+        &of(&[entry("b", "other", b), entry("a", "mymaster", c)]),
+    );
+    let (of_first, of_second) = (first.records().len(), second.records().len());
+    let mut of_a = connect(c);
+    assert_eq!(echoed(&mut of_a, b"served"), b"served");
+    assert!(first.records().len() > of_first, "its own master");
+    assert_eq!(second.records().len(), of_second);
+    assert!(TcpStream::connect(a).is_err(), "its old port is closed");
+    taken_over(&proxy, &of(&[entry("b", "other", b)]));
+    assert_eq!(read_to_end(&mut of_a), b"");
+    assert!(TcpStream::connect(c).is_err(), "it is gone");
+    assert_eq!(echoed(&mut of_b, b"still"), b"still");
+}

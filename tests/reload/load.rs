@@ -224,6 +224,15 @@ fn twenty_reloads(on_switch: &str) {
     assert!(metric(&proxy, "switchmaster_config_last_reload_successful", "") > 0.5);
 }
 
+/// Says so when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Every reload gives each Sentinel a new link; a failover meanwhile is followed all the same.
 #[test]
 fn a_failover_amid_reloads_is_followed() {
@@ -241,6 +250,8 @@ fn a_failover_amid_reloads_is_followed() {
         let mark = proxy.mark();
         let over = AtomicBool::new(false);
         let reloads = thread::scope(|scope| {
+            // Also where what follows fails.
+            let watched = Over(&over);
             let reloading = scope.spawn(|| {
                 let mut reloads = 0;
                 while !over.load(Ordering::Relaxed) {
@@ -254,7 +265,7 @@ fn a_failover_amid_reloads_is_followed() {
             let switch = servers.fail_over(round);
             let switched = proxy.event_after(mark, "switched", FOLLOW);
             assert_eq!(switched.text("to"), switch.new.to_string());
-            over.store(true, Ordering::Relaxed);
+            drop(watched);
             reloading.join().expect("no panic")
         });
         println!("{reloads} reloads during a failover");

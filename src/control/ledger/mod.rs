@@ -385,13 +385,17 @@ impl Ledger {
             self.totals.unfenced += 1;
         }
         let of_this = |outage: &&mut Outage| outage.generation() == Some(swap.generation);
+        let is_next = |open: &Outage| open.generation() != Some(swap.generation);
+        let next_began = self.open.as_ref().is_some_and(is_next);
         let outages = self.outages.iter_mut().rev().chain(&mut self.open);
         let Some(outage) = { outages }.find(of_this) else {
             return Harm::default();
         };
         outage.fenced(fence, left);
         // Who had nobody waiting was counted as over before its sessions were closed.
-        outage.saw(self.pulse);
+        if !next_began {
+            outage.saw(self.pulse);
+        }
         outage.harm()
     }
 

@@ -156,9 +156,16 @@ impl Outage {
         self.replied = Some(at);
     }
 
-    pub(super) const fn fenced(&mut self, fence: Duration, left: Option<Left>) {
+    /// More than once in a pause with several switches in it: each has closed or kept sessions of its own.
+    pub(super) fn fenced(&mut self, fence: Duration, left: Option<Left>) {
         self.fence = Some(fence);
-        self.left = left;
+        if let Some(left) = left {
+            let before = self.left.unwrap_or_default();
+            self.left = Some(Left {
+                cut: before.cut + left.cut,
+                kept: before.kept + left.kept,
+            });
+        }
     }
 
     /// What it has cost so far.

@@ -536,19 +536,26 @@ fn a_pause_is_an_outage_with_the_switch_in_it_and_without_its_phases() {
     let left = Left { cut: 1, kept: 2 };
     told.ledger
         .fenced(Duration::from_millis(2), &switch, Some(left));
+    // And back, in the same pause.
+    told.hold(100, 3, FIRST, HoldCause::Paused);
+    let back = swap(Some(SECOND), FIRST, 3);
+    told.tell(Tale::Switched(back.clone()));
+    let left = Left { cut: 0, kept: 3 };
+    told.ledger
+        .fenced(Duration::from_millis(2), &back, Some(left));
     told.tell(Tale::Resumed {
         by: None,
         lasted: Duration::from_secs(5),
     });
-    told.publish(3800, state(2, SECOND, Phase::Serving));
+    told.publish(3700, state(3, FIRST, Phase::Serving));
     told.pass(2000);
     let account = told.account();
     assert!(account.pause.is_none());
     let outage = account.outages.last().expect("it is over");
     assert_eq!(outage.causes, ["paused", "switching", "paused"]);
     assert_eq!(outage.outcome, "switched");
-    assert_eq!(outage.to, Some(addr(SECOND).to_string()));
-    assert_eq!((outage.cut, outage.kept), (Some(1), Some(2)));
+    assert_eq!(outage.to, Some(addr(FIRST).to_string()));
+    assert_eq!((outage.cut, outage.kept), (Some(1), Some(5)));
     assert_eq!(outage.phases, Phases::default());
     assert_eq!(outage.seconds, 5.0);
 }

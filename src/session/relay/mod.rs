@@ -104,6 +104,8 @@ pub(super) struct Relay<'a, W> {
     withheld: bool,
     /// The upstream is to be given up at the next quiet moment, see [`retire`].
     retires: bool,
+    /// Somebody paused the proxy, when the bell rang last.
+    paused: bool,
     /// The upstream takes no more, and its last replies are still read: what the client says meanwhile is kept for the next.
     keeps: bool,
     /// The master was doubted since the last ring of the bell.
@@ -140,6 +142,7 @@ impl<'a, W: Watch> Relay<'a, W> {
             down: Flow::Open,
             withheld: false,
             retires: false,
+            paused: false,
             keeps: false,
             doubted: false,
             heard: false,
@@ -153,10 +156,12 @@ impl<'a, W: Watch> Relay<'a, W> {
 
     /// To be called when the bell rang: begins or ends withholding.
     ///
-    /// A client that closed while its bytes were withheld has given up on them: they are dropped, the upstream
-    /// sees the end of the stream, and replies to what was sent before still flow.
+    /// A client that closed while its bytes were withheld by a hold or a pause has given up on them: they are dropped, the
+    /// upstream sees the end of the stream, and replies to what was sent before still flow.
     pub(super) fn look(&mut self, house: &House, old: bool) {
         self.doubted = false;
+        let was_paused = std::mem::replace(&mut self.paused, house.is_paused());
+        let was_held = !self.retires || was_paused;
         if house.ending() != Ending::No {
             self.begin_to_drain();
         }
@@ -164,7 +169,7 @@ impl<'a, W: Watch> Relay<'a, W> {
             Leave::Held | Leave::Draining => self.withheld = true,
             Leave::Open if self.withheld => {
                 self.withheld = false;
-                if self.up.is_open() && read_closed(&self.carried.client) {
+                if was_held && self.up.is_open() && read_closed(&self.carried.client) {
                     self.carried.unsent = BytesMut::new();
                     self.up = Flow::Ending;
                     self.reason.get_or_insert(CloseReason::ClientLeftWaiting);

@@ -106,9 +106,10 @@ impl<W: Watch> Relay<'_, W> {
         }
     }
 
-    /// To be called when the upstream is lost and the session goes on. `Break`: its client has closed since it was kept
-    /// waiting, and what it said must not run any more.
-    pub(in crate::session) fn part(&mut self) -> ControlFlow<CloseReason> {
+    /// To be called when the upstream is lost, or given up, and the session goes on. `Break`: its client has closed since it
+    /// was kept waiting, and what it said must not run any more.
+    pub(in crate::session) fn part(&mut self, house: &House) -> ControlFlow<CloseReason> {
+        let freely = self.parts_freely(house);
         if let Some(mut unsent) = self.carried.watch.take_back() {
             unsent.extend_from_slice(&self.carried.unsent);
             self.carried.unsent = BytesMut::from(&unsent[..]);
@@ -116,7 +117,7 @@ impl<W: Watch> Relay<'_, W> {
         let client = &self.carried.client;
         // What was withheld is for the most part not even read.
         self.carried.kept_waiting =
-            !self.carried.unsent.is_empty() || (self.withheld && !is_quiet(client));
+            !freely && (!self.carried.unsent.is_empty() || (self.withheld && !is_quiet(client)));
         if self.carried.kept_waiting && read_closed(client) {
             return Break(CloseReason::ClientLeftWaiting);
         }

@@ -55,9 +55,15 @@ impl<W: Watch> Relay<'_, W> {
         Continue(())
     }
 
-    /// No answer to what is under way would set it free.
+    /// No answer to what is under way would set it free, or its client takes none before all it has to say is heard.
     fn is_bound(&self) -> bool {
-        !self.is_whole() || self.carried.watch.is_bound()
+        let is_stuck = self.carried.unsent.len() >= READ_AHEAD_MAX && !self.carried.owed.is_empty();
+        !self.is_whole() || self.carried.watch.is_bound() || is_stuck
+    }
+
+    /// They part now because somebody asked for it, and for that alone: its client was not held.
+    pub(super) fn parts_freely(&self, house: &House) -> bool {
+        self.may_retire() && !self.paused && house.gate().leave(self.pass) == Leave::Open
     }
 
     /// Gives the master the rest of the request that it has the beginning of, as it comes from the client. Behind that the

@@ -13,6 +13,8 @@ use crate::top::facts::{Facts, History, Rates};
 
 /// Proxies listed at once, around the selected one.
 const MAX_LISTED: usize = 8;
+/// Sentinels shown; more than that nobody runs for one master.
+const MOST_SENTINELS: usize = 64;
 /// Columns of the labels.
 const LABEL: usize = 11;
 /// Columns of a rate: `1023.9 KiB/s`
@@ -55,7 +57,8 @@ pub(super) fn list(
         .clone()
         .map(|(_, p)| width_of(&p.account.proxy))
         .max()
-        .unwrap_or(0);
+        .unwrap_or(0)
+        .min(width);
     let title = format!("PROXIES, {} of {}", selected + 1, proxies.len());
     let mut lines = vec![theme.title(&title, width)];
     for (n, proxy) in shown {
@@ -149,10 +152,17 @@ pub(super) fn master(
         lines.push(Line::from(vec![label("master"), phase]));
     }
     if let Some(hold) = &account.hold {
+        // A pause ends when its time is over, or when somebody ends it.
+        let limit = match &account.pause {
+            Some(pause) => pause.left_seconds.map_or_else(
+                || ", until it is resumed".to_owned(),
+                |left| format!(", for {} more", duration(left)),
+            ),
+            None => format!(" of at most {}", duration(hold.limit_seconds)),
+        };
         let told = format!(
-            "{} of at most {}: {} ({})",
+            "{}{limit}: {} ({})",
             duration(hold.seconds),
-            duration(hold.limit_seconds),
             hold.words,
             hold.cause
         );
@@ -244,9 +254,14 @@ pub(super) fn sentinels(account: &Account, theme: Theme, width: usize) -> Vec<Li
         lines.push(Line::styled(format!(" {words}"), theme.bad()));
     }
     let named = |s: &SentinelAccount| s.names.clone().unwrap_or_else(|| "names none".to_owned());
-    let addrs = all.iter().map(|s| width_of(&s.addr)).max().unwrap_or(0);
-    let names = all.iter().map(|s| width_of(&named(s))).max().unwrap_or(0);
-    for sentinel in all {
+    // Never wider than the screen, however long somebody's name is.
+    let widest = |of: &dyn Fn(&SentinelAccount) -> usize| {
+        let all = all.iter().take(MOST_SENTINELS);
+        all.map(of).max().unwrap_or(0).min(width)
+    };
+    let addrs = widest(&|s| width_of(&s.addr));
+    let names = widest(&|s| width_of(&named(s)));
+    for sentinel in all.iter().take(MOST_SENTINELS) {
         let (sign, verdict, style) = verdict(sentinel, theme);
         let row_style = if style == theme.good() {
             theme.plain()

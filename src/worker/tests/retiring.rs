@@ -1,5 +1,7 @@
 //! Upstreams that are to be given up although their master is as good as before: reconnect, and pause.
 
+use std::sync::mpsc;
+
 use super::*;
 use crate::topology::publish::Upstreams;
 
@@ -312,4 +314,101 @@ fn who_was_held_by_a_pause_is_served_when_it_ends() {
     }
     assert_eq!(read(&mut client, PONG.len()), PONG);
     assert_eq!(read(&mut newcomer, PONG.len()), PONG);
+}
+
+/// A request of a thousand bytes, and its reply.
+fn large() -> (Vec<u8>, Vec<u8>) {
+    let reply = format!("$1000\r\n{}\r\n", "x".repeat(1000)).into_bytes();
+    let request = [b"*2\r\n$4\r\nECHO\r\n".as_slice(), &reply].concat();
+    (request, reply)
+}
+
+/// Answers large requests on this connection to its end, as a server does: it reads on while nobody takes its replies. Gives
+/// their number.
+fn answer_large(mut master: TcpStream) -> usize {
+    const MANY: usize = 128 * 1024;
+    let (request, reply) = large();
+    let mut hand = master.try_clone().expect("a second hand");
+    let (answers, asked) = mpsc::sync_channel(MANY);
+    let answering =
+        std::thread::spawn(
+            move || {
+                while asked.recv().is_ok() && hand.write_all(&reply).is_ok() {}
+            },
+        );
+    let mut read = vec![0; request.len()];
+    let mut count = 0;
+    while master.read_exact(&mut read).is_ok() && answers.send(()).is_ok() {
+        count += 1;
+    }
+    drop(answers);
+    answering.join().expect("it writes");
+    count
+}
+
+#[test]
+fn a_client_that_says_everything_before_it_reads_is_not_stopped() {
+    // Half of it is more than the buffers of all sockets on the way hold, there and back.
+    const HALF: usize = 32 * 1024;
+    let upstream = upstream();
+    let mut rig = moving(&upstream);
+    let (request, reply) = large();
+    let mut client = rig.connect();
+    client
+        .set_write_timeout(Some(PATIENCE))
+        .expect("a deadline");
+    let old = accept(&upstream);
+    std::thread::scope(|scope| {
+        let old = scope.spawn(|| answer_large(old));
+        for _ in 0..HALF {
+            client.write_all(&request).expect("write");
+        }
+        let edition = rig.publisher.renew();
+        for _ in 0..HALF {
+            client.write_all(&request).expect("it is heard on");
+        }
+        let next = scope.spawn(|| answer_large(accept(&upstream)));
+        for _ in 0..2 * HALF {
+            assert_eq!(read(&mut client, reply.len()), reply);
+        }
+        // Where there was no quiet moment before, there is one now.
+        wait_until("the old upstream to be given up", || {
+            let upstreams = rig.publisher.upstreams(edition);
+            upstreams.is_some_and(|upstreams| upstreams.old == 0)
+        });
+        client.write_all(&request).expect("write");
+        assert_eq!(read(&mut client, reply.len()), reply);
+        drop(client);
+        let served = old.join().expect("it reads");
+        let rest = next.join().expect("it reads");
+        assert_eq!(served + rest, 2 * HALF + 1);
+    });
+}
+
+#[test]
+fn a_client_that_has_said_its_last_word_is_served_to_its_end_elsewhere() {
+    // More than is read ahead.
+    const MANY: usize = 60;
+    let upstream = upstream();
+    let mut rig = moving(&upstream);
+    let (mut client, mut old) = joined(&rig, &upstream);
+    let (request, reply) = large();
+    ask(&mut client, &mut old, PING);
+    let edition = rig.publisher.renew();
+    wait_upstreams(&rig, edition, 1, 1);
+    client.write_all(&request.repeat(MANY)).expect("write");
+    client.shutdown(Shutdown::Write).expect("shutdown");
+    assert_silent(&mut old);
+    answer(&mut old, &mut client, PONG);
+    let mut served = 0;
+    std::thread::scope(|scope| {
+        let new = scope.spawn(|| answer_large(accept(&upstream)));
+        for _ in 0..MANY {
+            assert_eq!(read(&mut client, reply.len()), reply);
+        }
+        ends(&mut client);
+        served = new.join().expect("it reads");
+    });
+    assert_eq!(served, MANY);
+    ends(&mut old);
 }

@@ -1,4 +1,4 @@
-//! What the docs tell operators to write into files: real servers start with it and do what it says.
+//! What the docs tell operators to write into files: real servers and the proxy start with it and do what it says.
 
 use std::fs;
 use std::io::Write;
@@ -7,22 +7,18 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-mod harness;
-
-use harness::stream::{SOON, free_address};
-use harness::wait_for;
 use switchmaster::demo::wire::{Conn, Value};
 
-const OPERATIONS: &str = "docs/operations.md";
+use crate::blocks::marked;
+use crate::harness::stream::{SOON, free_address};
+use crate::harness::{self, wait_for};
 
-/// The blocks of this name, marked `<!-- test: NAME -->`, as they stand there.
+/// What is behind `test:` of the blocks that are used here.
+pub(crate) const NAMES: &[&str] = &["redis.conf", "sentinel.conf", "config.toml"];
+
 fn blocks(name: &str) -> Vec<String> {
-    let text = fs::read_to_string(OPERATIONS).expect("the page");
-    let mark = format!("<!-- test: {name} -->\n```\n");
-    let blocks = text.split(&mark).skip(1);
-    blocks
-        .map(|rest| rest.split_once("```").expect("a closed block").0.to_owned())
-        .collect()
+    let found = marked("test", name).into_iter();
+    found.map(|block| block.text).collect()
 }
 
 struct Server(Child);
@@ -118,18 +114,17 @@ fn sentinels_start_with_the_configuration_for_them() {
 }
 
 #[test]
-fn the_proxy_takes_the_three_lines() {
-    let text = fs::read_to_string(OPERATIONS).expect("the page");
-    let (_, rest) = text.split_once("```toml\n").expect("a block");
-    let (block, _) = rest.split_once("```").expect("a closed block");
-    let mut file = tempfile::NamedTempFile::new().expect("a file");
-    file.write_all(block.as_bytes()).expect("written");
-    let shown = Command::new(env!("CARGO_BIN_EXE_switchmaster"))
-        .args(["config", "show", "--config"])
-        .arg(file.path())
-        .env_clear()
-        .output()
-        .expect("the program runs");
-    let told = String::from_utf8_lossy(&shown.stderr);
-    assert!(shown.status.success() && told.is_empty(), "{told}");
+fn the_proxy_takes_its_configuration() {
+    for block in blocks("config.toml") {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(block.as_bytes()).expect("written");
+        let shown = Command::new(env!("CARGO_BIN_EXE_switchmaster"))
+            .args(["config", "show", "--config"])
+            .arg(file.path())
+            .env_clear()
+            .output()
+            .expect("the program runs");
+        let told = String::from_utf8_lossy(&shown.stderr);
+        assert!(shown.status.success() && told.is_empty(), "{told}");
+    }
 }
