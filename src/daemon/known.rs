@@ -2,6 +2,7 @@
 
 use crate::control::ledger::Book;
 use crate::listener::Bound;
+use crate::session::luggage::Origin;
 use crate::topology::Phase;
 use crate::topology::publish::Reader;
 use crate::upgrade::message::{Belief, Named, Reign};
@@ -31,15 +32,18 @@ impl Known {
 
     /// The master in force; none while it is held.
     pub(super) fn reign(&self) -> Option<Reign> {
-        let state = self.reader.state();
-        let at = state
-            .verified_at
-            .filter(|_| state.phase == Phase::Serving)?;
-        Some(Reign {
+        self.in_force().map(|(reign, _)| reign)
+    }
+
+    /// The same, and what upstreams that lead to it are of here.
+    pub(super) fn in_force(&self) -> Option<(Reign, Origin)> {
+        let origin = Origin::in_force(&self.reader)?;
+        let reign = Reign {
             entry: self.name.clone(),
-            at,
+            at: origin.at?,
             epoch: self.epoch(),
-        })
+        };
+        Some((reign, origin))
     }
 
     /// There is a master, and clients wait all the same.

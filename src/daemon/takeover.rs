@@ -17,7 +17,7 @@ use crate::exit::Exit;
 use crate::listener::Inherited;
 use crate::net::clock::{Moment, now};
 use crate::net::stream::Unregistered;
-use crate::session::luggage::Packet;
+use crate::session::luggage::{Packet, Stay, Upstream};
 use crate::topology::{Epoch, Generation};
 use crate::upgrade::link::{self, Broken, Link, Parcel};
 use crate::upgrade::message::{
@@ -318,12 +318,11 @@ impl Following {
             return Ok(());
         };
         let count = batch.sessions.len() as u64;
-        let at = batch.reign.at;
         let said = match packets(batch, sockets, entries) {
             Ok((number, packets)) => {
                 // Some may be served and some not: there is no answer to that. The old process takes all of them back when this
                 // one has ended.
-                if !reins.seat(number, Some(at), packets).await {
+                if !reins.seat(number, packets).await {
                     return Err(self.cannot("a worker does not take sessions over"));
                 }
                 self.adopted += count;
@@ -370,16 +369,21 @@ fn packets(
     let entry = &batch.reign.entry;
     let is_it = |known: &&Known| known.name == *entry;
     let known = entries.iter().find(is_it).ok_or("no such entry")?;
-    if known.reign().as_ref() != Some(&batch.reign) {
+    let in_force = known.in_force();
+    let Some((_, origin)) = in_force.filter(|(reign, _)| *reign == batch.reign) else {
         return Err("another master is in force here, or none");
-    }
+    };
     let mut sockets = sockets.into_iter();
     let mut packets = Vec::with_capacity(batch.sessions.len());
     for luggage in batch.sessions {
         let mut take = |kind| sockets.next().map(|socket| Unregistered::of(kind, socket));
         packets.push(Packet {
             client: take(luggage.client).ok_or(MISSING)?,
-            upstream: luggage.upstream.and_then(take),
+            upstream: luggage.upstream.and_then(take).map(|socket| Upstream {
+                socket,
+                origin,
+                stay: Stay::default(),
+            }),
             tracked: luggage.tracked,
         });
     }

@@ -382,8 +382,13 @@ impl Hand {
     }
 
     async fn send(&mut self) -> Option<Input> {
-        // A hold began, or a switch: they go back, and wait for its end.
-        let Some(reign) = self.estate.entries.get(self.entry).and_then(Known::reign) else {
+        let known = self.estate.entries.get(self.entry);
+        let in_force = known.and_then(Known::in_force);
+        // A hold began, or a switch: they go back, and wait for its end. What leads to another master than the one in force must not
+        // be taken for what leads to this one.
+        let Some((reign, _)) =
+            in_force.filter(|(_, origin)| self.waiting.iter().all(|packet| packet.is_of(*origin)))
+        else {
             return Some(Input::Refused);
         };
         let luggage: Vec<Luggage> = self.waiting.iter().map(Packet::luggage).collect();
@@ -395,7 +400,7 @@ impl Hand {
             .sent
             .iter()
             .flat_map(|packet| {
-                let upstream = packet.upstream.as_ref().map(AsFd::as_fd);
+                let upstream = packet.upstream.as_ref().map(|u| u.socket.as_fd());
                 [Some(packet.client.as_fd()), upstream]
             })
             .flatten()
@@ -409,8 +414,7 @@ impl Hand {
         let Some(known) = self.estate.entries.get(self.entry) else {
             return;
         };
-        let at = known.reader.state().verified_at;
-        self.estate.reins.seat(known.number, at, packets).await;
+        self.estate.reins.seat(known.number, packets).await;
     }
 
     /// Accepts again. What the dead process had open is free again, so that this fails only for a moment.

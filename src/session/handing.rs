@@ -5,7 +5,7 @@
 //! when all its bytes are with the kernel and what is known of it can be said; else it stays, and is asked again.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::io;
 use std::rc::Rc;
 
 use futures_util::future::Either;
@@ -13,14 +13,12 @@ use tokio::task::yield_now;
 
 use super::close::CloseReason;
 use super::house::{House, Seat};
-use super::luggage::Packet;
+use super::luggage::{Packet, Upstream};
 use super::relay::Carried;
 use super::run::{Connected, observe, rules, serve};
 use super::tracker::Tracker;
 use super::watch::{Blind, Watch};
 use super::{Event, Life, Stage};
-use crate::net::stream::Stream;
-use crate::topology::Generation;
 
 /// Most sessions that leave in one go: nobody serves them until the other process does.
 pub(crate) const LEAVING_AT_ONCE: usize = 64;
@@ -34,40 +32,35 @@ pub(super) struct Outbox {
     packets: RefCell<Vec<Packet>>,
 }
 
-/// What a session comes with, or leaves with, beside its client.
+/// What a session comes with, or leaves with, beside its client: an upstream, if it has one.
 #[derive(Debug)]
-pub(super) struct Brought {
-    upstream: Option<Stream>,
-    /// Where the master was verified that it leads to.
-    at: Option<SocketAddr>,
-}
+pub(super) struct Brought(Option<Connected>);
 
 impl Brought {
     /// Nobody here reads or writes it any more.
-    pub(super) const fn leaving(upstream: Stream) -> Self {
-        Self {
-            upstream: Some(upstream),
-            at: None,
-        }
+    pub(super) const fn leaving(connected: Connected) -> Self {
+        Self(Some(connected))
     }
 }
 
-/// Serves a session that nobody serves, from where it is; its upstream leads to the master that was verified at `at`. `None`
-/// when the kernel does not watch its sockets: it is closed.
-pub(crate) fn adopt(
-    house: &Rc<House>,
-    packet: Packet,
-    at: Option<SocketAddr>,
-) -> Option<impl Future<Output = ()> + use<>> {
+/// Serves a session that nobody serves, from where it is. An upstream of a master that has passed is given up, or ends the session, as
+/// by any switch. `None` when the kernel does not watch its sockets: it is closed.
+pub(crate) fn adopt(house: &Rc<House>, packet: Packet) -> Option<impl Future<Output = ()> + use<>> {
     let mut seat = Seat::new(house);
     house.tally.adopted.add(1);
     let client = packet.client.register();
-    let upstream = packet.upstream.map(|socket| socket.register()).transpose();
+    let arriving = |upstream: Upstream| {
+        // Before the stay ends, so that there is no moment in which nobody knows of it.
+        let claim = house.claim_again(upstream.origin);
+        let upstream = upstream.socket.register()?;
+        Ok::<_, io::Error>(Connected { upstream, claim })
+    };
+    let upstream = packet.upstream.map(arriving).transpose();
     let (Ok(client), Ok(upstream)) = (client, upstream) else {
         seat.close(CloseReason::NotWatched);
         return None;
     };
-    seat.brought = Some(Box::new(Brought { upstream, at }));
+    seat.brought = Some(Box::new(Brought(upstream)));
     Some(match packet.tracked {
         None => Either::Left(serve(seat, Carried::new(client, Blind))),
         Some(packed) => {
@@ -93,21 +86,6 @@ impl House {
         self.outbox.open.set(false);
         (self.outbox.packets.take(), more)
     }
-
-    /// Where the master in force was verified.
-    pub(crate) fn verified_at(&self) -> Option<SocketAddr> {
-        self.state().verified_at
-    }
-
-    /// The generation of an upstream that leads there; one that has passed if it is not the one in force.
-    fn generation_at(&self, at: Option<SocketAddr>) -> Generation {
-        let state = self.state();
-        if at.is_some() && state.verified_at == at {
-            state.generation
-        } else {
-            Generation(0)
-        }
-    }
 }
 
 impl Seat {
@@ -118,9 +96,9 @@ impl Seat {
             return;
         };
         life.served = true;
-        if brought.upstream.is_some() {
+        if let Some(connected) = &brought.0 {
             // Whether that is still so is seen at its first poll.
-            life.stage = Stage::Live(self.house.generation_at(brought.at));
+            life.stage = Stage::Live(connected.claim.generation());
             self.note_upstream(true);
         } else {
             self.brought = None;
@@ -131,18 +109,23 @@ impl Seat {
 
     /// The upstream that it came with.
     pub(super) fn arrived(&mut self) -> Option<Connected> {
-        let brought = self.brought.take()?;
-        let claim = self.house.claim(self.house.generation_at(brought.at));
-        let upstream = brought.upstream?;
-        Some(Connected { upstream, claim })
+        self.brought.take()?.0
     }
 
     /// It leaves: nobody here reads or writes its sockets any more.
     pub(super) fn leave<W: Watch>(&mut self, carried: Carried<W>) {
         let tracked = carried.watch.packed();
         let client = carried.client.unregister();
-        let upstream = self.brought.take().and_then(|brought| brought.upstream);
-        let upstream = upstream.map(Stream::unregister).transpose();
+        let leaving = |Connected { upstream, claim }| {
+            let origin = claim.origin();
+            Ok::<_, io::Error>(Upstream {
+                socket: upstream.unregister()?,
+                origin,
+                stay: claim.stays(),
+            })
+        };
+        let upstream = self.brought.take().and_then(|brought| brought.0);
+        let upstream = upstream.map(leaving).transpose();
         // Fails only when the runtime has forgotten the socket, and then nobody could have served it.
         let (Ok(client), Ok(upstream)) = (client, upstream) else {
             self.close(CloseReason::NotWatched);

@@ -2,10 +2,15 @@
 //!
 //! Only what has nothing in this process's memory travels: no byte that was read and not yet written, either way.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use super::tracker::Packed;
 use crate::net::stream::{Kind, Unregistered};
+use crate::topology::publish::Reader;
+use crate::topology::{Generation, Phase};
 
 /// What is said of a session; its sockets go beside it, the client's first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,9 +50,59 @@ pub struct Packet {
     /// The client's socket.
     pub client: Unregistered,
     /// The master's.
-    pub upstream: Option<Unregistered>,
+    pub upstream: Option<Upstream>,
     /// What is known of both.
     pub tracked: Option<Packed>,
+}
+
+/// A master's socket on its way, and what it is worth.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Dropped before the stay, which says that there is one.
+    pub socket: Unregistered,
+    /// Where it leads.
+    pub origin: Origin,
+    /// Until nobody here can be given it back.
+    pub stay: Stay,
+}
+
+/// The master that an upstream leads to. It stays what it was when the upstream was made: a master that is in force later is never
+/// written to by it, even where it has the same address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Its generation.
+    pub generation: Generation,
+    /// Its edition.
+    pub edition: u64,
+    /// Where it was verified; `None` when that has passed.
+    pub at: Option<SocketAddr>,
+}
+
+impl Origin {
+    /// What is in force now; `None` while nothing may be written.
+    pub fn in_force(reader: &Reader) -> Option<Self> {
+        // In this order: what is renewed meanwhile is old.
+        let edition = reader.edition();
+        let state = reader.state();
+        (state.phase == Phase::Serving).then_some(Self {
+            generation: state.generation,
+            edition,
+            at: Some(state.verified_at?),
+        })
+    }
+}
+
+/// As long as there is one of an older generation, its house acknowledges no newer one.
+#[derive(Debug, Default)]
+pub struct Stay {
+    _end: Option<oneshot::Sender<()>>,
+}
+
+impl Stay {
+    /// Dropping it is heard there.
+    pub(super) const fn new(end: oneshot::Sender<()>) -> Self {
+        Self { _end: Some(end) }
+    }
 }
 
 impl Packet {
@@ -55,8 +110,13 @@ impl Packet {
     pub fn luggage(&self) -> Luggage {
         Luggage {
             client: self.client.kind(),
-            upstream: self.upstream.as_ref().map(Unregistered::kind),
+            upstream: self.upstream.as_ref().map(|u| u.socket.kind()),
             tracked: self.tracked.clone(),
         }
+    }
+
+    /// It leads to this master, or to none.
+    pub fn is_of(&self, origin: Origin) -> bool {
+        self.upstream.as_ref().is_none_or(|u| u.origin == origin)
     }
 }

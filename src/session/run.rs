@@ -434,7 +434,9 @@ pub(super) async fn live<W: Watch>(
     }
     let stage = poll_fn(|cx| {
         if seat.has_turned() {
-            if seat.house.lets_go() && relay.can_be_handed(&seat.house) {
+            // One that is old is about to take another master, or an equal one.
+            let lets_go = seat.house.lets_go() && !claim.is_old();
+            if lets_go && relay.can_be_handed(&seat.house) {
                 let handed = Event::Ended(CloseReason::HandedOver);
                 return Poll::Ready(observe(seat, life, handed));
             }
@@ -469,8 +471,8 @@ pub(super) async fn live<W: Watch>(
     .await;
     if stage == Stage::Closing(CloseReason::HandedOver) {
         let (upstream, _) = relay.into_upstream();
-        seat.brought = Some(Box::new(Brought::leaving(upstream)));
-        drop(claim);
+        let leaving = Brought::leaving(Connected { upstream, claim });
+        seat.brought = Some(Box::new(leaving));
         return;
     }
     if let Stage::Closing(reason) = stage {

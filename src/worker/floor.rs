@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -44,8 +43,8 @@ pub(super) enum Order {
     Raze(usize),
     /// Some of its sessions, from this seat on, are to let go; the answer is where to go on.
     LetGo(usize, usize, oneshot::Sender<LetGo>),
-    /// These sessions of it, whose master was verified there, are served from now on.
-    Seat(usize, Option<SocketAddr>, Vec<Packet>),
+    /// These sessions of it are served from now on.
+    Seat(usize, Vec<Packet>),
 }
 
 /// Sessions that nobody serves, and the seat behind the last that was asked; none when there are no more.
@@ -149,13 +148,13 @@ impl Floor {
     }
 
     /// Serves sessions that nobody serves.
-    fn seat_again(&self, entry: usize, at: Option<SocketAddr>, packets: Vec<Packet>) {
+    fn seat_again(&self, entry: usize, packets: Vec<Packet>) {
         let Some(lodging) = self.lodging(entry) else {
             return;
         };
         for packet in packets {
             let tickets = Tickets::new(lodging.door.admit(), &self.load);
-            if let Some(session) = adopt(&lodging.house, packet, at) {
+            if let Some(session) = adopt(&lodging.house, packet) {
                 lodging.sessions.spawn_local(async move {
                     let _counted = tickets;
                     session.await;
@@ -172,8 +171,8 @@ impl Floor {
         let mut next = from;
         let (packets, more) = lodging.house.let_go(&mut next).await;
         if let Err((packets, _)) = answer.send((packets, more.then_some(next))) {
-            // Nobody takes them. They lead to the master in force: a change since would have been heard by them.
-            self.seat_again(entry, lodging.house.verified_at(), packets);
+            // Nobody takes them.
+            self.seat_again(entry, packets);
         }
     }
 
@@ -213,7 +212,7 @@ impl Floor {
             Order::Raze(entry) => self.raze(entry),
             Order::Close(entry, socket) => attendants.close(entry, socket).await,
             Order::LetGo(entry, from, answer) => self.let_go(entry, from, answer).await,
-            Order::Seat(entry, at, packets) => self.seat_again(entry, at, packets),
+            Order::Seat(entry, packets) => self.seat_again(entry, packets),
             Order::Leave(entry, grace) => {
                 let floor = Rc::clone(self);
                 tokio::task::spawn_local(async move {

@@ -1,6 +1,5 @@
 //! Takes sessions out of a running pool, and puts sessions into it. For an upgrade, off the way of all else.
 
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
@@ -60,7 +59,7 @@ impl Reins {
     }
 
     /// Serves these sessions, on the workers that have the fewest. False when it is not certain that all of them are.
-    pub async fn seat(&self, number: usize, at: Option<SocketAddr>, packets: Vec<Packet>) -> bool {
+    pub async fn seat(&self, number: usize, packets: Vec<Packet>) -> bool {
         let mut shares: Vec<(usize, Vec<Packet>)> = self
             .workers
             .iter()
@@ -77,7 +76,7 @@ impl Reins {
         let mut all = true;
         for (worker, (_, packets)) in shares.into_iter().enumerate() {
             if !packets.is_empty() {
-                let order = Order::Seat(number, at, packets);
+                let order = Order::Seat(number, packets);
                 all &= self.tell(worker, order).await.is_ok();
             }
         }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::session::luggage::Packet;
+use crate::topology::publish;
 
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 const PONG: &[u8] = b"+PONG\r\n";
@@ -66,9 +67,8 @@ fn let_go(hands: &Reins, count: usize) -> Vec<Packet> {
     all
 }
 
-fn seat(hands: &Reins, at: &TcpListener, packets: Vec<Packet>) {
-    let at = at.local_addr().expect("bound");
-    assert!(in_time(hands.seat(0, Some(at), packets)));
+fn seat(hands: &Reins, packets: Vec<Packet>) {
+    assert!(in_time(hands.seat(0, packets)));
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn nobody_serves_who_has_let_go_and_who_is_seated_goes_on_where_it_was() {
         idle.write_all(PING).expect("write");
         assert_silent(&mut idles);
 
-        seat(&hands, &upstream, packets);
+        seat(&hands, packets);
         assert_eq!(read(&mut asking, PONG.len()), PONG);
         assert_eq!(read(&mut idles, PING.len()), PING);
         answered(&mut idles, &mut idle, PONG);
@@ -106,21 +106,36 @@ fn nobody_serves_who_has_let_go_and_who_is_seated_goes_on_where_it_was() {
     }
 }
 
-/// Who leads to a master that was left meanwhile is given up or cut, as by any switch.
+/// Who leads to a master that was left meanwhile is given up or cut, as by any switch, and nobody says before that that it has been left.
 #[test]
 fn a_master_that_changed_meanwhile_is_not_written_to() {
-    let (old, new) = (upstream(), upstream());
+    // One that comes back at the same address is another master, too.
+    for returns in [false, true] {
+        changes_meanwhile(returns);
+    }
+}
+
+fn changes_meanwhile(returns: bool) {
+    let (old, other) = (upstream(), upstream());
+    let new = if returns { &old } else { &other };
     let mut rig = rig(&old, true);
     let hands = hands(&rig);
     let (mut idle, mut idles) = joined(&rig, &old);
     let (mut asking, mut askeds) = joined(&rig, &old);
     asked(&mut asking, &mut askeds, PING);
     let packets = let_go(&hands, 2);
-    rig.serve(2, &new);
-    rig.wait_acknowledged(2);
+    rig.serve(2, &other);
+    if returns {
+        rig.serve(3, &old);
+    }
+    let generation = if returns { 3 } else { 2 };
     idle.write_all(PING).expect("write");
-    seat(&hands, &old, packets);
-    let mut master = accept(&new);
+    std::thread::sleep(WATCH);
+    let acknowledged = rig.publisher.is_acknowledged(Generation(generation));
+    assert!(!acknowledged, "with upstreams of an older one on their way");
+    seat(&hands, packets);
+    rig.wait_acknowledged(generation);
+    let mut master = accept(new);
     // The replay of nothing but the question who it is, perhaps; then the request.
     let mut heard = Vec::new();
     while !heard.ends_with(PING) {
@@ -142,6 +157,48 @@ fn a_master_that_changed_meanwhile_is_not_written_to() {
     rig.wait_closed(CloseReason::Switched, 1);
 }
 
+/// Nobody serves it any more, so that nothing is waited for.
+#[test]
+fn what_is_forgotten_holds_up_no_switch() {
+    let (old, new) = (upstream(), upstream());
+    let mut rig = rig(&old, true);
+    let hands = hands(&rig);
+    let _joined = joined(&rig, &old);
+    let packets = let_go(&hands, 1);
+    rig.serve(2, &new);
+    drop(packets);
+    rig.wait_acknowledged(2);
+}
+
+#[test]
+fn an_upstream_that_is_to_be_given_up_is_not_handed_on() {
+    let upstream = upstream();
+    let mut rig = rig(&upstream, true);
+    let hands = hands(&rig);
+    let (mut client, mut master) = joined(&rig, &upstream);
+    asked(&mut client, &mut master, MULTI);
+    answered(&mut master, &mut client, OK);
+    let edition = rig.publisher.renew();
+    let old = |open| Some(publish::Upstreams { open, old: open });
+    wait_until("it to be old", || {
+        rig.publisher.upstreams(edition) == old(1)
+    });
+    assert_eq!(round(&hands).len(), 0);
+    assert_eq!(rig.publisher.upstreams(edition), old(1));
+    // What was let go of before comes back as old as it has become.
+    let other = joined(&rig, &upstream);
+    let packets = let_go(&hands, 1);
+    let edition = rig.publisher.renew();
+    wait_until("both to be old", || {
+        rig.publisher.upstreams(edition) == old(2)
+    });
+    seat(&hands, packets);
+    wait_until("one to be given up", || {
+        rig.publisher.upstreams(edition) == old(1)
+    });
+    drop(other);
+}
+
 #[test]
 fn who_is_in_the_middle_of_something_or_held_stays() {
     let upstream = upstream();
@@ -160,7 +217,7 @@ fn who_is_in_the_middle_of_something_or_held_stays() {
     assert_eq!(round(&hands).len(), 0);
     rig.release();
     let packets = let_go(&hands, 1);
-    seat(&hands, &upstream, packets);
+    seat(&hands, packets);
     asked(&mut client, &mut master, PING);
     answered(&mut master, &mut client, PONG);
 }
@@ -185,7 +242,7 @@ fn bytes_that_only_this_process_has_keep_a_session_here() {
     assert!(read(&mut master, LENGTH).iter().all(|byte| *byte == b'x'));
     writer.join().expect("no panic").expect("written");
     let packets = let_go(&hands, 1);
-    seat(&hands, &upstream, packets);
+    seat(&hands, packets);
     let mut client = client;
     answered(&mut master, &mut client, PONG);
 }
