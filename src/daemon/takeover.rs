@@ -4,6 +4,8 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::process::getppid;
+use tokio::spawn;
+use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, timeout};
 use tracing::{info, warn};
 
@@ -23,7 +25,7 @@ use crate::upgrade::link::{self, Broken, Link, Parcel};
 use crate::upgrade::message::{
     Batch, Belief, Hello, Listener, Message, Named, SESSIONS, Said, words,
 };
-use crate::upgrade::new::{Action, Input, Outcome, Taker};
+use crate::upgrade::new::{Action, DEATH_LIMIT, Input, Outcome, Taker};
 use crate::worker::Reins;
 
 /// For tests: another number for the form of sessions, as a version of another time would say.
@@ -36,6 +38,8 @@ const SAY_EVERY: Duration = Duration::from_millis(200);
 const SEND_LIMIT: Duration = Duration::from_secs(2);
 /// Most listeners that are taken over.
 const LISTENERS_MAX: usize = 4096;
+/// Longest wait for the sessions of one message to be seated before those of the next are refused.
+const SEAT_LIMIT: Duration = Duration::from_secs(1);
 
 /// The process that started this one to be followed by it, if it was started so.
 #[derive(Debug)]
@@ -78,6 +82,8 @@ pub(super) struct Following {
     /// What arrived last, and is not served yet.
     parcel: Option<(Batch, Vec<OwnedFd>)>,
     adopted: u64,
+    /// The sessions that arrived last are on their way to their workers.
+    seating: Option<JoinHandle<bool>>,
     /// When it was last said that the masters are known.
     said: Option<Moment>,
 }
@@ -136,6 +142,7 @@ impl Following {
             beliefs: Vec::new(),
             parcel: None,
             adopted: 0,
+            seating: None,
             said: None,
         };
         let named = |proxy: &Proxy| Named {
@@ -313,27 +320,59 @@ impl Following {
         })
     }
 
+    /// First says that they are ours, then serves them: the old process, which is the only other one that may serve them, either reads
+    /// that, or takes them back when this one is dead and has not said it.
     async fn adopt(&mut self, entries: &[Known], reins: &Reins) -> Result<(), ExitError> {
         let Some((batch, sockets)) = self.parcel.take() else {
             return Ok(());
         };
         let count = batch.sessions.len() as u64;
-        let said = match packets(batch, sockets, entries) {
-            Ok((number, packets)) => {
-                // Some may be served and some not: there is no answer to that. The old process takes all of them back when this
-                // one has ended.
-                if !reins.seat(number, packets).await {
-                    return Err(self.cannot("a worker does not take sessions over"));
-                }
-                self.adopted += count;
-                Said::Adopted
+        let (number, packets) = match self.fit(batch, sockets, entries).await {
+            Ok(packets) => packets,
+            Err(why) => {
+                let why = why.to_owned();
+                self.say(Said::Refused { why }).await;
+                return Ok(());
             }
-            Err(why) => Said::Refused {
-                why: why.to_owned(),
-            },
         };
-        self.say(said).await;
+        match timeout(SEND_LIMIT, self.link.say(Said::Adopted)).await {
+            Ok(Ok(())) => {}
+            // Nobody else has them.
+            Ok(Err(Broken::Gone)) if self.is_alone().await => {}
+            // What is not ours is closed here; the old process has its own copies.
+            Ok(Err(_)) | Err(_) => return Err(self.cannot("it cannot be told what is taken over")),
+        }
+        self.adopted += count;
+        let reins = reins.clone();
+        self.seating = Some(spawn(async move { reins.seat(number, packets).await }));
         Ok(())
+    }
+
+    /// What arrived, if it can be served here now.
+    async fn fit(
+        &mut self,
+        batch: Batch,
+        sockets: Vec<OwnedFd>,
+        entries: &[Known],
+    ) -> Result<(usize, Vec<Packet>), &'static str> {
+        if let Some(seating) = &mut self.seating {
+            // It goes on by itself. A worker that is gone ends this process.
+            if timeout(SEAT_LIMIT, seating).await.is_err() {
+                return Err("a worker does not take sessions over");
+            }
+            self.seating = None;
+        }
+        packets(batch, sockets, entries)
+    }
+
+    /// The old process is dead; waits a moment for one that is ending.
+    async fn is_alone(&self) -> bool {
+        let dead = async {
+            while parent() == Some(self.pid) {
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        timeout(DEATH_LIMIT, dead).await.is_ok()
     }
 
     /// Whoever does not hear is gone, which is heard next.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
+use tokio::spawn;
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -40,6 +41,8 @@ const ABORT_LIMIT: Duration = Duration::from_millis(500);
 /// How often, and how many times, it is tried to accept again.
 const RESUME_EVERY: Duration = Duration::from_millis(100);
 const RESUME_TRIES: usize = 50;
+/// Longest wait for sessions that were taken back to be served.
+const SEAT_LIMIT: Duration = Duration::from_secs(1);
 /// Longest wait for a message to be taken; the other side reads all the time.
 const SEND_LIMIT: Duration = Duration::from_secs(2);
 
@@ -185,7 +188,7 @@ impl Hand {
                 received = self.link.receive() => return self.heard(received),
                 ended = self.child.wait() => {
                     self.why = ended.ok().map(|status| in_words(&status));
-                    return Input::Dead;
+                    return Input::Dead { adopted: false };
                 }
                 () = self.estate.ending.cancelled(), if !self.told_to_end => {
                     self.told_to_end = true;
@@ -326,9 +329,11 @@ impl Hand {
                 self.say(Said::Abort { why }).await;
                 None
             }
-            Action::Kill => {
-                self.kill().await;
-                Some(Input::Dead)
+            Action::Kill { at_once } => {
+                self.kill(at_once).await;
+                let said = self.link.last_words();
+                let adopted = said.contains(&Message::Said(Said::Adopted));
+                Some(Input::Dead { adopted })
             }
             Action::Resume => {
                 self.resume().await;
@@ -414,7 +419,10 @@ impl Hand {
         let Some(known) = self.estate.entries.get(self.entry) else {
             return;
         };
-        self.estate.reins.seat(known.number, packets).await;
+        let (reins, number) = (self.estate.reins.clone(), known.number);
+        // It goes on by itself where a worker is slow.
+        let seating = spawn(async move { reins.seat(number, packets).await });
+        let _ = timeout(SEAT_LIMIT, seating).await;
     }
 
     /// Accepts again. What the dead process had open is free again, so that this fails only for a moment.
@@ -431,9 +439,10 @@ impl Hand {
         );
     }
 
-    async fn kill(&mut self) {
+    async fn kill(&mut self, at_once: bool) {
         // Whoever closed the link, or was told to end, ends by itself in a moment, and its exit code tells why.
-        let ended = match timeout(ABORT_LIMIT, self.child.wait()).await {
+        let limit = if at_once { Duration::ZERO } else { ABORT_LIMIT };
+        let ended = match timeout(limit, self.child.wait()).await {
             Ok(ended) => ended,
             Err(_) => {
                 // Fails only when it has ended meanwhile.

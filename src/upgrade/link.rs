@@ -142,6 +142,21 @@ impl Link {
         }
     }
 
+    /// What a process that is dead had said before. Waits for nothing.
+    pub fn last_words(&mut self) -> Vec<Message> {
+        let Self { socket, room } = self;
+        let mut said = Vec::new();
+        while said.len() < LAST_WORDS {
+            match take(socket, room) {
+                Ok((length @ 1.., _, false)) => {
+                    said.extend(message::decode(room.get(..length).unwrap_or_default()));
+                }
+                _ => break,
+            }
+        }
+        said
+    }
+
     /// The next message. Cancel-safe.
     ///
     /// # Errors
@@ -161,12 +176,20 @@ impl Link {
     }
 }
 
+/// What is read of a dead process at most: it says one thing for each that it is told.
+const LAST_WORDS: usize = 64;
+
 /// How long the message is, its descriptors, and whether some of either is missing.
 fn take(socket: &UnixStream, room: &mut [u8]) -> Result<(usize, Vec<OwnedFd>, bool), Errno> {
     let mut space = [MaybeUninit::uninit(); SPACE];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let received = recvmsg(socket, &mut [IoSliceMut::new(room)], &mut control, flags)?;
+    let mut receive = || recvmsg(socket, &mut [IoSliceMut::new(room)], &mut control, flags);
+    let received = match receive() {
+        // It ended without having read all that we said. That is told before what it had said itself.
+        Err(Errno::CONNRESET) => receive(),
+        received => received,
+    }?;
     let mut sockets = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(descriptors) = message {
@@ -250,6 +273,21 @@ mod tests {
         }
         assert!(matches!(theirs.receive().await, Err(Broken::Gone)));
         assert!(matches!(theirs.say(Said::Opened).await, Err(Broken::Gone)));
+    }
+
+    /// Whether or not it had read what it was told.
+    #[tokio::test]
+    async fn what_a_dead_process_had_said_is_read() {
+        for unread in [false, true] {
+            let (mut ours, theirs) = links();
+            if unread {
+                ours.say(Said::Go).await.expect("room");
+            }
+            theirs.say(Said::Adopted).await.expect("room");
+            drop(theirs);
+            assert_eq!(ours.last_words(), [Message::Said(Said::Adopted)]);
+            assert_eq!(ours.last_words(), []);
+        }
     }
 
     #[tokio::test]

@@ -68,7 +68,7 @@ pub enum Said {
     Go,
     /// It does.
     Opened,
-    /// All sessions of the last message are served.
+    /// All sessions of the last message are the new process's, which serves them from now on. Said before it does.
     Adopted,
     /// None of them is; their descriptors are closed.
     Refused {

@@ -56,7 +56,7 @@ pub enum Action {
     Open,
     /// Say that we do.
     Opened,
-    /// Serve the sessions that arrived, and say so; or refuse them, and say that.
+    /// Say that the sessions that arrived are ours, and then, if that was said, serve them; or refuse them, and say that.
     Adopt,
     /// Close the link.
     Part,

@@ -50,14 +50,17 @@ pub enum Input {
         /// Sessions of ours.
         left: u64,
     },
-    /// The new process serves what it was sent last.
+    /// What the new process was sent last is its own: it serves them from now on.
     Adopted,
     /// It does not.
     Refused,
     /// It cannot go on, or says what it must not; or the link is broken.
     Gone(Failure),
     /// It has ended, for certain.
-    Dead,
+    Dead {
+        /// It had said, and we had not read, that it serves what it was sent last.
+        adopted: bool,
+    },
     /// We are to end.
     Ending,
     /// Time has passed.
@@ -87,8 +90,11 @@ pub enum Action {
     Done,
     /// Tell it to end.
     Abort(Failure),
-    /// End it, and wait until it has.
-    Kill,
+    /// End it, wait until it has, and read what it had said.
+    Kill {
+        /// Not even as long as it takes to say why.
+        at_once: bool,
+    },
     /// Accept again.
     Resume,
 }
@@ -220,10 +226,10 @@ impl Giver {
     pub fn on(&mut self, now: Moment, input: Input) -> Vec<Action> {
         match (self.stage, input) {
             (Stage::Over(_), _) => Vec::new(),
-            (Stage::Dying(failure), Input::Dead) => self.recover(failure),
+            (Stage::Dying(failure), Input::Dead { adopted }) => self.recover(failure, adopted),
             (Stage::Dying(_), _) => Vec::new(),
             (_, Input::Gone(failure)) => self.kill(failure, None),
-            (_, Input::Dead) => self.kill(Failure::Ended, None),
+            (_, Input::Dead { .. }) => self.kill(Failure::Ended, None),
             (Stage::Starting | Stage::Preparing, Input::Held) => self.abort(Failure::Held),
             (Stage::Starting | Stage::Preparing, Input::Ending) => self.abort(Failure::Ending),
             // From here on it is quicker to finish: a hold is the new one's matter as much as ours, and so is the end.
@@ -317,15 +323,23 @@ impl Giver {
 
     fn kill(&mut self, failure: Failure, first: Option<Action>) -> Vec<Action> {
         self.stage = Stage::Dying(failure);
-        first.into_iter().chain([Action::Kill]).collect()
+        // Clients wait, and one that is slow must not go on with what we are about to take back. One that ends by itself says why.
+        let at_once = (self.under_way || self.closed) && failure != Failure::Ended;
+        let kill = Action::Kill { at_once };
+        first.into_iter().chain([kill]).collect()
     }
 
-    /// The new process is dead: whatever it had been given without having said so is ours.
-    fn recover(&mut self, failure: Failure) -> Vec<Action> {
+    /// The new process is dead: whatever it had been given without having said so is ours. It says so before it serves them; what it
+    /// may have served is never served again.
+    fn recover(&mut self, failure: Failure, adopted: bool) -> Vec<Action> {
         self.stage = Stage::Over(Outcome::Failed(failure));
         let mut actions = Vec::new();
         if std::mem::take(&mut self.under_way) {
-            actions.push(Action::TakeBack);
+            actions.push(if adopted {
+                Action::Forget
+            } else {
+                Action::TakeBack
+            });
         }
         if std::mem::take(&mut self.closed) {
             actions.push(Action::Resume);

@@ -58,7 +58,8 @@ impl Reins {
         None
     }
 
-    /// Serves these sessions, on the workers that have the fewest. False when it is not certain that all of them are.
+    /// Serves these sessions, on the workers that have the fewest. Takes as long as it takes, since whoever would give up on it would
+    /// close them; the caller need not wait. False when a worker is gone, and they are with it.
     pub async fn seat(&self, number: usize, packets: Vec<Packet>) -> bool {
         let mut shares: Vec<(usize, Vec<Packet>)> = self
             .workers
@@ -77,7 +78,7 @@ impl Reins {
         for (worker, (_, packets)) in shares.into_iter().enumerate() {
             if !packets.is_empty() {
                 let order = Order::Seat(number, packets);
-                all &= self.tell(worker, order).await.is_ok();
+                all &= self.tell_patiently(worker, order).await.is_ok();
             }
         }
         all

@@ -140,6 +140,14 @@ impl Reins {
     }
 
     pub(super) async fn tell(&self, worker: usize, order: Order) -> Result<(), Stuck> {
+        match timeout(OBEY_LIMIT, self.tell_patiently(worker, order)).await {
+            Ok(told) => told,
+            Err(_) => Err(Stuck(worker)),
+        }
+    }
+
+    /// Without a deadline, for what must not be dropped half-way.
+    pub(super) async fn tell_patiently(&self, worker: usize, order: Order) -> Result<(), Stuck> {
         let Some(Rein { orders, .. }) = self.workers.get(worker) else {
             return Err(Stuck(worker));
         };
@@ -151,9 +159,6 @@ impl Reins {
                 .map_err(|_| io::ErrorKind::BrokenPipe)?;
             ended.await.map_err(|_| io::ErrorKind::BrokenPipe)
         };
-        match timeout(OBEY_LIMIT, telling).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Stuck(worker)),
-        }
+        telling.await.map_err(|_: io::ErrorKind| Stuck(worker))
     }
 }
