@@ -131,6 +131,7 @@ pub(super) async fn hand_over(estate: Estate) -> Outcome {
         child,
         pid,
         common: BTreeSet::new(),
+        version: String::new(),
         round: Round::default(),
         waiting: VecDeque::new(),
         sent: VecDeque::new(),
@@ -161,6 +162,8 @@ struct Hand {
     pid: u32,
     /// Entries that both processes have, by name.
     common: BTreeSet<String>,
+    /// What the new process says that it is: the path may have led to any.
+    version: String,
     /// Of all entries, in order.
     numbers: Vec<usize>,
     round: Round,
@@ -185,7 +188,11 @@ impl Hand {
         loop {
             tokio::select! {
                 biased;
-                received = self.link.receive() => return self.heard(received),
+                received = self.link.receive() => {
+                    if let Some(input) = self.heard(received) {
+                        return input;
+                    }
+                }
                 ended = self.child.wait() => {
                     self.why = ended.ok().map(|status| in_words(&status));
                     return Input::Dead { adopted: false };
@@ -205,8 +212,11 @@ impl Hand {
         }
     }
 
-    fn heard(&mut self, received: Result<Parcel, Broken>) -> Input {
-        match received.map(|parcel| parcel.message) {
+    /// `None` for what changes nothing.
+    fn heard(&mut self, received: Result<Parcel, Broken>) -> Option<Input> {
+        Some(match received.map(|parcel| parcel.message) {
+            // A later version may say more than this one understands.
+            Ok(Message::Said(Said::Unknown)) => return None,
             Ok(Message::Said(said)) => self.said(said),
             Ok(Message::Sessions(_)) => Input::Gone(Failure::Confused),
             Err(Broken::Gone) => Input::Gone(Failure::Ended),
@@ -214,7 +224,7 @@ impl Hand {
                 self.why = Some(broken.to_string());
                 Input::Gone(Failure::Confused)
             }
-        }
+        })
     }
 
     fn said(&mut self, said: Said) -> Input {
@@ -224,12 +234,13 @@ impl Hand {
                 agrees: self.agrees(&masters),
             },
             Said::Opened => {
-                let pid = self.pid;
+                let (pid, version) = (self.pid, &self.version);
                 info!(
                     event = "upgrade_handing",
                     pid,
+                    version,
                     sessions = self.left(),
-                    "process {pid} accepts from now on, and is handed the sessions"
+                    "process {pid}, version {version}, accepts from now on, and is handed the sessions"
                 );
                 Input::Opened
             }
@@ -253,6 +264,7 @@ impl Hand {
 
     fn greeted(&mut self, hello: &Hello) -> Input {
         let ours = self.estate.entries.iter().map(Known::named);
+        self.version = words(&hello.version);
         self.common = ours
             .filter(|named| hello.entries.contains(named))
             .map(|named| named.name)
@@ -305,7 +317,11 @@ impl Hand {
                     Some(Input::Gone(Failure::Confused))
                 }
             }
-            Action::Go => self.say(Said::Go).await,
+            Action::Go => {
+                // However this process ends from here on, another one may be listening there.
+                self.own_files(false);
+                self.say(Said::Go).await
+            }
             Action::Ask => Some(self.ask().await),
             Action::Send => self.send().await,
             Action::Forget => {
@@ -427,6 +443,7 @@ impl Hand {
 
     /// Accepts again. What the dead process had open is free again, so that this fails only for a moment.
     async fn resume(&self) {
+        self.own_files(true);
         for _ in 0..RESUME_TRIES {
             if open_doors(&self.estate.entries, &self.estate.reins).await {
                 return;
@@ -437,6 +454,13 @@ impl Hand {
             event = "listener_failed",
             "no connections are accepted any more: there are no descriptors left to listen with; restart this process"
         );
+    }
+
+    /// Whether the files of unix sockets are removed at the end of this process.
+    fn own_files(&self, own: bool) {
+        let doors = self.estate.entries.iter().flat_map(|known| &known.doors);
+        let all = doors.chain(&self.estate.admin);
+        all.for_each(|bound| bound.own_file(own));
     }
 
     async fn kill(&mut self, at_once: bool) {

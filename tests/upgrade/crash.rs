@@ -27,10 +27,10 @@ fn plan(servers: &Topology) -> Plan {
 }
 
 /// A client in the middle of a request: it is never quiet, so that an upgrade is never over.
-struct Unfinished(TcpStream);
+pub(crate) struct Unfinished(TcpStream);
 
 impl Unfinished {
-    fn new(lineage: &Lineage) -> Self {
+    pub(crate) fn new(lineage: &Lineage) -> Self {
         let before = lineage.proxy.bytes_up();
         let mut stream = connect(lineage.addr);
         stream.write_all(b"*1\r\n$4\r\nPI").expect("room");
@@ -40,7 +40,8 @@ impl Unfinished {
         Self(stream)
     }
 
-    fn finish(mut self) {
+    /// It is served still, by whoever it is.
+    pub(crate) fn finish(mut self) {
         self.0.write_all(b"NG\r\n").expect("room");
         let mut reply = [0; 7];
         self.0.read_exact(&mut reply).expect("it is still served");
@@ -53,16 +54,16 @@ impl Unfinished {
 }
 
 /// Idle clients, one that cannot leave, and an upgrade in which the former have left.
-struct Middle {
-    lineage: Lineage,
-    idle: Vec<Conn>,
-    unfinished: Unfinished,
-    mark: usize,
-    new: u32,
+pub(crate) struct Middle {
+    pub(crate) lineage: Lineage,
+    pub(crate) idle: Vec<Conn>,
+    pub(crate) unfinished: Unfinished,
+    pub(crate) mark: usize,
+    pub(crate) new: u32,
 }
 
 impl Middle {
-    fn of(servers: &Topology) -> Self {
+    pub(crate) fn of(servers: &Topology) -> Self {
         let mut lineage = Lineage::begin(plan(servers));
         let idle: Vec<Conn> = (0..IDLE).map(|_| client(lineage.addr)).collect();
         let unfinished = Unfinished::new(&lineage);

@@ -9,6 +9,7 @@ mod lineage;
 mod manager;
 mod reload;
 mod sessions;
+mod still;
 
 use std::time::Duration;
 
