@@ -1,6 +1,7 @@
 //! Whether every thread and loop of the process turns, whatever the state of Redis: what `/livez` and a service manager's watchdog are told.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,13 +26,24 @@ pub struct Vitals {
 
 /// Upgrades that came to nothing, by reason. There is at most one at a time, and it takes a while: nothing here is in a hurry.
 #[derive(Clone, Debug, Default)]
-pub struct Upgrades(Arc<Mutex<BTreeMap<&'static str, u64>>>);
+pub struct Upgrades {
+    failed: Arc<Mutex<BTreeMap<&'static str, u64>>>,
+    under_way: Arc<AtomicBool>,
+}
 
 impl Upgrades {
     /// None yet, for any of these reasons.
     pub fn new(reasons: impl IntoIterator<Item = &'static str>) -> Self {
         let zero = reasons.into_iter().map(|reason| (reason, 0));
-        Self(Arc::new(Mutex::new(zero.collect())))
+        Self {
+            failed: Arc::new(Mutex::new(zero.collect())),
+            under_way: Arc::default(),
+        }
+    }
+
+    /// One is under way, or waits to be begun; or none any more.
+    pub fn note_under_way(&self, is: bool) {
+        self.under_way.store(is, Ordering::Release);
     }
 
     /// One more.
@@ -40,7 +52,7 @@ impl Upgrades {
     }
 
     fn locked(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -61,6 +73,11 @@ impl Vitals {
     }
 
     /// Upgrades that came to nothing.
+    /// While one is under way, what is ordered here would not be known there.
+    pub(super) fn is_upgrading(&self) -> bool {
+        self.upgrades.under_way.load(Ordering::Acquire)
+    }
+
     pub(super) fn failed_upgrades(&self) -> Vec<(&'static str, u64)> {
         let failed = self.upgrades.locked();
         failed

@@ -210,6 +210,7 @@ async fn serve(
         log,
         admin_config,
         Arc::clone(&manager),
+        upgrades.clone(),
     );
     // At most one: a process follows before it can be followed.
     let mut upgrade: JoinSet<Upgraded> = JoinSet::new();

@@ -19,8 +19,8 @@ use tracing::{info, warn};
 use super::entries::{Entries, Running, WayIn};
 use super::manager::Manager;
 use super::report;
-use crate::admin;
 use crate::admin::reload::{Asked, Fault, Outcome, Reloads};
+use crate::admin::{self, Upgrades};
 use crate::config::difference::{Difference, Effect};
 use crate::config::{self, Flags, Loaded};
 use crate::listener::{BindError, Bound, Passed, bind_one};
@@ -80,6 +80,7 @@ pub(super) struct Reloader {
     waiting: Vec<Asker>,
     /// An upgrade is under way: what it hands over stays as it is.
     upgrading: bool,
+    upgrades: Upgrades,
 }
 
 /// What came of the preparation.
@@ -102,6 +103,7 @@ impl Reloader {
         log: telemetry::Handle,
         admin: watch::Sender<admin::Config>,
         manager: Arc<Manager>,
+        upgrades: Upgrades,
     ) -> Self {
         Self {
             flags,
@@ -114,11 +116,14 @@ impl Reloader {
             under_way: None,
             waiting: Vec::new(),
             upgrading: false,
+            upgrades,
         }
     }
 
-    /// Those who ask while an upgrade is under way, or waits for the reload that is, are refused.
+    /// Those who ask while an upgrade is under way, or waits for the reload that is, are refused; and so are those who order something
+    /// of one entry.
     pub(super) fn upgrading(&mut self, upgrading: bool) {
+        self.upgrades.note_under_way(upgrading);
         self.upgrading = upgrading;
     }
 

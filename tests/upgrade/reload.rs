@@ -10,7 +10,9 @@ use rustix::process::Signal;
 use crate::UPGRADE;
 use crate::harness::fake_master::{Bytes, FakeMaster};
 use crate::harness::fake_sentinel::{FakeSentinel, Protocol, View};
-use crate::harness::reload::{file, other, plan, quoted, ready, reload, stage, taken_over};
+use crate::harness::reload::{
+    TOKEN, admin_of, file, other, plan, post_as, quoted, ready, reload, stage, taken_over,
+};
 use crate::harness::stream::{SOON, connect, echoed, free_address, read_to_end};
 use crate::harness::{wait_for, wait_until};
 use crate::lineage::{Lineage, signal};
@@ -108,6 +110,21 @@ fn a_reload_while_an_upgrade_is_under_way_is_refused() {
     assert_eq!(code, 409, "{answer}");
     assert_eq!(answer["outcome"], "failed");
     assert_eq!(answer["problems"][0]["what"], "an upgrade is under way");
+    // What is ordered of an entry would not be known to the new process; the end of it is harmless.
+    let order = |what| {
+        post_as(
+            admin_of(&lineage.proxy),
+            &format!("/proxies/a/{what}"),
+            "",
+            TOKEN,
+        )
+    };
+    for what in ["pause", "reconnect"] {
+        let (code, why) = order(what);
+        assert_eq!(code, 409, "{what}: {why}");
+        assert!(why.contains("an upgrade is under way"), "{what}: {why}");
+    }
+    assert_eq!(order("resume").0, 200);
     // Whichever of the two is asked.
     for (pid, refused) in [(old, 2), (new, 3)] {
         signal(pid, Signal::HUP);
@@ -120,6 +137,8 @@ fn a_reload_while_an_upgrade_is_under_way_is_refused() {
     let finished = lineage.proxy.event_after(mark, "upgrade_finished", UPGRADE);
     assert_eq!(finished.number("handed"), 1.0, "{}", finished.fields);
     lineage.proxy.event_after(mark, "took_over", UPGRADE);
+    let (code, why) = post_as(admin_of(&lineage.proxy), "/proxies/a/reconnect", "", TOKEN);
+    assert_eq!(code, 200, "{why}");
     // It has read the file before it was changed.
     let (code, answer) = reload(&lineage.proxy);
     assert_eq!(
