@@ -79,6 +79,8 @@ pub(super) struct Following {
     begun: Moment,
     listeners: Vec<(Listener, OwnedFd)>,
     beliefs: Vec<Belief>,
+    /// Sessions that may come.
+    expected: u64,
     /// What arrived last, and is not served yet.
     parcel: Option<(Batch, Vec<OwnedFd>)>,
     adopted: u64,
@@ -140,6 +142,7 @@ impl Following {
             begun: now(),
             listeners: Vec::new(),
             beliefs: Vec::new(),
+            expected: 0,
             parcel: None,
             adopted: 0,
             seating: None,
@@ -199,6 +202,7 @@ impl Following {
         entries: &[Known],
         reins: &Reins,
     ) -> Result<Followed, ExitError> {
+        reins.expect(self.expected);
         loop {
             let input = self.next_input(entries).await;
             for action in self.taker.on(now(), input) {
@@ -225,6 +229,8 @@ impl Following {
                     return Err(self.gives_up());
                 }
                 Some(Outcome::Serves) => {
+                    // Who has not come by now does not.
+                    reins.expect(0);
                     return Ok(Followed {
                         pid: self.pid,
                         sessions: self.adopted,
@@ -284,6 +290,7 @@ impl Following {
                 }
                 Message::Said(Said::Offer(offer)) => {
                     self.beliefs = offer.beliefs;
+                    self.expected = offer.sessions;
                     Input::Offer
                 }
                 Message::Said(Said::Go) => Input::Go,
@@ -301,6 +308,8 @@ impl Following {
                 }
             },
             Err(Broken::Gone) => Input::Gone,
+            // This process may have no more descriptors for now. The sessions go back, and all that there are here go on.
+            Err(Broken::Torn) if self.taker.is_open() => Input::Sessions,
             Err(broken) => {
                 warn!(
                     event = "upgrade_broken",
@@ -324,6 +333,8 @@ impl Following {
     /// that, or takes them back when this one is dead and has not said it.
     async fn adopt(&mut self, entries: &[Known], reins: &Reins) -> Result<(), ExitError> {
         let Some((batch, sockets)) = self.parcel.take() else {
+            let why = Broken::Torn.to_string();
+            self.say(Said::Refused { why }).await;
             return Ok(());
         };
         let count = batch.sessions.len() as u64;

@@ -380,6 +380,7 @@ impl Hand {
         let offer = Offer {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             beliefs: estate.entries.iter().map(Known::belief).collect(),
+            sessions: self.left(),
         };
         self.say(Said::Offer(offer)).await
     }

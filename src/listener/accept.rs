@@ -134,6 +134,10 @@ impl Door {
 
     /// Lets in who was let in before, by another process.
     pub(crate) fn admit(&self) -> Entrance {
+        // One of those who are expected.
+        let less = |coming: usize| Some(coming.saturating_sub(1));
+        let coming = &self.ceiling.coming;
+        let _ = coming.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         Entrance {
             _here: Ticket::new(&self.inside),
             _anywhere: Ticket::new(&self.ceiling.inside),
@@ -152,7 +156,8 @@ impl Door {
             return Err(Refusal::Full);
         }
         let anywhere = Ticket::new(&self.ceiling.inside);
-        if anywhere.number > self.ceiling.most {
+        let coming = self.ceiling.coming.load(Ordering::Relaxed);
+        if anywhere.number.saturating_add(coming) > self.ceiling.most {
             return Err(Refusal::OpenFiles);
         }
         Ok(Entrance {
@@ -168,6 +173,8 @@ impl Door {
 pub(crate) struct Ceiling {
     inside: Arc<AtomicUsize>,
     most: usize,
+    /// Places that are kept for sessions of the process that this one follows.
+    coming: Arc<AtomicUsize>,
     /// Comes first: while some of it is lent, what comes free is not for clients.
     reserve: Reserve,
 }
@@ -180,8 +187,15 @@ impl Ceiling {
             most: most.map_or(usize::MAX, |most| {
                 usize::try_from(most).unwrap_or(usize::MAX)
             }),
+            coming: Arc::default(),
             reserve: reserve.clone(),
         }
+    }
+
+    /// Keeps so many places for those who are let in without a question.
+    pub(crate) fn expect(&self, sessions: u64) {
+        let sessions = usize::try_from(sessions).unwrap_or(usize::MAX);
+        self.coming.store(sessions, Ordering::Relaxed);
     }
 }
 

@@ -132,6 +132,9 @@ pub struct Offer {
     pub version: String,
     /// One for each of its entries.
     pub beliefs: Vec<Belief>,
+    /// Sessions that may come: there is to be room for them. A version before this did not say.
+    #[serde(default)]
+    pub sessions: u64,
 }
 
 /// What is believed of one master.
@@ -346,6 +349,7 @@ mod tests {
                         generation,
                         epoch,
                     }],
+                    sessions: generation,
                 })
             }),
             "\\PC{0,9}".prop_map(|why| Said::Refused { why }),

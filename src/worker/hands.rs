@@ -84,6 +84,11 @@ impl Reins {
         all
     }
 
+    /// Keeps room for so many sessions that will be seated; clients who come meanwhile do not get it.
+    pub fn expect(&self, sessions: u64) {
+        self.ceiling.expect(sessions);
+    }
+
     /// Sessions of this entry that are here.
     pub fn sessions(&self, number: usize) -> u64 {
         let counting = self.tallies.find(number);

@@ -41,11 +41,12 @@ impl Unfinished {
     }
 
     /// It is served still, by whoever it is.
-    pub(crate) fn finish(mut self) {
+    pub(crate) fn finish(mut self) -> TcpStream {
         self.0.write_all(b"NG\r\n").expect("room");
         let mut reply = [0; 7];
         self.0.read_exact(&mut reply).expect("it is still served");
         assert_eq!(&reply, b"+PONG\r\n");
+        self.0
     }
 
     fn assert_lost(mut self) {

@@ -157,6 +157,31 @@ fn changes_meanwhile(returns: bool) {
     rig.wait_closed(CloseReason::Switched, 1);
 }
 
+/// Clients that come meanwhile do not get their descriptors.
+#[test]
+fn there_is_room_for_sessions_that_are_expected() {
+    let upstream = upstream();
+    let options = Options {
+        workers: Some(2),
+        sessions_max: Some(2),
+        ..Options::default()
+    };
+    let mut rig = Rig::with(LONG, options);
+    rig.serve(1, &upstream);
+    let hands = hands(&rig);
+    let mut one = joined(&rig, &upstream);
+    let packets = let_go(&hands, 1);
+    hands.expect(1);
+    let _two = joined(&rig, &upstream);
+    assert_eq!(read_to_end(&mut rig.connect()), b"", "a place that is kept");
+    seat(&hands, packets);
+    asked(&mut one.0, &mut one.1, PING);
+    drop(one);
+    rig.wait_closed(CloseReason::ClientClosed, 1);
+    // Nobody else is expected.
+    let _three = joined(&rig, &upstream);
+}
+
 /// Nobody serves it any more, so that nothing is waited for.
 #[test]
 fn what_is_forgotten_holds_up_no_switch() {
