@@ -4,9 +4,9 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::process::getppid;
-use tokio::spawn;
 use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, timeout};
+use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::ExitError;
@@ -86,6 +86,8 @@ pub(super) struct Following {
     adopted: u64,
     /// The sessions that arrived last are on their way to their workers.
     seating: Option<JoinHandle<bool>>,
+    /// Nobody ends these: they end by themselves, or with the process.
+    seatings: TaskTracker,
     /// When it was last said that the masters are known.
     said: Option<Moment>,
 }
@@ -146,6 +148,7 @@ impl Following {
             parcel: None,
             adopted: 0,
             seating: None,
+            seatings: TaskTracker::new(),
             said: None,
         };
         let named = |proxy: &Proxy| Named {
@@ -355,7 +358,10 @@ impl Following {
         }
         self.adopted += count;
         let reins = reins.clone();
-        self.seating = Some(spawn(async move { reins.seat(number, packets).await }));
+        self.seating = Some(
+            self.seatings
+                .spawn(async move { reins.seat(number, packets).await }),
+        );
         Ok(())
     }
 

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
-use tokio::spawn;
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::known::{Known, close_doors, open_doors};
@@ -137,6 +137,7 @@ pub(super) async fn hand_over(estate: Estate) -> Outcome {
         sent: VecDeque::new(),
         entry: 0,
         handed: 0,
+        seatings: TaskTracker::new(),
         why: None,
         aborted: false,
         told_to_end: false,
@@ -174,6 +175,8 @@ struct Hand {
     /// Whose they are, by place.
     entry: usize,
     handed: u64,
+    /// Nobody ends these: they end by themselves, or with the process.
+    seatings: TaskTracker,
     /// What the other side gave as a reason, or how it ended.
     why: Option<String>,
     aborted: bool,
@@ -438,7 +441,9 @@ impl Hand {
         };
         let (reins, number) = (self.estate.reins.clone(), known.number);
         // It goes on by itself where a worker is slow.
-        let seating = spawn(async move { reins.seat(number, packets).await });
+        let seating = self
+            .seatings
+            .spawn(async move { reins.seat(number, packets).await });
         let _ = timeout(SEAT_LIMIT, seating).await;
     }
 

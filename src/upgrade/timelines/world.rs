@@ -149,16 +149,18 @@ impl World {
             Fault::Freeze(side, at) | Fault::Stall(side, at, _) if at == self.step => {
                 self.stand(side, State::Runs, State::Frozen);
             }
-            Fault::Stall(side, at, steps) if at + steps == self.step => {
-                if self.stand(side, State::Frozen, State::Runs) && self.late {
-                    self.now = self.now + LATE;
-                    match side {
-                        Side::Old => self.tell_old(old::Input::Turn),
-                        Side::New => self.tell_new(new::Input::Turn),
-                    }
-                }
-            }
             _ => {}
+        }
+        if let Fault::Stall(side, at, steps) = self.fault
+            && at + steps == self.step
+            && self.stand(side, State::Frozen, State::Runs)
+            && self.late
+        {
+            self.now = self.now + LATE;
+            match side {
+                Side::Old => self.tell_old(old::Input::Turn),
+                Side::New => self.tell_new(new::Input::Turn),
+            }
         }
         self.step += 1;
         let lives = |state| state != State::Dead;
@@ -373,11 +375,8 @@ impl World {
     /// Lets something happen; false when nothing more can.
     pub(super) fn advance(&mut self) -> bool {
         self.turn();
-        let something = if self.new_first {
-            self.advance_new() || self.advance_old()
-        } else {
-            self.advance_old() || self.advance_new()
-        };
+        let first = self.new_first && self.advance_new();
+        let something = first || self.advance_old() || self.advance_new();
         if something {
             return true;
         }
