@@ -113,7 +113,7 @@ impl Claim {
 
     /// The upstream leaves this thread: the claim stays here until it is certain that it does not come back, or until it has.
     pub(super) fn stays(self) -> Stay {
-        let (stay, ended) = oneshot::channel();
+        let (stay, ended) = oneshot::channel::<()>();
         spawn_local(async move {
             // Nothing is ever said there.
             let _ = ended.await;

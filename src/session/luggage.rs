@@ -2,10 +2,10 @@
 //!
 //! Only what has nothing in this process's memory travels: no byte that was read and not yet written, either way.
 
+use std::any::Any;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 
 use super::tracker::Packed;
 use crate::net::stream::{Kind, Unregistered};
@@ -95,13 +95,15 @@ impl Origin {
 /// As long as there is one of an older generation, its house acknowledges no newer one.
 #[derive(Debug, Default)]
 pub struct Stay {
-    _end: Option<oneshot::Sender<()>>,
+    _end: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl Stay {
     /// Dropping it is heard there.
-    pub(super) const fn new(end: oneshot::Sender<()>) -> Self {
-        Self { _end: Some(end) }
+    pub(super) fn new(end: impl Any + Send + Sync) -> Self {
+        Self {
+            _end: Some(Box::new(end)),
+        }
     }
 }
 
