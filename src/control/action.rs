@@ -197,6 +197,36 @@ impl Undone {
     }
 }
 
+impl Tale {
+    /// The name of its line, `event=`. Public interface.
+    pub const fn event(&self) -> &'static str {
+        match self {
+            Self::Ready(_) => "ready",
+            Self::Switched(_) => "switched",
+            Self::FailoverSeen { .. } => "failover_seen",
+            Self::Candidate(_) => "master_candidate",
+            Self::RoleRejected { .. } => "role_rejected",
+            Self::Unverified(..) => "master_unverified",
+            Self::Confirmed { .. } => "provisional_confirmed",
+            Self::Undone { .. } => "provisional_undone",
+            Self::AnnouncementOver { .. } => "announcement_over",
+            Self::HoldBegin(_) => "hold_begin",
+            Self::HoldEnd { .. } => "hold_end",
+            Self::NamesUs { .. } => "sentinel_names_us",
+            Self::SentinelsLost(_) => "sentinels_lost",
+            Self::SentinelsBack => "sentinels_back",
+            Self::Ambiguous(true) => "ambiguous",
+            Self::Ambiguous(false) => "ambiguous_end",
+            Self::SetAside(_) => "candidate_set_aside",
+            Self::StoodStill(_) => "stood_still",
+            Self::Waiting { .. } => "waiting",
+            Self::Paused { .. } => "paused",
+            Self::Resumed { .. } => "resumed",
+            Self::Reconnecting { .. } => "reconnecting",
+        }
+    }
+}
+
 /// One swap, with what it took.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Swap {

@@ -19,39 +19,11 @@ use crate::topology::{HoldCause, MasterAddr};
 /// Lines of one name that are written at once: some failovers in a row are told in full. Then one a second.
 pub(super) const AT_ONCE: u32 = 30;
 
-/// The name of its line. Public interface.
-const fn event_of(tale: &Tale) -> &'static str {
-    match tale {
-        Tale::Ready(_) => "ready",
-        Tale::Switched(_) => "switched",
-        Tale::FailoverSeen { .. } => "failover_seen",
-        Tale::Candidate(_) => "master_candidate",
-        Tale::RoleRejected { .. } => "role_rejected",
-        Tale::Unverified(..) => "master_unverified",
-        Tale::Confirmed { .. } => "provisional_confirmed",
-        Tale::Undone { .. } => "provisional_undone",
-        Tale::AnnouncementOver { .. } => "announcement_over",
-        Tale::HoldBegin(_) => "hold_begin",
-        Tale::HoldEnd { .. } => "hold_end",
-        Tale::NamesUs { .. } => "sentinel_names_us",
-        Tale::SentinelsLost(_) => "sentinels_lost",
-        Tale::SentinelsBack => "sentinels_back",
-        Tale::Ambiguous(true) => "ambiguous",
-        Tale::Ambiguous(false) => "ambiguous_end",
-        Tale::SetAside(_) => "candidate_set_aside",
-        Tale::StoodStill(_) => "stood_still",
-        Tale::Waiting { .. } => "waiting",
-        Tale::Paused { .. } => "paused",
-        Tale::Resumed { .. } => "resumed",
-        Tale::Reconnecting { .. } => "reconnecting",
-    }
-}
-
 /// Tells what can be told at once.
 pub(super) fn tell(entry: &Entry, often: &mut Often, tale: &Tale) {
     let proxy = &*entry.name;
     // Told by `switched` when the workers have acknowledged.
-    if matches!(tale, Tale::Switched(_)) || !often.allow(event_of(tale), proxy) {
+    if matches!(tale, Tale::Switched(_)) || !often.allow(tale.event(), proxy) {
         return;
     }
     match tale {

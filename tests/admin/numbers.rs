@@ -244,6 +244,7 @@ fn refusals_of_each_kind_have_a_series_of_their_own() {
     assert_eq!(sum(&proxy, "requests_unknown_total", &[]), 0.0);
     port(&mut direct, master.port());
 
+    // The time is what it is about: longer than the fence word counts, which no look from outside can tell.
     proxy.freeze();
     thread::sleep(Duration::from_millis(1200));
     proxy.thaw();

@@ -57,14 +57,20 @@ fn rotate(servers: &Topology, password: &str) {
     }
 }
 
-#[test]
-fn a_password_that_was_rotated_is_taken_over_link_by_link() {
+/// Sentinels with a password, and a proxy that has it from a file.
+fn with_a_password() -> (Topology, tempfile::TempDir, Proxy) {
     let servers = Topology::start();
     let folder = tempfile::tempdir().expect("a folder");
-    let password = folder.path().join("password");
-    fs::write(&password, "the-first\n").expect("written");
+    fs::write(folder.path().join("password"), "the-first\n").expect("written");
     rotate(&servers, "the-first");
     let proxy = ready(&with_logins(&servers, folder.path()));
+    (servers, folder, proxy)
+}
+
+#[test]
+fn a_password_that_was_rotated_is_taken_over_link_by_link() {
+    let (servers, folder, proxy) = with_a_password();
+    let password = folder.path().join("password");
     all_up(&proxy, 3);
     let writers = Writers::start(proxy.addr(), 4, std::time::Duration::from_millis(1));
     let holds = proxy.events(0, "hold_begin").len();
@@ -110,12 +116,8 @@ fn age(line: &str) -> u64 {
 /// A wrong password is the operator's to notice: the master in force serves on, and the right one mends it.
 #[test]
 fn a_wrong_password_takes_nobodys_master_away() {
-    let servers = Topology::start();
-    let folder = tempfile::tempdir().expect("a folder");
+    let (_servers, folder, proxy) = with_a_password();
     let password = folder.path().join("password");
-    fs::write(&password, "the-first\n").expect("written");
-    rotate(&servers, "the-first");
-    let proxy = ready(&with_logins(&servers, folder.path()));
     fs::write(&password, "a-wrong-one\n").expect("written");
     hung_up(&proxy, "reloaded");
     proxy.event("sentinels_lost", SOON * 2);

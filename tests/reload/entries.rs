@@ -17,6 +17,15 @@ use crate::{admin_of, file, get, other, quoted, ready, reload, stage, taken_over
 /// Between two clients that only look whether somebody listens.
 const PACE: Duration = Duration::from_millis(1);
 
+/// A client, once the entry that listens there has a master.
+fn served_at(at: std::net::SocketAddr) -> TcpStream {
+    wait_for("the entry to be served", SOON, || {
+        let mut stream = TcpStream::connect(at).ok()?;
+        stream.set_read_timeout(Some(SOON)).ok()?;
+        (echoed(&mut stream, b"served") == b"served").then_some(stream)
+    })
+}
+
 #[test]
 fn a_proxy_is_added_and_removed() {
     added_and_removed("");
@@ -78,11 +87,7 @@ fn added_and_removed(limits: &str) {
     );
     // And it can come again.
     taken_over(&proxy, &two);
-    let mut again = wait_for("the entry to be served again", SOON, || {
-        let mut stream = TcpStream::connect(at).ok()?;
-        stream.set_read_timeout(Some(SOON)).ok()?;
-        (echoed(&mut stream, b"again") == b"again").then_some(stream)
-    });
+    let mut again = served_at(at);
     assert_eq!(echoed(&mut again, b"served"), b"served");
 }
 
@@ -141,11 +146,7 @@ fn an_address_changes_hands_without_a_moment_in_which_nobody_listens() {
     println!("{connected} connected while the address changed hands three times");
     assert!(connected > 0);
     assert_eq!(refused, 0);
-    let mut client = wait_for("the entry to be served", SOON, || {
-        let mut stream = TcpStream::connect(at).ok()?;
-        stream.set_read_timeout(Some(SOON)).ok()?;
-        (echoed(&mut stream, b"served") == b"served").then_some(stream)
-    });
+    let mut client = served_at(at);
     assert_eq!(echoed(&mut client, b"served"), b"served");
 }
 

@@ -89,6 +89,13 @@ fn id(conn: &mut Conn) -> String {
     id.text().expect("a number")
 }
 
+/// The Sentinels, as a list is written.
+fn addresses(servers: &Topology) -> String {
+    let sentinels = servers.sentinels();
+    let quoted: Vec<_> = sentinels.iter().map(|a| format!("\"{a}\"")).collect();
+    quoted.join(", ")
+}
+
 /// A file that is right, and differs from the one before in everything that changes without a listener.
 fn right(sentinels: &str, turn: usize) -> String {
     let (limit, level) = if turn.is_multiple_of(2) {
@@ -135,12 +142,7 @@ fn twenty_reloads_under_load_lose_no_session_that_is_not_looked_into() {
 
 fn twenty_reloads(on_switch: &str) {
     let servers = Topology::start();
-    let sentinels: Vec<_> = servers
-        .sentinels()
-        .iter()
-        .map(|a| format!("\"{a}\""))
-        .collect();
-    let sentinels = sentinels.join(", ");
+    let sentinels = addresses(&servers);
     let plan = plan(&right(&sentinels, 0)).env("SWITCHMASTER_FAILOVER_ON_SWITCH", on_switch);
     let proxy = Proxy::ready(plan);
     let mut idle: Vec<(Conn, String)> = (0..IDLE)
@@ -237,12 +239,7 @@ impl Drop for Over<'_> {
 #[test]
 fn a_failover_amid_reloads_is_followed() {
     let servers = Topology::start();
-    let sentinels: Vec<_> = servers
-        .sentinels()
-        .iter()
-        .map(|a| format!("\"{a}\""))
-        .collect();
-    let sentinels = sentinels.join(", ");
+    let sentinels = addresses(&servers);
     let plan = plan(&right(&sentinels, 0)).env("SWITCHMASTER_FAILOVER_ON_SWITCH", "move");
     let proxy = Proxy::ready(plan);
     let writers = Writers::start(proxy.addr(), 4, Duration::from_millis(1));
