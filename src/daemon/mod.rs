@@ -116,7 +116,7 @@ pub fn run(flags: &Flags, loaded: Loaded, log: telemetry::Handle) -> Result<Exit
         .enable_all()
         .build()
         .map_err(|e| ExitError::runtime("cannot start the control plane", &e))?;
-    let mut following = match Predecessor::of_this_process() {
+    let mut following = match Predecessor::of_this_process()? {
         Some(predecessor) => Some(runtime.block_on(Following::greet(predecessor, config))?),
         None => None,
     };
@@ -227,7 +227,8 @@ async fn serve(
             reloader.upgrading(true);
             let (known, reins) = (entries.known(), entries.reins());
             let known = known.map_err(|e| ExitError::runtime("cannot keep a listener", &e))?;
-            let follow = async move { following.follow(&known, &reins).await };
+            let ending = ending.clone();
+            let follow = async move { following.follow(&known, &reins, &ending).await };
             upgrade.spawn(follow.map(Upgraded::Followed));
         }
     }
@@ -251,6 +252,8 @@ async fn serve(
         tokio::select! {
             asked = signals.next() => match asked {
                 Asked::End if upgrade.is_empty() => break Ok(reloader.current.config.shutdown_grace),
+                // A second one: at once.
+                Asked::End if ending.is_cancelled() => break Ok(Duration::ZERO),
                 // It comes to an end, one way or the other, and then this process does.
                 Asked::End => ending.cancel(),
                 Asked::Status => status(),
@@ -346,14 +349,14 @@ fn estate(
     reloader: &Reloader,
     ending: &CancellationToken,
 ) -> Result<Estate, &'static str> {
-    let program = program.as_ref().map_err(|_| "program_unknown")?.clone();
+    let program = program.as_ref().map_err(|_| "program_unknown")?;
     let no_files = |_| "no_descriptors";
     let known = entries.known().map_err(no_files)?;
-    if let Some(why) = upgrade::obstacle(&known) {
+    if let Some(why) = upgrade::obstacle(program, &known) {
         return Err(why);
     }
     Ok(Estate {
-        program,
+        program: program.clone(),
         entries: known,
         reins: entries.reins(),
         admin: front.doubles().map_err(no_files)?,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::process::getppid;
 use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
@@ -49,23 +50,23 @@ pub(super) struct Predecessor {
 }
 
 impl Predecessor {
-    /// By the environment and the standard input of this process.
-    pub(super) fn of_this_process() -> Option<Self> {
-        let pid = std::env::var(FOLLOWS).ok()?.parse().ok()?;
-        // Whoever else finds the variable in its environment was started by a child of ours, and follows nobody.
-        if parent() != Some(pid) {
-            return None;
-        }
-        match link::from_stdin() {
-            Ok(socket) => Some(Self { pid, socket }),
-            Err(error) => {
-                warn!(
-                    event = "upgrade_failed",
-                    reason = "no_link",
-                    "{FOLLOWS} is set, and standard input is no link to process {pid}: {error}"
-                );
-                None
-            }
+    /// By the environment and the standard input of this process. Whoever else finds the variable in its environment was started by
+    /// a child of ours, and follows nobody.
+    ///
+    /// # Errors
+    /// When the other process has ended already, with all that it had: whoever watched it starts another.
+    pub(super) fn of_this_process() -> Result<Option<Self>, ExitError> {
+        let pid = std::env::var(FOLLOWS).ok().and_then(|pid| pid.parse().ok());
+        let Some((pid, socket)) = pid.zip(link::from_stdin().ok()) else {
+            return Ok(None);
+        };
+        if parent() == Some(pid) {
+            Ok(Some(Self { pid, socket }))
+        } else {
+            Err(ExitError {
+                exit: Exit::Runtime,
+                message: format!("cannot follow process {pid}: it has ended"),
+            })
         }
     }
 }
@@ -169,7 +170,8 @@ impl Following {
                     _ => return Err(following.gives_up()),
                 }
             }
-            let input = following.next_input(&[]).await;
+            // A signal ends this process as any other until it serves.
+            let input = following.next_input(&[], &CancellationToken::new()).await;
             actions = following.taker.on(now(), input);
             if let Some(Outcome::Ends(_)) = following.taker.outcome() {
                 return Err(following.gives_up());
@@ -204,10 +206,11 @@ impl Following {
         mut self,
         entries: &[Known],
         reins: &Reins,
+        ending: &CancellationToken,
     ) -> Result<Followed, ExitError> {
         reins.expect(self.expected);
         loop {
-            let input = self.next_input(entries).await;
+            let input = self.next_input(entries, ending).await;
             for action in self.taker.on(now(), input) {
                 match action {
                     Action::Ready => {
@@ -244,7 +247,7 @@ impl Following {
         }
     }
 
-    async fn next_input(&mut self, entries: &[Known]) -> Input {
+    async fn next_input(&mut self, entries: &[Known], ending: &CancellationToken) -> Input {
         let mut look = interval(LOOK_EVERY);
         let turn = self.taker.next_turn();
         let turning = async {
@@ -263,6 +266,7 @@ impl Following {
                         return input;
                     }
                 }
+                () = ending.cancelled() => return Input::Ending,
                 () = &mut turning => return Input::Turn,
                 _ = look.tick() => {
                     if orphaned && parent() != Some(self.pid) {

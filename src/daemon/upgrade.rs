@@ -5,15 +5,17 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::getppid;
 use tokio::process::{Child, Command};
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -34,8 +36,10 @@ use crate::worker::{Reins, Round};
 /// Tells a process whom it follows: the id of the process that starts it. Not one of the `SWITCHMASTER_` variables, which are
 /// people's.
 pub(super) const FOLLOWS: &str = "_SWITCHMASTER_FOLLOWS";
-/// How often it is looked whether a master is held.
+/// How often it is looked whether a master is held, and whether this process still turns.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Whoever has not looked for so long has stood still: it was stopped, or the machine was.
+const STOOD_STILL: Duration = Duration::from_millis(250);
 /// Longest wait for the new process to end by itself when it was told to; then it is killed.
 const ABORT_LIMIT: Duration = Duration::from_millis(500);
 /// How often, and how many times, it is tried to accept again.
@@ -52,6 +56,8 @@ const SEND_LIMIT: Duration = Duration::from_secs(2);
 pub(super) struct Program {
     path: PathBuf,
     arguments: Vec<OsString>,
+    /// A container was started for it, and waits for its end.
+    is_container: bool,
 }
 
 impl Program {
@@ -60,6 +66,7 @@ impl Program {
         Ok(Self {
             path: std::env::current_exe()?,
             arguments: std::env::args_os().skip(1).collect(),
+            is_container: is_container(),
         })
     }
 
@@ -91,16 +98,26 @@ pub(super) struct Estate {
     pub(super) ending: CancellationToken,
 }
 
+/// The namespace that a machine has for its processes from the beginning (`PROC_PID_INIT_INO` of the kernel); a container's is another.
+const FIRST_PIDS: &str = "pid:[4026531836]";
+
 /// Why no upgrade is begun.
-pub(super) fn obstacle(entries: &[Known]) -> Option<&'static str> {
-    if std::process::id() == 1 {
-        // The end of the first process is the end of all others of its namespace.
-        Some("pid_1")
+pub(super) fn obstacle(program: &Program, entries: &[Known]) -> Option<&'static str> {
+    if program.is_container {
+        Some("container")
     } else if entries.iter().any(Known::is_held) {
         Some("held")
     } else {
         None
     }
+}
+
+/// A container ends with its first process, or with the one that its init was made to run: the end of this process would be the end of
+/// the one that follows.
+fn is_container() -> bool {
+    let parent = getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    let inside = fs::read_link("/proc/self/ns/pid").is_ok_and(|pids| pids != Path::new(FIRST_PIDS));
+    std::process::id() == 1 || (inside && parent <= 1)
 }
 
 /// Hands everything over, or nothing. Ends within the limits of [`Giver`].
@@ -112,10 +129,10 @@ pub(super) async fn hand_over(estate: Estate) -> Outcome {
         Err(error) => {
             warn!(
                 event = "upgrade_failed",
-                reason = "not_started",
+                reason = Failure::NotStarted.label(),
                 "cannot start {path}: {error}. This process goes on"
             );
-            return Outcome::Failed(Failure::Ended);
+            return Outcome::Failed(Failure::NotStarted);
         }
     };
     let pid = child.id().unwrap_or_default();
@@ -132,6 +149,7 @@ pub(super) async fn hand_over(estate: Estate) -> Outcome {
         pid,
         common: BTreeSet::new(),
         version: String::new(),
+        same_form: false,
         round: Round::default(),
         waiting: VecDeque::new(),
         sent: VecDeque::new(),
@@ -141,6 +159,8 @@ pub(super) async fn hand_over(estate: Estate) -> Outcome {
         why: None,
         aborted: false,
         told_to_end: false,
+        look: looks(),
+        looked: now(),
     };
     loop {
         if let Some(outcome) = giver.outcome() {
@@ -149,8 +169,15 @@ pub(super) async fn hand_over(estate: Estate) -> Outcome {
         }
         let mut inputs = VecDeque::from([hand.next_input(giver.next_turn()).await]);
         while let Some(input) = inputs.pop_front() {
-            for action in giver.on(now(), input) {
+            let actions = giver.on(now(), input);
+            let acts = !actions.is_empty();
+            for action in actions {
                 inputs.extend(hand.act(action).await);
+            }
+            if acts {
+                // What was done is no standstill.
+                hand.looked = now();
+                giver.acted(hand.looked);
             }
         }
     }
@@ -165,6 +192,8 @@ struct Hand {
     common: BTreeSet<String>,
     /// What the new process says that it is: the path may have led to any.
     version: String,
+    /// Its sessions are what ours are.
+    same_form: bool,
     /// Of all entries, in order.
     numbers: Vec<usize>,
     round: Round,
@@ -181,11 +210,19 @@ struct Hand {
     why: Option<String>,
     aborted: bool,
     told_to_end: bool,
+    look: Interval,
+    /// When it was last looked.
+    looked: Moment,
+}
+
+fn looks() -> Interval {
+    let mut look = interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    look
 }
 
 impl Hand {
     async fn next_input(&mut self, turn: Moment) -> Input {
-        let mut look = interval(LOOK_EVERY);
         let turning = sleep(turn.since(now()));
         tokio::pin!(turning);
         loop {
@@ -204,8 +241,13 @@ impl Hand {
                     self.told_to_end = true;
                     return Input::Ending;
                 }
-                () = &mut turning => return Input::Turn,
-                _ = look.tick() => {
+                () = &mut turning => {
+                    return if self.stood_still() { Input::StoodStill } else { Input::Turn };
+                }
+                _ = self.look.tick() => {
+                    if self.stood_still() {
+                        return Input::StoodStill;
+                    }
                     let held = |known: &Known| self.is_common(known) && known.is_held();
                     if self.estate.entries.iter().any(held) {
                         return Input::Held;
@@ -213,6 +255,12 @@ impl Hand {
                 }
             }
         }
+    }
+
+    /// Since it was last looked.
+    fn stood_still(&mut self) -> bool {
+        let last = std::mem::replace(&mut self.looked, now());
+        self.looked.since(last) > STOOD_STILL
     }
 
     /// `None` for what changes nothing.
@@ -238,12 +286,13 @@ impl Hand {
             },
             Said::Opened => {
                 let (pid, version) = (self.pid, &self.version);
+                let sessions = if self.same_form { self.left() } else { 0 };
                 info!(
                     event = "upgrade_handing",
                     pid,
                     version,
-                    sessions = self.left(),
-                    "process {pid}, version {version}, accepts from now on, and is handed the sessions"
+                    sessions,
+                    "process {pid}, version {version}, accepts from now on; {sessions} sessions are to be handed to it"
                 );
                 Input::Opened
             }
@@ -273,6 +322,7 @@ impl Hand {
             .map(|named| named.name)
             .collect();
         let same_form = hello.sessions == SESSIONS;
+        self.same_form = same_form;
         if !same_form {
             info!(
                 event = "upgrade_drains",

@@ -39,6 +39,8 @@ pub enum Input {
     Dead,
     /// It said what it must not.
     Confused,
+    /// We are told to end.
+    Ending,
     /// Time has passed.
     Turn,
 }
@@ -140,6 +142,8 @@ impl Taker {
                 self.end(Outcome::Serves, vec![Action::Part])
             }
             (Stage::Receiving, Input::Turn) => Vec::new(),
+            // The old one accepts again, and keeps what it still has.
+            (_, Input::Ending) => self.ends("this process was told to end"),
             // The old one takes a link that is closed for our end, and ends us before it goes on.
             (Stage::Receiving, _) => self.end(Outcome::Serves, vec![Action::Part]),
             (Stage::Orphaned, Input::Dead) => self.end(Outcome::Serves, vec![Action::Open]),

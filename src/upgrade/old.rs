@@ -19,6 +19,9 @@ pub const HELLO_LIMIT: Duration = Duration::from_secs(5);
 pub const READY_LIMIT: Duration = Duration::from_secs(30);
 /// Longest until it accepts, or serves the sessions it was sent: clients wait meanwhile.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// Most standstills of this process (a machine suspended, a container frozen) after which the other gets its whole time again: in
+/// such a time it could not be heard, and may not have run either.
+pub const STANDSTILLS_MAX: u32 = 8;
 /// Shortest and longest pause before those that were not quiet are asked again.
 pub const AGAIN_FLOOR: Duration = Duration::from_millis(5);
 /// See [`AGAIN_FLOOR`].
@@ -63,6 +66,8 @@ pub enum Input {
     },
     /// We are to end.
     Ending,
+    /// We did nothing for a while, and did not mean to.
+    StoodStill,
     /// Time has passed.
     Turn,
 }
@@ -102,6 +107,8 @@ pub enum Action {
 /// Why an upgrade came to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
+    /// It could not be started at all.
+    NotStarted,
     /// The new process ended: its configuration, its Sentinels, its defect.
     Ended,
     /// It said nothing for too long.
@@ -118,7 +125,8 @@ pub enum Failure {
 
 impl Failure {
     /// Each once.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
+        Self::NotStarted,
         Self::Ended,
         Self::Silent,
         Self::Confused,
@@ -130,6 +138,7 @@ impl Failure {
     /// The word for logs and metrics; public interface.
     pub const fn label(self) -> &'static str {
         match self {
+            Self::NotStarted => "not_started",
             Self::Ended => "ended",
             Self::Silent => "silent",
             Self::Confused => "confused",
@@ -171,6 +180,9 @@ pub struct Giver {
     stage: Stage,
     /// What is waited for must come before this.
     until: Moment,
+    /// So long after what there was to do for it was done.
+    limit: Duration,
+    standstills: u32,
     /// Sessions are handed until then.
     hand_until: Moment,
     hand_for: Duration,
@@ -190,6 +202,8 @@ impl Giver {
         Self {
             stage: Stage::Starting,
             until: now + HELLO_LIMIT,
+            limit: HELLO_LIMIT,
+            standstills: 0,
             hand_until: now,
             hand_for,
             same_form: false,
@@ -208,17 +222,19 @@ impl Giver {
         }
     }
 
-    /// Whether sessions of both have one form.
-    pub const fn same_form(&self) -> bool {
-        self.same_form
-    }
-
     /// When [`Input::Turn`] is due.
     pub const fn next_turn(&self) -> Moment {
         match self.stage {
             Stage::Resting(until) => until,
+            // Nothing is waited for.
+            Stage::Handing => self.hand_until,
             _ => self.until,
         }
+    }
+
+    /// All that was to be done is done: what is waited for has its time from now on, however long that took.
+    pub fn acted(&mut self, now: Moment) {
+        self.until = now + self.limit;
     }
 
     /// The only place where the stage changes.
@@ -242,7 +258,7 @@ impl Giver {
             (_, Input::Held) => Vec::new(),
             (Stage::Starting, Input::Hello { same_form }) => {
                 self.same_form = same_form;
-                self.await_until(Stage::Preparing, now + READY_LIMIT, vec![Action::Offer])
+                self.await_within(Stage::Preparing, now, READY_LIMIT, vec![Action::Offer])
             }
             // It says so again when it has heard more.
             (Stage::Preparing, Input::Ready { agrees: false }) => {
@@ -251,26 +267,25 @@ impl Giver {
             }
             (Stage::Preparing, Input::Ready { agrees: true }) => {
                 self.closed = true;
-                self.await_until(Stage::Pausing, now + ANSWER_LIMIT, vec![Action::Pause])
+                self.await_within(Stage::Pausing, now, ANSWER_LIMIT, vec![Action::Pause])
             }
             (Stage::Pausing, Input::Paused) => {
-                self.await_until(Stage::Opening, now + ANSWER_LIMIT, vec![Action::Go])
+                self.await_within(Stage::Opening, now, ANSWER_LIMIT, vec![Action::Go])
             }
             (Stage::Opening, Input::Opened) if self.same_form => {
                 self.hand_until = now + self.hand_for;
-                self.await_until(Stage::Handing, self.hand_until, vec![Action::Ask])
+                self.go(Stage::Handing, vec![Action::Ask])
             }
             (Stage::Opening, Input::Opened) => self.finish(),
             (Stage::Handing, Input::Taken) => {
                 self.under_way = true;
-                self.await_until(Stage::Awaiting, now + ANSWER_LIMIT, vec![Action::Send])
+                self.await_within(Stage::Awaiting, now, ANSWER_LIMIT, vec![Action::Send])
             }
             (Stage::Handing, Input::Asked { left }) => self.asked(now, left),
             (Stage::Awaiting, Input::Adopted) => {
                 self.under_way = false;
                 self.pause = AGAIN_FLOOR;
-                let actions = vec![Action::Forget, Action::Ask];
-                self.await_until(Stage::Handing, self.hand_until, actions)
+                self.go(Stage::Handing, vec![Action::Forget, Action::Ask])
             }
             (Stage::Awaiting, Input::Refused) => {
                 self.under_way = false;
@@ -279,7 +294,14 @@ impl Giver {
                 actions
             }
             (Stage::Resting(until), Input::Turn) if now >= until => {
-                self.await_until(Stage::Handing, self.hand_until, vec![Action::Ask])
+                self.go(Stage::Handing, vec![Action::Ask])
+            }
+            (_, Input::StoodStill) => {
+                if self.standstills < STANDSTILLS_MAX {
+                    self.standstills += 1;
+                    self.acted(now);
+                }
+                Vec::new()
             }
             // Asking takes no time worth a limit; whoever asks answers.
             (Stage::Handing | Stage::Resting(_), Input::Turn) => Vec::new(),
@@ -308,7 +330,7 @@ impl Giver {
         }
         let until = (now + self.pause).min(self.hand_until);
         self.pause = (self.pause * 2).min(AGAIN_CAP);
-        self.await_until(Stage::Resting(until), until, Vec::new())
+        self.go(Stage::Resting(until), Vec::new())
     }
 
     fn finish(&mut self) -> Vec<Action> {
@@ -347,9 +369,20 @@ impl Giver {
         actions
     }
 
-    fn await_until(&mut self, stage: Stage, until: Moment, actions: Vec<Action>) -> Vec<Action> {
+    fn go(&mut self, stage: Stage, actions: Vec<Action>) -> Vec<Action> {
         self.stage = stage;
-        self.until = until;
         actions
+    }
+
+    fn await_within(
+        &mut self,
+        stage: Stage,
+        now: Moment,
+        limit: Duration,
+        actions: Vec<Action>,
+    ) -> Vec<Action> {
+        self.limit = limit;
+        self.until = now + limit;
+        self.go(stage, actions)
     }
 }

@@ -71,6 +71,54 @@ fn a_new_process_without_descriptors_refuses_and_goes_on() {
     streams.iter_mut().for_each(answers);
 }
 
+/// A limit that ran out in a time in which nobody could speak, or could be heard, is no reason to end who serves.
+#[test]
+fn a_standstill_of_the_old_process_or_of_the_machine_closes_nobody() {
+    const SESSIONS: usize = 800;
+    let servers = Topology::start();
+    let plan = Plan::moving(&servers.sentinels()).env("SWITCHMASTER_LIMITS_SHUTDOWN_GRACE", "120s");
+    let mut lineage = Lineage::begin(plan);
+    let mut idle: Vec<_> = (0..SESSIONS).map(|_| client(lineage.addr)).collect();
+    for both in [false, true] {
+        let mark = lineage.proxy.mark();
+        let old = lineage.pid();
+        let new = lineage.start();
+        lineage.proxy.event_after(mark, "upgrade_handing", UPGRADE);
+        let still = if both { vec![old, new] } else { vec![old] };
+        for pid in &still {
+            signal(*pid, Signal::STOP);
+        }
+        // Not for anything to have happened: longer than the old process would wait for an answer.
+        std::thread::sleep(Duration::from_millis(5300));
+        for pid in &still {
+            signal(*pid, Signal::CONT);
+        }
+        lineage.proxy.event_after(mark, "took_over", SOON);
+        idle.iter_mut().for_each(ping);
+    }
+}
+
+/// An operator calls an upgrade off. Whoever accepted before does so again, with the sessions that it still has.
+#[test]
+fn a_new_process_that_is_told_to_end_leaves_the_service_to_the_old_one() {
+    let servers = Topology::start();
+    let mut middle = Middle::of(&servers);
+    signal(middle.new, Signal::TERM);
+    let proxy = &middle.lineage.proxy;
+    let failed = proxy.event_after(middle.mark, "upgrade_failed", SOON);
+    assert_eq!(failed.text("reason"), "ended", "{}", failed.fields);
+    assert!(
+        failed.text("message").contains("told to end"),
+        "{}",
+        failed.fields
+    );
+    assert!(!runs(middle.new));
+    ping(&mut client(middle.lineage.addr));
+    answers(&mut middle.unfinished.finish());
+    middle.lineage.forget_last();
+    middle.lineage.upgrade();
+}
+
 fn answers(stream: &mut TcpStream) {
     stream.write_all(b"PING\r\n").expect("room");
     let mut pong = [0; 7];

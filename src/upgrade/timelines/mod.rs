@@ -132,6 +132,73 @@ fn whoever_stands_still_and_goes_on_serves_nothing_that_is_another_s() {
     );
 }
 
+/// No limit is over for who could not be heard, or could not speak.
+#[test]
+fn a_standstill_of_the_old_one_or_of_both_takes_nothing_from_the_new_one() {
+    let whole = World::new(Fault::None, true).play().step;
+    let mut given = 0;
+    for at in 0..whole {
+        for steps in 1..24 {
+            for fault in [
+                Fault::Stall(Side::Old, at, steps),
+                Fault::StallBoth(at, steps),
+            ] {
+                for (late, new_first) in
+                    [(false, false), (false, true), (true, false), (true, true)]
+                {
+                    let mut world = World::new(fault, true);
+                    (world.late, world.new_first) = (late, new_first);
+                    let world = world.play();
+                    let what = format!("{fault:?}, {late}, {new_first}");
+                    world.assert_nothing_is_lost(&what);
+                    world.assert_what_was_given_lives(&what);
+                    given += usize::from(world.given.contains(&true));
+                }
+            }
+        }
+    }
+    assert!(given > 100, "{given}");
+}
+
+/// Who cannot keep its limits for ever is given up at last.
+#[test]
+fn standstills_are_not_excused_for_ever() {
+    use old::{ANSWER_LIMIT, Action as A, Input as I};
+    let mut now = Moment::default();
+    let mut giver = Giver::new(now, HAND_FOR);
+    let _ = giver.on(now, I::Hello { same_form: true });
+    let _ = giver.on(now, I::Ready { agrees: true });
+    for _ in 0..old::STANDSTILLS_MAX {
+        now = now + ANSWER_LIMIT;
+        assert_eq!(giver.on(now, I::StoodStill), []);
+        assert_eq!(giver.on(now, I::Turn), []);
+    }
+    now = now + ANSWER_LIMIT;
+    assert_eq!(giver.on(now, I::StoodStill), []);
+    assert_eq!(giver.on(now, I::Turn), [A::Kill { at_once: true }]);
+}
+
+/// It takes what it has with it, and the old one accepts again.
+#[test]
+fn a_new_process_that_is_told_to_end_ends_until_it_serves() {
+    use new::{Input as I, Outcome, Taker};
+    let now = Moment::default();
+    let before = [
+        &[][..],
+        &[I::Offer],
+        &[I::Offer, I::Known],
+        &[I::Offer, I::Known, I::Go],
+    ];
+    for inputs in before {
+        let (mut taker, _) = Taker::new(now);
+        for input in inputs {
+            let _ = taker.on(now, *input);
+        }
+        assert_eq!(taker.on(now, I::Ending), [new::Action::Part], "{inputs:?}");
+        assert!(matches!(taker.outcome(), Some(Outcome::Ends(_))));
+    }
+}
+
 /// What was said before the end counts, whenever it is read.
 #[test]
 fn what_a_dead_process_had_taken_over_is_never_served_again() {

@@ -32,6 +32,8 @@ pub(super) enum Fault {
     Freeze(Side, usize),
     /// It does nothing for so many steps, and then goes on where it was.
     Stall(Side, usize, usize),
+    /// The machine does.
+    StallBoth(usize, usize),
 }
 
 /// What a side is about to do.
@@ -100,6 +102,8 @@ pub(super) struct World {
     pub(super) new_first: bool,
     /// Much time has passed for who stood still, and that is what it notices first.
     pub(super) late: bool,
+    /// The old process has yet to notice that.
+    pub(super) stood: bool,
     pub(super) told_dead: bool,
     pub(super) introduced: bool,
 }
@@ -135,6 +139,7 @@ impl World {
             reap_at: 0,
             new_first: false,
             late: false,
+            stood: false,
             told_dead: false,
             introduced: false,
         };
@@ -149,18 +154,14 @@ impl World {
             Fault::Freeze(side, at) | Fault::Stall(side, at, _) if at == self.step => {
                 self.stand(side, State::Runs, State::Frozen);
             }
+            Fault::StallBoth(at, _) if at == self.step => {
+                self.stand(Side::Old, State::Runs, State::Frozen);
+                self.stand(Side::New, State::Runs, State::Frozen);
+            }
             _ => {}
         }
-        if let Fault::Stall(side, at, steps) = self.fault
-            && at + steps == self.step
-            && self.stand(side, State::Frozen, State::Runs)
-            && self.late
-        {
-            self.now = self.now + LATE;
-            match side {
-                Side::Old => self.tell_old(old::Input::Turn),
-                Side::New => self.tell_new(new::Input::Turn),
-            }
+        for side in [Side::Old, Side::New] {
+            self.go_on(side);
         }
         self.step += 1;
         let lives = |state| state != State::Dead;
@@ -174,6 +175,27 @@ impl World {
                 "two write for {n} at step {}: {:?}",
                 self.step, self.fault
             );
+        }
+    }
+
+    /// Whoever stood still until now.
+    fn go_on(&mut self, side: Side) {
+        let (at, steps, later) = match self.fault {
+            Fault::Stall(who, at, steps) if who == side => (at, steps, LATE),
+            // Once for both.
+            Fault::StallBoth(at, steps) if side == Side::Old => (at, steps, LATE),
+            Fault::StallBoth(at, steps) => (at, steps, Duration::ZERO),
+            _ => return,
+        };
+        let goes_on = at + steps == self.step && self.stand(side, State::Frozen, State::Runs);
+        if !goes_on || !self.late {
+            return;
+        }
+        self.now = self.now + later;
+        match side {
+            // It reads before it looks at the clock.
+            Side::Old => self.stood = true,
+            Side::New => self.tell_new(new::Input::Turn),
         }
     }
 
@@ -314,6 +336,10 @@ impl World {
         }
         if let Some(step) = self.old_todo.pop_front() {
             self.give(step);
+            if self.old_todo.is_empty() {
+                self.stood = false;
+                self.giver.acted(self.now);
+            }
             return true;
         }
         if self.giver.outcome().is_some() {
@@ -329,6 +355,10 @@ impl World {
                 Word::Adopted => I::Adopted,
                 _ => I::Refused,
             });
+            return true;
+        }
+        if std::mem::take(&mut self.stood) {
+            self.tell_old(old::Input::StoodStill);
             return true;
         }
         if self.link_cut {
@@ -395,7 +425,8 @@ impl World {
         }
         let Some(next) = due.into_iter().min() else {
             // Somebody may go on yet.
-            return matches!(self.fault, Fault::Stall(_, at, steps) if self.step <= at + steps);
+            return matches!(self.fault,
+                Fault::Stall(_, at, steps) | Fault::StallBoth(at, steps) if self.step <= at + steps);
         };
         self.now = self.now.max(next);
         if self.old == State::Runs {
@@ -422,6 +453,13 @@ impl World {
             let served = self.old_writes[n] || self.new_writes[n];
             assert!(served || !lives, "{what}: nobody serves {n}");
         }
+    }
+
+    /// What the new process was given it serves.
+    pub(super) fn assert_what_was_given_lives(&self, what: &str) {
+        let lost = (0..SESSIONS).find(|n| self.given[*n] && !self.new_writes[*n]);
+        let lives = self.new == State::Runs || !self.given.contains(&true);
+        assert!(lost.is_none() && lives, "{what}: {lost:?} is lost");
     }
 
     pub(super) fn served_by_old(&self) -> usize {
