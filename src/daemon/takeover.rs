@@ -219,7 +219,7 @@ impl Following {
                     }
                     Action::Open => {
                         if !open_doors(entries, reins).await {
-                            return Err(self.cannot("there are no descriptors left"));
+                            return Err(self.cannot("it cannot accept: a worker does not turn, or there are no descriptors left"));
                         }
                     }
                     Action::Opened => self.say(Said::Opened).await,

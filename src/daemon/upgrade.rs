@@ -431,7 +431,6 @@ impl Hand {
             }
         }
         let offer = Offer {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
             beliefs: estate.entries.iter().map(Known::belief).collect(),
             sessions: self.left(),
         };
@@ -579,7 +578,6 @@ fn described(entry: Option<String>, bound: &Bound) -> Listener {
     Listener {
         entry,
         asked: bound.asked().to_string(),
-        at: bound.addr().to_string(),
         owns_file: bound.has_file(),
     }
 }

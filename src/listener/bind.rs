@@ -15,7 +15,6 @@ use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::Config;
 use super::accept::Listening;
 use super::holder::{self, Holder};
 use super::passed::Passed;
@@ -249,18 +248,6 @@ impl BindError {
             Self::NotLocal(_) | Self::Socket { .. } => 1,
         }
     }
-}
-
-/// Binds every listener of an entry, or none; of those that were `passed` it takes its own.
-///
-/// # Errors
-/// See [`BindError`].
-pub fn bind(config: &Config, passed: &mut Passed) -> Result<Vec<Bound>, BindError> {
-    let mut all = Vec::with_capacity(config.listen.len());
-    for addr in &config.listen {
-        all.extend(bind_one(addr, !config.allow_from.is_empty(), passed)?);
-    }
-    Ok(all)
 }
 
 /// Binds one listener, which is several sockets where systemd passes them; `is_guarded` when it is known who may connect from

@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use crate::net::addr::ListenAddr;
 
 pub(crate) use accept::{Accepted, Ceiling, Door, Entrance, Ticket, serve};
-pub use bind::{BindError, Bound, SocketId, bind, bind_one, could_bind};
+pub use bind::{BindError, Bound, SocketId, bind_one, could_bind};
 pub use holder::Holder;
 pub use inherited::Inherited;
 pub use passed::Passed;

@@ -27,6 +27,10 @@ fn unix(path: &std::path::Path) -> Config {
     }
 }
 
+fn bind(config: &Config, passed: &mut Passed) -> Result<Vec<Bound>, BindError> {
+    Inherited::default().bind(None, config, passed)
+}
+
 #[test]
 fn a_taken_port_says_by_whom() {
     let other = TcpListener::bind("127.0.0.1:0").expect("bind");

@@ -397,13 +397,19 @@ impl House {
         true
     }
 
-    /// Wakes so many of these, from this seat on. False when there are no more.
+    /// Wakes so many that have an upstream, or have none, from this seat on. False when there are no more.
     fn rouse_some(&self, next: &mut usize, most: usize, with_upstream: bool) -> bool {
+        self.wake(next, most, |place| {
+            place.has_upstream.get() == with_upstream
+        })
+    }
+
+    fn wake(&self, next: &mut usize, most: usize, which: impl Fn(&Place) -> bool) -> bool {
         let seats = self.seats.borrow();
         let mut woken = 0;
         while *next < seats.capacity() {
             if let Some(place) = seats.get(*next)
-                && place.has_upstream.get() == with_upstream
+                && which(place)
             {
                 if woken == most {
                     return true;
@@ -419,16 +425,7 @@ impl House {
     /// Wakes so many, whoever they are, from this seat on. False when there are no more.
     pub(super) fn rouse_any(&self, next: &mut usize, most: usize) -> bool {
         self.turn.set(self.turn.get().wrapping_add(1));
-        let seats = self.seats.borrow();
-        let mut woken = 0;
-        while *next < seats.capacity() && woken < most {
-            if let Some(place) = seats.get(*next) {
-                place.waker.wake_by_ref();
-                woken += 1;
-            }
-            *next += 1;
-        }
-        *next < seats.capacity()
+        self.wake(next, most, |_| true)
     }
 
     /// Of which edition an upstream is whose dial begins now.

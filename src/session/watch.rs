@@ -281,7 +281,7 @@ impl Watch for Tracker {
     }
 
     fn can_be_told(&self) -> bool {
-        self.pack().is_some()
+        self.can_be_packed()
     }
 
     fn packed(&self) -> Option<Packed> {

@@ -119,8 +119,6 @@ pub struct Listener {
     pub entry: Option<String>,
     /// As it was asked for in the configuration.
     pub asked: String,
-    /// Where it really listens, as text.
-    pub at: String,
     /// Its file, if it has one, was made by the process, which removes it at its end.
     pub owns_file: bool,
 }
@@ -128,8 +126,6 @@ pub struct Listener {
 /// What the old process believes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
-    /// Its version, for people.
-    pub version: String,
     /// One for each of its entries.
     pub beliefs: Vec<Belief>,
     /// Sessions that may come: there is to be room for them. A version before this did not say.
@@ -343,7 +339,6 @@ mod tests {
             })),
             (named(), any::<u64>(), any::<Option<u64>>()).prop_map(|(of, generation, epoch)| {
                 Said::Offer(Offer {
-                    version: "1.2.3".to_owned(),
                     beliefs: vec![Belief {
                         of,
                         generation,

@@ -40,24 +40,32 @@ impl Packed {
 }
 
 impl Tracker {
-    /// Everything it knows; `None` in a moment when that cannot be said.
-    pub fn pack(&self) -> Option<Packed> {
-        let in_flight = match self.retired {
+    /// Whether all that it knows can be said now.
+    pub fn can_be_packed(&self) -> bool {
+        self.in_flight_to_pack().is_some()
+    }
+
+    fn in_flight_to_pack(&self) -> Option<u32> {
+        match self.retired {
             // Of one that has retired nothing is asked again, but for where requests begin if it has moved.
-            Some(_) if self.moved && !self.requests.at_boundary() => return None,
-            Some(_) => 0,
+            Some(_) if self.moved && !self.requests.at_boundary() => None,
+            Some(_) => Some(0),
             None => {
                 let between = self.requests.at_boundary()
                     && self.replies.at_boundary()
                     && self.captured.is_none()
                     && self.head.as_ref().is_none_or(|head| head.is_clean())
                     && !self.is_repeating();
-                self.pending.all_ordinary().filter(|_| between)?
+                self.pending.all_ordinary().filter(|_| between)
             }
-        };
+        }
+    }
+
+    /// Everything it knows; `None` in a moment when that cannot be said.
+    pub fn pack(&self) -> Option<Packed> {
         Some(Packed {
             retired: self.retired,
-            in_flight,
+            in_flight: self.in_flight_to_pack()?,
             in_transaction: self.in_transaction,
             watching: self.watching,
             leaving: self.leaving,

@@ -69,7 +69,9 @@ impl Rig {
             allow_from: options.allow_from,
             max_connections: options.max_connections,
         };
-        let bound = listener::bind(&listener, &mut listener::Passed::nothing()).expect("bind");
+        let bound = listener::Inherited::default()
+            .bind(None, &listener, &mut listener::Passed::nothing())
+            .expect("bind");
         let addr = match bound[0].addr() {
             ListenAddr::Tcp(addr) => *addr,
             ListenAddr::Unix(_) | ListenAddr::Systemd(_) => ([0, 0, 0, 0], 0).into(),
