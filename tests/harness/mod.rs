@@ -26,6 +26,7 @@ pub(crate) mod reload;
 pub(crate) mod rogue;
 pub(crate) mod sockets;
 pub(crate) mod split;
+pub(crate) mod standstill;
 pub(crate) mod stream;
 pub(crate) mod topology;
 pub(crate) mod wire;

@@ -7,6 +7,7 @@ mod ending;
 mod notify;
 mod sockets;
 mod units;
+mod watchdog;
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
