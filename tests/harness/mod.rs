@@ -7,6 +7,7 @@
 // Every test binary uses its own part of this.
 #![allow(dead_code)]
 
+pub(crate) mod admin;
 pub(crate) mod announced;
 pub(crate) mod application;
 pub(crate) mod args;
