@@ -59,15 +59,15 @@ fn the_blocks_of_the_pages_work_through_a_planned_failover() {
         };
         (*name, program)
     });
-    let programs: Vec<(&str, Application)> = programs.collect();
+    let mut programs: Vec<(&str, Application)> = programs.collect();
     programs
-        .iter()
+        .iter_mut()
         .for_each(|(_, program)| program.rounds(ROUNDS));
     let mark = proxy.mark();
     let switch = servers.fail_over(0);
     follows(&proxy, mark, switch);
     programs
-        .iter()
+        .iter_mut()
         .for_each(|(_, program)| program.rounds(ROUNDS));
     for (name, program) in programs {
         let report = program.finish();
