@@ -304,11 +304,23 @@ impl Flock {
                 .followed
                 .iter_mut()
                 .find(|(a, f)| **a == addr || run_id.is_some() && f.run_id == run_id);
-            if let Some((_, known)) = known {
+            if let Some((at, known)) = known {
                 known.heard_of = now();
+                // Named no more, and discovered at once: it would be missed until the next report.
+                if let Some((gone, _)) = &mut self.leaving
+                    && !gone.contains(by)
+                    && gone.contains(at)
+                {
+                    known.configured = false;
+                    gone.retain(|addr| addr != at);
+                    self.to_renew.push_back(at.clone());
+                }
             } else {
                 self.start(addr, run_id, false).await;
             }
+        }
+        if self.renewing.is_none() {
+            self.renew_next();
         }
     }
 

@@ -161,6 +161,25 @@ fn sentinels_come_and_go() {
     assert_eq!(switched.text("to"), switch.new.to_string());
 }
 
+/// With discovery, one that is named no more and that another one tells of is a voter all the same, and all the time.
+#[test]
+fn a_sentinel_that_is_named_no_more_is_discovered_at_once() {
+    let servers = Topology::start();
+    let all = servers.sentinels();
+    let of = |addrs: &[SocketAddr], discover: bool| {
+        format!(
+            "[sentinel]\naddresses = [{}]\ndiscover = {discover}\n[[proxy]]\nlisten = [\"127.0.0.1:0\"]\n",
+            quoted(addrs)
+        )
+    };
+    let proxy = ready(&of(&all[..1], false));
+    all_up(&proxy, 1);
+    let mark = proxy.mark();
+    taken_over(&proxy, &of(&all[1..], true));
+    all_up(&proxy, 3);
+    assert!(proxy.events(mark, "sentinel_forgotten").is_empty());
+}
+
 /// The rules are the steward's from then on: a lease begins without a hold, and ends with the Sentinels.
 #[test]
 fn the_rules_are_others_at_once() {
