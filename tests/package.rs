@@ -265,8 +265,7 @@ fn serves(port: u16) -> bool {
 
 /// Ends in order what was started by `nsenter`, which becomes what it starts.
 fn end(mut service: Child) {
-    let pid = rustix::process::Pid::from_child(&service);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    kill_process(Pid::from_child(&service), Signal::TERM).expect("it runs");
     let status = service.wait().expect("it ends");
     let mut told = String::new();
     let mut stderr = service.stderr.take().expect("piped");

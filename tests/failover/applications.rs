@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::harness::application::{Application, python};
+use crate::harness::application::{Application, node_modules, python};
 use crate::harness::proxy::{Plan, Proxy};
 use crate::harness::topology::{Topology, follows};
 use crate::redis_rs::RedisRs;
@@ -41,6 +41,7 @@ fn plain_redis_py_survives_a_planned_failover() {
 fn client_libraries_do_not_notice_planned_failovers() {
     let (planned, crashes) = switches();
     let python = python();
+    node_modules();
     let programs = [
         (python.as_str(), "redis_py_sync.py"),
         (python.as_str(), "redis_py_asyncio.py"),

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
@@ -21,6 +21,17 @@ pub(crate) fn python() -> String {
         "SWITCHMASTER_PYTHON names no Python with redis-py: run scripts/test, or make one with \
          `python3 -m venv VENV && VENV/bin/pip install redis` and set SWITCHMASTER_PYTHON=VENV/bin/python",
     )
+}
+
+/// The folder of Node's libraries. A program that misses them ends at once, and a test then only sees that it is gone.
+pub(crate) fn node_modules() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/node/node_modules");
+    assert!(
+        folder.join("ioredis").is_dir() && folder.join("redis").is_dir(),
+        "{} has no libraries: run scripts/setup clients, or `npm ci` beside it",
+        folder.display()
+    );
+    folder
 }
 
 /// The running program; killed and waited for when dropped.
