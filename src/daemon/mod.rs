@@ -129,9 +129,8 @@ pub fn run(flags: &Flags, loaded: Loaded, log: telemetry::Handle) -> Result<Exit
         entries: begin::bind(config, &mut inherited, passed)?,
         admin: begin::bind_admin(&config.admin, &mut inherited)?,
         sessions_max,
+        unclaimed: inherited.unclaimed(),
     };
-    // What no `listen` names any more is closed with the process that has it.
-    drop(inherited);
     let serving = serve((flags, loaded), bound, log, program, following);
     let outcome = runtime.block_on(serving);
     // A name that is being looked up holds a thread that cannot be ended; nobody waits for it.
@@ -145,6 +144,8 @@ struct Listeners {
     entries: Vec<Vec<Bound>>,
     admin: Vec<Bound>,
     sessions_max: Option<u64>,
+    /// What the process before listened on, and no `listen` names any more.
+    unclaimed: Vec<Bound>,
 }
 
 /// What a task of an upgrade has come to.
@@ -197,6 +198,7 @@ async fn serve(
         vitals.clone(),
         (reload, reloads.clone()),
     );
+    let mut unclaimed = bound.unclaimed;
     let progress = Progress {
         roster: roster.clone(),
         draining: draining.clone(),
@@ -283,6 +285,10 @@ async fn serve(
                         entries.tell_listening(&reloader.current.config);
                         entries.own_files(true);
                         front.own_files(true);
+                        // Nobody listens there any more, and the files are nobody else's.
+                        for bound in unclaimed.drain(..) {
+                            bound.own_file(true);
+                        }
                         // No reason to end what serves by now.
                         if let Err(error) = front.open() {
                             warn!(event = "admin_off", "no status page and no metrics: {error}");

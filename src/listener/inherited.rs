@@ -59,6 +59,17 @@ impl Inherited {
         Ok(all)
     }
 
+    /// What nobody has taken, as far as it has a file: the process before leaves that to this one, too.
+    pub fn unclaimed(self) -> Vec<Bound> {
+        let with_file = self.0.into_iter().filter(|kept| kept.owns_file);
+        with_file
+            .filter_map(|kept| {
+                let asked = kept.asked.parse().ok()?;
+                Bound::inherited(&asked, true, kept.socket).ok()
+            })
+            .collect()
+    }
+
     /// Those of this entry that were asked for by this address: one, or as many as systemd passed under a name. An address may have
     /// been another entry's; port 0 is another port for each. What is of no use is left out: its address is bound anew then.
     fn take(&mut self, entry: Option<&str>, asked: &ListenAddr) -> Vec<Bound> {

@@ -1,6 +1,6 @@
 //! The admin endpoint of the real program on real servers: does it tell the truth, and does it stay up whoever asks?
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,6 +19,7 @@ mod harness;
 mod numbers;
 mod page;
 
+use harness::admin::{admin_of, ask, get};
 use harness::proxy::{Plan, Proxy};
 use harness::topology::{FOLLOW, Switch, Topology, follows};
 use harness::{wait_for, wait_until};
@@ -35,33 +36,6 @@ const NOBODY: &str = "127.0.0.1:9";
 
 fn watched(plan: Plan) -> Proxy {
     plan.env("SWITCHMASTER_ADMIN_LISTEN", "127.0.0.1:0").start()
-}
-
-fn admin_of(proxy: &Proxy) -> SocketAddr {
-    let event = proxy.event("admin_listening", PATIENCE);
-    let addr = event.fields["addr"].as_str().expect("a text");
-    addr.parse().expect("an address")
-}
-
-/// What one request on a connection of its own is answered: code, head, body.
-fn ask(admin: SocketAddr, request: &str) -> (u16, String, String) {
-    let mut stream = TcpStream::connect(admin).expect("the endpoint listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-    stream
-        .write_all(request.as_bytes())
-        .expect("the endpoint reads");
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).expect("an answer in time");
-    let text = String::from_utf8(bytes).expect("text");
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    (code.unwrap_or(0), head.to_owned(), body.to_owned())
-}
-
-fn get(admin: SocketAddr, path: &str) -> (u16, String) {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
-    let (code, _, body) = ask(admin, &request);
-    (code, body)
 }
 
 fn status(admin: SocketAddr) -> Value {

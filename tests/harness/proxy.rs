@@ -22,7 +22,6 @@ const TAIL: usize = 80;
 /// A healthy start takes some milliseconds; a loaded machine some more.
 const START: Duration = Duration::from_secs(10);
 
-/// Longest until it has said how it is.
 /// Longest until SIGSTOP is in force.
 const FROZEN_WITHIN: Duration = Duration::from_secs(3);
 
@@ -474,12 +473,13 @@ impl Proxy {
                 Some(inode.to_owned())
             })
             .collect();
-        std::fs::read_to_string("/proc/net/tcp")
-            .expect("Linux tells its sockets")
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux tells its sockets");
+        let all = table
             .lines()
             .map(|line| line.split_whitespace().collect::<Vec<_>>())
-            .filter(|f| f.len() > 9 && f[2] == remote && f[3] == state && own.contains(f[9]))
-            .count()
+            .filter(|f| f.len() > 9 && f[2] == remote && f[3] == state && own.contains(f[9]));
+        // The table may name one twice (`sockets`).
+        all.map(|f| f[9].to_owned()).collect::<HashSet<_>>().len()
     }
 
     /// Bytes waiting in the stderr nobody reads.

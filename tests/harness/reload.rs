@@ -1,16 +1,16 @@
 //! Another configuration for a proxy that runs.
 
-use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
+use super::admin::{admin_of, ask};
 use super::fake_master::{Bytes, FakeMaster};
 use super::fake_sentinel::{FakeSentinel, Protocol, View};
 use super::proxy::{Plan, Proxy};
-use super::stream::{SOON, connect};
+use super::stream::SOON;
 
 impl Proxy {
     /// Where its configuration file is.
@@ -56,42 +56,17 @@ pub(crate) fn ready(text: &str) -> Proxy {
     proxy
 }
 
-/// Where a proxy's admin endpoint is.
-pub(crate) fn admin_of(proxy: &Proxy) -> SocketAddr {
-    let event = proxy.event("admin_listening", SOON);
-    event.text("addr").parse().expect("an address")
-}
-
-fn asked(admin: SocketAddr, request: &str) -> (u16, String) {
-    let mut stream = connect(admin);
-    stream.write_all(request.as_bytes()).expect("it reads");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).expect("an answer in time");
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    (code.unwrap_or(0), body.to_owned())
-}
-
-/// What somebody without a token is answered.
-pub(crate) fn get(admin: SocketAddr, path: &str) -> String {
-    let (code, body) = asked(
-        admin,
-        &format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n"),
-    );
-    assert_eq!(code, 200, "{path}: {body}");
-    body
-}
-
 /// What somebody with this token is answered.
 pub(crate) fn post_as(admin: SocketAddr, path: &str, body: &str, token: &str) -> (u16, String) {
-    asked(
+    let (code, _, body) = ask(
         admin,
         &format!(
             "POST {path} HTTP/1.1\r\nHost: {admin}\r\nAuthorization: Bearer {token}\r\n\
              Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
             body.len()
         ),
-    )
+    );
+    (code, body)
 }
 
 /// `POST /reload`: code and answer.

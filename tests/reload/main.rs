@@ -8,10 +8,10 @@ mod entries;
 mod errors;
 mod load;
 
+pub(crate) use harness::admin::{admin_of, page as get};
 use harness::proxy::{Event, Proxy};
 pub(crate) use harness::reload::{
-    TOKEN, admin_of, file, get, other, plan, post_as, quoted, ready, reload, stage, start,
-    taken_over,
+    TOKEN, file, other, plan, post_as, quoted, ready, reload, stage, start, taken_over,
 };
 use harness::stream::SOON;
 

@@ -8,10 +8,11 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
 use crate::UPGRADE;
+use crate::harness::admin::admin_of;
 use crate::harness::fake_master::{Bytes, FakeMaster};
 use crate::harness::fake_sentinel::{FakeSentinel, Protocol, View};
 use crate::harness::reload::{
-    TOKEN, admin_of, file, other, plan, post_as, quoted, ready, reload, stage, taken_over,
+    TOKEN, file, other, plan, post_as, quoted, ready, reload, stage, taken_over,
 };
 use crate::harness::stream::{SOON, connect, echoed, free_address, read_to_end};
 use crate::harness::{wait_for, wait_until};

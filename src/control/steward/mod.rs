@@ -89,6 +89,8 @@ pub struct Steward {
     lease: Option<Moment>,
     /// A lease that is over counts from then on, or from the first that is not.
     lease_from: Moment,
+    /// What is left of the lease that those gave who voted before.
+    bequest: Option<Moment>,
     trial: Option<Trial>,
     announced: Option<Announcement>,
     /// After an announcement that came to nothing: the next one is waited for from then on.
@@ -125,6 +127,7 @@ impl Steward {
             held: None,
             lease: None,
             lease_from: now,
+            bequest: None,
             trial: None,
             announced: None,
             announced_again: now,
@@ -215,6 +218,7 @@ impl Steward {
         // An answer to a question of before the standstill is none.
         let heard = matches!(observation.said,
             Said::View { view: Ok(_), asked_at, .. } if self.settling.is_none_or(|(since, _)| asked_at >= since));
+        self.bequeath_lease(now, &observation.said);
         self.beliefs.observe(now, observation);
         if let Some((_, first)) = &mut self.settling
             && heard
@@ -522,6 +526,7 @@ impl Steward {
         self.generation = Generation(self.generation.max(self.inherited).0 + 1);
         self.next_role = None;
         self.end_announcement();
+        self.bequest = None;
         self.holds = holds;
         self.settle_publication(now);
         self.actions.push_back(watch);
