@@ -50,7 +50,7 @@ const SEAT_LIMIT: Duration = Duration::from_secs(1);
 /// Longest wait for a message to be taken; the other side reads all the time.
 const SEND_LIMIT: Duration = Duration::from_secs(2);
 
-/// How this process was started, as long as that can be known: a package that is installed later replaces the file, and the path
+/// How this process was started, as long as that can be known: what is installed later replaces the file or the link, and the path
 /// then leads to the new one.
 #[derive(Clone, Debug)]
 pub(super) struct Program {
@@ -63,8 +63,15 @@ pub(super) struct Program {
 impl Program {
     /// This one.
     pub(super) fn of_this_process() -> io::Result<Self> {
+        let file = std::env::current_exe()?;
+        // What it was called by, where that is the same file: a link may lead to another version by then.
+        let called = std::env::args_os().next().map(PathBuf::from);
+        let is_it = |path: &PathBuf| {
+            path.is_absolute()
+                && fs::canonicalize(path).is_ok_and(|led| led == file || !file.exists())
+        };
         Ok(Self {
-            path: std::env::current_exe()?,
+            path: called.filter(is_it).unwrap_or(file),
             arguments: std::env::args_os().skip(1).collect(),
             is_container: is_container(),
         })

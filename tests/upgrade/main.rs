@@ -7,6 +7,7 @@ mod crash;
 mod follow;
 mod lineage;
 mod manager;
+mod program;
 mod reload;
 mod sessions;
 mod still;
