@@ -6,7 +6,7 @@
 //! ```
 //! What begins it is in `begin`, what ends it in `ending`, what changes it while it runs in `reload` and `entries`; what it shows of itself
 //! in `front`, what its service manager hears of it in `manager`; how it follows another process in `takeover`, and how it is followed
-//! in `upgrade`.
+//! in `upgrade`, by the program in `program`.
 //!
 //! The control plane has a runtime of its own, so that a saturated data plane never delays a failover.
 
@@ -16,6 +16,7 @@ mod entries;
 mod front;
 mod known;
 mod manager;
+mod program;
 mod reload;
 mod report;
 mod signals;
@@ -37,11 +38,12 @@ use tracing::{error, info, warn};
 
 use self::entries::{Entries, Shared};
 use self::front::Front;
+use self::program::Program;
 use self::reload::Reloader;
 use self::report::Progress;
 use self::signals::{Asked, Signals};
 use self::takeover::{Followed, Following, Predecessor};
-use self::upgrade::{Estate, Program};
+use self::upgrade::Estate;
 use crate::admin::reload::Reloads;
 use crate::admin::{self, Histograms, Panel, Upgrades, Vitals};
 use crate::config::{Flags, Loaded};

@@ -12,8 +12,8 @@ use tracing::{info, warn};
 
 use super::ExitError;
 use super::known::{Known, open_doors};
+use super::program::FOLLOWS;
 use super::report::millis;
-use super::upgrade::FOLLOWS;
 use crate::config::{Config, Proxy};
 use crate::control::steward::Heritage;
 use crate::exit::Exit;

@@ -4,17 +4,12 @@
 //! as the unit runs), and its end is known for certain.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::ffi::OsString;
-use std::fs;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::getppid;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,20 +17,18 @@ use tracing::{error, info, warn};
 
 use super::known::{Known, close_doors, open_doors};
 use super::manager::Manager;
+use super::program::Program;
 use super::report::millis;
 use crate::listener::Bound;
 use crate::net::clock::{Moment, now};
 use crate::session::luggage::{Luggage, Packet};
-use crate::upgrade::link::{self, Broken, Link, Parcel};
+use crate::upgrade::link::{Broken, Link, Parcel};
 use crate::upgrade::message::{
     Batch, DESCRIPTORS_MAX, Hello, Listener, Message, Offer, Reign, SESSIONS, Said, fitting, words,
 };
 use crate::upgrade::old::{Action, Failure, Giver, Input, Outcome};
 use crate::worker::{Reins, Round};
 
-/// Tells a process whom it follows: the id of the process that starts it. Not one of the `SWITCHMASTER_` variables, which are
-/// people's.
-pub(super) const FOLLOWS: &str = "_SWITCHMASTER_FOLLOWS";
 /// How often it is looked whether a master is held, and whether this process still turns.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Whoever has not looked for so long has stood still: it was stopped, or the machine was.
@@ -49,46 +42,6 @@ const RESUME_TRIES: usize = 50;
 const SEAT_LIMIT: Duration = Duration::from_secs(1);
 /// Longest wait for a message to be taken; the other side reads all the time.
 const SEND_LIMIT: Duration = Duration::from_secs(2);
-
-/// How this process was started, as long as that can be known: what is installed later replaces the file or the link, and the path
-/// then leads to the new one.
-#[derive(Clone, Debug)]
-pub(super) struct Program {
-    path: PathBuf,
-    arguments: Vec<OsString>,
-    /// A container was started for it, and waits for its end.
-    is_container: bool,
-}
-
-impl Program {
-    /// This one.
-    pub(super) fn of_this_process() -> io::Result<Self> {
-        let file = std::env::current_exe()?;
-        // What it was called by, where that is the same file: a link may lead to another version by then.
-        let called = std::env::args_os().next().map(PathBuf::from);
-        let is_it = |path: &PathBuf| {
-            path.is_absolute()
-                && fs::canonicalize(path).is_ok_and(|led| led == file || !file.exists())
-        };
-        Ok(Self {
-            path: called.filter(is_it).unwrap_or(file),
-            arguments: std::env::args_os().skip(1).collect(),
-            is_container: is_container(),
-        })
-    }
-
-    fn start(&self) -> io::Result<(Link, Child)> {
-        let (ours, theirs) = link::pair()?;
-        let child = Command::new(&self.path)
-            .args(&self.arguments)
-            .env(FOLLOWS, std::process::id().to_string())
-            // Meant for us by its number; without it, for whoever is the main process.
-            .env_remove("WATCHDOG_PID")
-            .stdin(Stdio::from(theirs))
-            .spawn()?;
-        Ok((Link::new(ours)?, child))
-    }
-}
 
 /// What there is to hand over.
 pub(super) struct Estate {
@@ -105,9 +58,6 @@ pub(super) struct Estate {
     pub(super) ending: CancellationToken,
 }
 
-/// The namespace that a machine has for its processes from the beginning (`PROC_PID_INIT_INO` of the kernel); a container's is another.
-const FIRST_PIDS: &str = "pid:[4026531836]";
-
 /// Why no upgrade is begun.
 pub(super) fn obstacle(program: &Program, entries: &[Known]) -> Option<&'static str> {
     if program.is_container {
@@ -117,14 +67,6 @@ pub(super) fn obstacle(program: &Program, entries: &[Known]) -> Option<&'static 
     } else {
         None
     }
-}
-
-/// A container ends with its first process, or with the one that its init was made to run: the end of this process would be the end of
-/// the one that follows.
-fn is_container() -> bool {
-    let parent = getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
-    let inside = fs::read_link("/proc/self/ns/pid").is_ok_and(|pids| pids != Path::new(FIRST_PIDS));
-    std::process::id() == 1 || (inside && parent <= 1)
 }
 
 /// Hands everything over, or nothing. Ends within the limits of [`Giver`].
