@@ -36,6 +36,7 @@ pub mod demo;
 pub mod exit;
 pub mod status;
 pub mod top;
+pub mod upgrade;
 // --- under all -----------------------------------------------------------------------------------
 pub mod net;
 pub mod telemetry;

@@ -3,17 +3,38 @@
 mod harness;
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use switchmaster::demo::wire::{Conn, Value};
 
 use harness::stream::{SOON, free_address};
 use harness::topology::Topology;
-use harness::wait_until;
+use harness::{wait_for, wait_until};
 
 const CONFIG: &str = "/etc/switchmaster/config.toml";
 const UNIT: &str = "/lib/systemd/system/switchmaster.service";
 /// Nobody's: the unit's user is made by systemd, which does not run there.
 const SOMEBODY: &str = "65534";
+
+/// Longest installation over a program that runs.
+const INSTALLED: Duration = Duration::from_secs(60);
+/// Sessions that are open then.
+const SESSIONS: usize = 10;
+/// In the place of systemd, which runs nowhere but as the first process: it knows the main process it was told of.
+const SYSTEMCTL: &str = "#!/bin/sh
+case \"$*\" in
+*list-units*) echo 'switchmaster.service loaded active running words' ;;
+*MainPID*) cat /run/main_pid ;;
+esac
+";
+/// Says what was to be started, stopped or restarted.
+const INVOKE: &str = "#!/bin/sh\necho \"$@\" >> /run/invoked\n";
 
 /// The files of this machine with whatever is done to them; gone with the value.
 struct Machine {
@@ -107,8 +128,32 @@ impl Machine {
         self.run(&["dpkg", "--force-confold", "-i", "/tmp/switchmaster.deb"]);
     }
 
+    /// A service manager for what the package does there.
+    fn supervise(&self, main: u32) {
+        self.run(&["mkdir", "-p", "/run/systemd/system"]);
+        for (path, text) in [
+            ("/usr/local/sbin/systemctl", SYSTEMCTL),
+            ("/usr/local/sbin/deb-systemd-invoke", INVOKE),
+        ] {
+            self.write(path, text);
+            self.run(&["chmod", "755", path]);
+        }
+        self.main_pid(main);
+    }
+
+    fn main_pid(&self, pid: u32) {
+        // Never half of it: it is read meanwhile.
+        self.write("/run/main_pid.new", &format!("{pid}\n"));
+        self.run(&["mv", "/run/main_pid.new", "/run/main_pid"]);
+    }
+
     /// What the unit starts, as somebody without a privilege.
     fn start_unit(&self) -> Child {
+        self.start_notifying("")
+    }
+
+    /// The same, and whom it tells how it is.
+    fn start_notifying(&self, manager: &str) -> Child {
         let unit = self.run(&["cat", UNIT]);
         let start = unit
             .lines()
@@ -126,7 +171,7 @@ impl Machine {
             &*line,
         ];
         self.command(&within.concat())
-            .env_remove("NOTIFY_SOCKET")
+            .env("NOTIFY_SOCKET", manager)
             .env("SWITCHMASTER_ADMIN_LISTEN", "off")
             .stderr(Stdio::piped())
             .spawn()
@@ -166,6 +211,46 @@ fn build(version: &str, out: &Path) -> PathBuf {
     PathBuf::from(said.lines().last().expect("a path"))
 }
 
+/// A process that was started by one that we started; killed when dropped.
+struct Follower(u32);
+
+impl Follower {
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.0.cast_signed()).expect("a process")
+    }
+
+    /// It runs, and is no zombie that nobody waits for.
+    fn runs(&self) -> bool {
+        std::fs::read_to_string(format!("/proc/{}/stat", self.0))
+            .is_ok_and(|stat| !stat.rsplit(") ").next().is_some_and(|s| s.starts_with('Z')))
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = kill_process(self.pid(), Signal::KILL);
+    }
+}
+
+/// The process that the manager is told to be the main one from now on.
+fn introduced(manager: &UnixDatagram) -> Follower {
+    let mut bytes = [0; 4096];
+    wait_for("MAINPID", INSTALLED, || {
+        let length = manager.recv(&mut bytes).ok()?;
+        let said = std::str::from_utf8(&bytes[..length]).expect("text");
+        let pid = said.strip_prefix("MAINPID=")?;
+        Some(Follower(pid.parse().expect("a process")))
+    })
+}
+
+/// A session, and what the master calls its connection.
+fn session(port: u16) -> (Conn, Value) {
+    let mut conn = Conn::connect(([127, 0, 0, 1], port).into(), SOON).expect("it listens");
+    let id = conn.call(&["CLIENT", "ID"]).expect("served");
+    (conn, id)
+}
+
 fn serves(port: u16) -> bool {
     let port = port.to_string();
     let cli = |line: &[&str]| {
@@ -180,8 +265,7 @@ fn serves(port: u16) -> bool {
 
 /// Ends in order what was started by `nsenter`, which becomes what it starts.
 fn end(mut service: Child) {
-    let pid = rustix::process::Pid::from_child(&service);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    kill_process(Pid::from_child(&service), Signal::TERM).expect("it runs");
     let status = service.wait().expect("it ends");
     let mut told = String::new();
     let mut stderr = service.stderr.take().expect("piped");
@@ -234,10 +318,24 @@ fn the_package_is_installed_configured_upgraded_removed_and_purged() {
     );
     machine.write(CONFIG, &config);
     machine.run(&["/usr/bin/switchmaster", "check", "--json"]);
-    let service = machine.start_unit();
+    let name = format!("{}/notify", out.path().display());
+    let addr = SocketAddr::from_abstract_name(&name).expect("an address");
+    let manager = UnixDatagram::bind_addr(&addr).expect("a socket");
+    manager.set_read_timeout(Some(SOON)).expect("a socket");
+    let mut service = machine.start_notifying(&format!("@{name}"));
     wait_until("the application to work", SOON, || serves(listen.port()));
+    machine.supervise(service.id());
+    let mut sessions = [(); SESSIONS].map(|()| session(listen.port()));
 
-    machine.install(&second);
+    let new = thread::scope(|scope| {
+        let introduced = scope.spawn(|| {
+            let new = introduced(&manager);
+            machine.main_pid(new.0);
+            new
+        });
+        machine.install(&second);
+        introduced.join().expect("no panic")
+    });
     let version = machine.run(&["dpkg-query", "-f", "${Version}", "-W", "switchmaster"]);
     assert_eq!(version, "0.1.1");
     assert_eq!(
@@ -245,11 +343,28 @@ fn the_package_is_installed_configured_upgraded_removed_and_purged() {
         config,
         "what was written is kept"
     );
+    assert!(!machine.exists("/run/invoked"), "nothing is restarted");
+    assert_eq!(service.wait().expect("it ends").code(), Some(0));
+    // What runs is what was installed, whose sessions are those of before, on the connections they had.
+    let running = std::fs::read_link(format!("/proc/{}/exe", new.0)).expect("it runs");
     assert!(
-        serves(listen.port()),
-        "what runs goes on where systemd restarts nothing"
+        running.ends_with("usr/bin/switchmaster"),
+        "{}",
+        running.display()
     );
-    end(service);
+    let version = |program: &str| machine.run(&[program, "--version"]);
+    assert_eq!(
+        version(&format!("/proc/{}/exe", new.0)),
+        version("/usr/bin/switchmaster")
+    );
+    for (conn, id) in &mut sessions {
+        assert_eq!(conn.call(&["CLIENT", "ID"]).ok().as_ref(), Some(&*id));
+    }
+    assert!(serves(listen.port()));
+    kill_process(new.pid(), Signal::TERM).expect("it runs");
+    wait_until("the new process to end", SOON, || !new.runs());
+    machine.run(&["rm", "-r", "/run/systemd"]);
+
     let service = machine.start_unit();
     wait_until("the upgraded program", SOON, || serves(listen.port()));
     end(service);

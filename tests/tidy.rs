@@ -36,6 +36,8 @@ const IMPORTS: &[(&str, &str)] = &[
     // A worker runs the listeners and is dealt what they accept; a listener knows no worker.
     ("worker", "listener session topology net telemetry"),
     ("session", "upstream resp topology net telemetry"),
+    // Only what a session is, and the way it travels; who lets go of it and who goes on is the composition root's matter.
+    ("upgrade", "session topology net"),
     ("upstream", "topology net telemetry"),
     ("resp", "net"),
     ("sentinel", "topology net telemetry"),
@@ -63,6 +65,7 @@ const PURE: &[&str] = &[
     "src/control/ledger/",
     "src/session/journal.rs",
     "src/session/replay.rs",
+    "src/session/luggage.rs",
     "src/session/subscriptions.rs",
     "src/session/tracker/",
     "src/topology/",
@@ -73,6 +76,9 @@ const PURE: &[&str] = &[
     "src/top/",
     "src/upstream/pick.rs",
     "src/net/backoff.rs",
+    "src/upgrade/message.rs",
+    "src/upgrade/old.rs",
+    "src/upgrade/new.rs",
 ];
 /// The shells of otherwise pure rooms: the one swap and its wake-up; those who gather facts.
 const NOT_PURE: &[&str] = &[

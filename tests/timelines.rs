@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! rules agree=majority verify=role hold_max=2s
+//! 0    inherit 3 7                 it follows a process that had seen 3 masters, and believed epoch 7
 //! 0    follow s1 s2 s3             voters s1..s3 (an id a letter repeated 40 times may follow: s1=a)
 //! 10   up s1                       its link is made (`down s1` ends it, `forget s1` removes it)
 //! 20   view s1 A 4                 it names node A at epoch 4 (`view s1 none`: knows no such master)
@@ -37,14 +38,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use switchmaster::control::action::Action;
-use switchmaster::control::steward::Steward;
+use switchmaster::control::steward::{Heritage, Steward};
 use switchmaster::net::addr::{HostPort, NodeAddr, SentinelAddr};
 use switchmaster::net::clock::Moment;
 use switchmaster::topology::observation::{
     Asked, Hint, NoView, Observation, RoleReport, RunId, Said, Succession, View,
 };
 use switchmaster::topology::rules::{Agree, Confirm, HoldMax, Rules, SentinelsLost, Verify};
-use switchmaster::topology::{Epoch, MasterAddr, Phase, State};
+use switchmaster::topology::{Epoch, Generation, MasterAddr, Phase, State};
 
 /// Where every name leads.
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6379);
@@ -289,6 +290,10 @@ impl World {
         let now = moment(self.now);
         match words {
             ["nothing"] => {}
+            ["inherit", generation, epoch] => self.steward.inherit(Heritage {
+                generation: Generation(generation.parse().map_err(|_| "no generation")?),
+                epoch: Some(Epoch(epoch.parse().map_err(|_| "no epoch")?)),
+            }),
             ["follow", who @ ..] => {
                 for who in who {
                     let (name, id) = who.split_once('=').unwrap_or((who, ""));

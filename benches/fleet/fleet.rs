@@ -170,6 +170,7 @@ async fn plane(plan: Plan, served: Arc<Served>, tasks: TaskTracker, end: Cancell
         book: Book::new(ledger),
         pulse: PulseReader(Box::new(Pulse::default)),
         publisher,
+        heritage: control::steward::Heritage::default(),
     };
     tasks.spawn(control::run(entry, tasks.clone(), end.clone()));
     let subscription = subscriptions.into_iter().next().expect("for one worker");

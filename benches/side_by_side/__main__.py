@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -24,6 +23,7 @@ import programs  # noqa: E402
 import readings  # noqa: E402
 import tables  # noqa: E402
 import workloads  # noqa: E402
+from words import say  # noqa: E402
 
 SCHEMA = 1
 # (rounds, seconds a measurement, repetitions and seconds of idle sessions)
@@ -232,10 +232,6 @@ def shown(args):
 def commit():
     done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
-
-
-def say(text):
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def main():

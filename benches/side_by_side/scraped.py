@@ -26,6 +26,7 @@ import loads  # noqa: E402
 import programs  # noqa: E402
 import readings  # noqa: E402
 import workloads  # noqa: E402
+from words import say  # noqa: E402
 
 OFF, ON, AGAIN = "off", "on", "off-again"
 ARMS = [OFF, ON, AGAIN]
@@ -201,10 +202,6 @@ def table(rows):
         lines.append(f"{row['workload']:<10} {FIGURES[row['figure']]:<26} {off:>12}  {shown(row['ratio']):<26} "
                      f"{shown(row['control']):<26} {row['verdict']}")
     return "\n".join(lines)
-
-
-def say(text):
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def main():

@@ -258,6 +258,11 @@ pub(super) async fn act(
         let why = format!("no such proxy. There is: {}\n", names.join(", "));
         return (StatusCode::NOT_FOUND, why).into_response();
     };
+    if what != What::Resume && panel.vitals.is_upgrading() {
+        let why = "an upgrade is under way, and the new process would not know of it: ask again behind took_over or \
+                   upgrade_failed\n";
+        return (StatusCode::CONFLICT, why).into_response();
+    }
     let (answer, answered) = oneshot::channel();
     let sent = entry.orders.try_send(Order { what, by, answer });
     let refused = if sent.is_err() {

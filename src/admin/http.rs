@@ -95,7 +95,7 @@ pub(super) fn serve(
                 });
                 std::future::ready(())
             };
-            let mut serving = pin!(listener::serve(bound, door, deal));
+            let mut serving = pin!(listener::serve(bound, door, &ending, deal));
             if let Some(Err(error)) = ending.run_until_cancelled(&mut serving).await {
                 warn!(
                     event = "admin_failed",

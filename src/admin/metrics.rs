@@ -10,10 +10,10 @@ use std::sync::Arc;
 use metrics::{Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
-use super::Entry;
 use super::actions::Refusals;
 use super::reload::{self, Outcome};
 use super::table::{self, Kind, Metric};
+use super::{Entry, Vitals};
 use crate::control::ledger::{self, Account, OutageAccount, Totals};
 use crate::session::close::CloseReason;
 use crate::worker::Counters;
@@ -99,7 +99,7 @@ impl Histograms {
 pub(super) struct Process<'a> {
     pub(super) lines_dropped: u64,
     pub(super) refusals: &'a Refusals,
-    pub(super) draining: bool,
+    pub(super) vitals: &'a Vitals,
     pub(super) reloads: reload::Count,
 }
 
@@ -158,7 +158,10 @@ impl Sheet {
     }
 
     fn process(&self, process: &Process<'_>) {
-        self.flag(&table::DRAINING, &[], process.draining);
+        self.flag(&table::DRAINING, &[], process.vitals.is_draining());
+        for (reason, count) in process.vitals.failed_upgrades() {
+            self.count(&table::UPGRADES_FAILED, &[reason], count);
+        }
         self.count(&table::LOG_LINES_DROPPED, &[], process.lines_dropped);
         for (reason, count) in process.refusals.read() {
             self.count(&table::ACTIONS_REFUSED, &[reason], count);
@@ -243,6 +246,7 @@ impl Sheet {
             );
         }
         self.count(&table::SESSIONS_MOVED, &[proxy], s.moved);
+        self.count(&table::SESSIONS_ADOPTED, &[proxy], s.adopted);
         self.count(&table::REPLAY_FAILURES, &[proxy], s.replay_failures);
         self.count(&table::REQUESTS_REFUSED, &[proxy], s.refused);
         self.count(&table::BYTES, &[proxy, "up"], s.bytes_up);

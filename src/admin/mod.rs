@@ -41,7 +41,7 @@ use self::reload::{Reload, Reloads};
 pub use self::roster::{Entry, Roster};
 use self::samples::{Sample, Samples};
 use self::status::{ProxyStatus, Status};
-pub use self::vitals::{STUCK_AFTER, Vitals};
+pub use self::vitals::{STUCK_AFTER, Upgrades, Vitals};
 use crate::control::ledger::{Account, Totals};
 use crate::listener::{self, Bound};
 use crate::net::addr::ListenAddr;
@@ -229,11 +229,10 @@ impl Panel {
     fn metrics(&self) -> String {
         let seen = self.look(At::now(), false);
         let dropped = self.log.lines.dropped();
-        let draining = self.vitals.is_draining();
         let process = metrics::Process {
             lines_dropped: dropped,
             refusals: &self.refusals,
-            draining,
+            vitals: &self.vitals,
             reloads: self.reloads.read(),
         };
         metrics::render(&seen, &self.histograms, &process)

@@ -52,11 +52,12 @@ macro_rules! metrics {
 metrics! {
     BUILD_INFO = Gauge "build_info" ["version"] "Always 1; the label says which program this is.";
     DRAINING = Gauge "draining" [] "1 from the signal that ends the process: it takes no new clients, and sessions end as they finish.";
+    UPGRADES_FAILED = Counter "upgrades_failed_total" ["reason"] "Upgrades that came to nothing, by reason: this process went on.";
 
     MASTER_UP = Gauge "master_up" ["proxy"]
         "1 while clients are served by a verified master, 0 while they wait for one.";
     MASTER_INFO = Gauge "master_info" ["proxy", "addr"] "Always 1; the label is the master in force as Sentinel announces it.";
-    MASTER_GENERATION = Gauge "master_generation" ["proxy"] "Masters adopted since the start; grows by one at each switch.";
+    MASTER_GENERATION = Gauge "master_generation" ["proxy"] "Masters adopted since the start, those of the processes before an upgrade included; grows by one at each switch.";
     MASTER_EPOCH = Gauge "master_epoch" ["proxy"] "Sentinel's config-epoch of the master in force.";
     MASTER_SINCE = Gauge "master_since_timestamp_seconds" ["proxy"] "When the master in force was adopted, in seconds of the Unix epoch.";
     MASTER_UNVERIFIED = Gauge "master_unverified" ["proxy"]
@@ -83,6 +84,7 @@ metrics! {
     SESSIONS = Counter "sessions_total" ["proxy", "result"]
         "Connections of clients: accepted, not_allowed (allow_from), or full (max_connections, open files).";
     SESSIONS_CLOSED = Counter "sessions_closed_total" ["proxy", "reason"] "Sessions that ended, by reason.";
+    SESSIONS_ADOPTED = Counter "sessions_adopted_total" ["proxy"] "Sessions that were taken over from the process before (an upgrade), or taken back from the one after.";
     SESSIONS_MOVED = Counter "sessions_moved_total" ["proxy"] "Times that a session was carried over to another upstream connection.";
     REPLAY_FAILURES = Counter "replay_failures_total" ["proxy"] "Times that a new master did not take over what a session needs.";
     REQUESTS_REFUSED = Counter "requests_refused_total" ["proxy"]

@@ -1,5 +1,8 @@
 //! Whether every thread and loop of the process turns, whatever the state of Redis: what `/livez` and a service manager's watchdog are told.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -18,16 +21,69 @@ pub struct Vitals {
     hearts: Hearts,
     /// Cancelled when the process has begun to end.
     draining: CancellationToken,
+    upgrades: Upgrades,
+}
+
+/// Upgrades that came to nothing, by reason. There is at most one at a time, and it takes a while: nothing here is in a hurry.
+#[derive(Clone, Debug, Default)]
+pub struct Upgrades {
+    failed: Arc<Mutex<BTreeMap<&'static str, u64>>>,
+    under_way: Arc<AtomicBool>,
+}
+
+impl Upgrades {
+    /// None yet, for any of these reasons.
+    pub fn new(reasons: impl IntoIterator<Item = &'static str>) -> Self {
+        let zero = reasons.into_iter().map(|reason| (reason, 0));
+        Self {
+            failed: Arc::new(Mutex::new(zero.collect())),
+            under_way: Arc::default(),
+        }
+    }
+
+    /// One is under way, or waits to be begun; or none any more.
+    pub fn note_under_way(&self, is: bool) {
+        self.under_way.store(is, Ordering::Release);
+    }
+
+    /// One more.
+    pub fn failed(&self, reason: &'static str) {
+        *self.locked().entry(reason).or_default() += 1;
+    }
+
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Vitals {
     /// Of these control tasks and workers, until `draining` and after.
-    pub fn new(roster: Roster, hearts: Hearts, draining: CancellationToken) -> Self {
+    pub fn new(
+        roster: Roster,
+        hearts: Hearts,
+        draining: CancellationToken,
+        upgrades: Upgrades,
+    ) -> Self {
         Self {
             roster,
             hearts,
             draining,
+            upgrades,
         }
+    }
+
+    /// Upgrades that came to nothing.
+    /// While one is under way, what is ordered here would not be known there.
+    pub(super) fn is_upgrading(&self) -> bool {
+        self.upgrades.under_way.load(Ordering::Acquire)
+    }
+
+    pub(super) fn failed_upgrades(&self) -> Vec<(&'static str, u64)> {
+        let failed = self.upgrades.locked();
+        failed
+            .iter()
+            .map(|(reason, count)| (*reason, *count))
+            .collect()
     }
 
     /// The process was told to end, and sessions finish what they have begun.

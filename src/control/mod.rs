@@ -35,7 +35,7 @@ use self::action::{Action, Swap, Tale};
 use self::ledger::{Book, Pulse};
 use self::link::{Dialled, MasterLink};
 use self::orders::Order;
-use self::steward::Steward;
+use self::steward::{Heritage, Steward};
 use self::succession::Successor;
 use crate::net::addr::{HostPort, NodeAddr};
 use crate::net::clock::{At, Moment, now};
@@ -108,12 +108,15 @@ pub struct Entry {
     pub book: Book,
     /// What the workers have counted.
     pub pulse: PulseReader,
+    /// What the process before believed, if there was one.
+    pub heritage: Heritage,
 }
 
 /// Runs one control task until `end`.
 pub async fn run(mut entry: Entry, tasks: TaskTracker, end: CancellationToken) {
     let settings = entry.settings.borrow_and_update().clone();
-    let steward = Steward::new(now(), settings.rules, settings.own);
+    let mut steward = Steward::new(now(), settings.rules, settings.own);
+    steward.inherit(entry.heritage);
     let (answers_to, answers) = mpsc::channel(MAX_ANSWERS);
     let dial = Dial {
         connect_timeout: settings.connect_timeout,

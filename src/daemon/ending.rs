@@ -69,7 +69,7 @@ async fn asked_again(signals: &mut Signals, status: &impl Fn()) {
         match signals.next().await {
             Asked::End => return,
             Asked::Status => status(),
-            Asked::Hangup => {}
+            Asked::Hangup | Asked::Upgrade => {}
         }
     }
 }

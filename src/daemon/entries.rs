@@ -15,10 +15,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::known::Known;
+use super::takeover::Following;
 use super::{ExitError, report};
 use crate::admin::{self, Histograms, Roster};
 use crate::config::{Config, Proxy};
 use crate::control::ledger::{Book, Ledger, Pulse};
+use crate::control::steward::Heritage;
 use crate::control::{self, PulseReader, Settings};
 use crate::listener::Bound;
 use crate::net::addr::{HostPort, ListenAddr};
@@ -38,24 +41,17 @@ const CHANGE_LIMIT: Duration = Duration::from_secs(2);
 /// Entries whose sessions have all ended, waiting to be taken off the books.
 const MAX_LEFT: usize = 16;
 
-/// A listening socket that is served, and how its address was written. What is held here is its double: the socket can be handed
-/// to another entry without a moment in which nobody listens.
-#[derive(Debug)]
-pub(super) struct Held {
-    pub(super) written: ListenAddr,
-    pub(super) bound: Bound,
-}
-
-/// A listener that is about to be served: what is held of it, and what the workers get.
+/// A listener that is about to be served: what is held of it, and what the workers get. What is held is its double: the socket can
+/// be handed to another entry, or another process, without a moment in which nobody listens.
 #[derive(Debug)]
 pub(super) struct WayIn {
-    pub(super) held: Held,
+    pub(super) held: Bound,
     pub(super) served: Bound,
 }
 
 impl WayIn {
-    pub(super) fn new(held: Held) -> io::Result<Self> {
-        let served = held.bound.double()?;
+    pub(super) fn new(held: Bound) -> io::Result<Self> {
+        let served = held.double()?;
         Ok(Self { held, served })
     }
 }
@@ -67,7 +63,7 @@ pub(super) struct Running {
     name: String,
     master: String,
     leases: bool,
-    pub(super) held: Vec<Held>,
+    pub(super) held: Vec<Bound>,
     settings: watch::Sender<Settings>,
     observations: mpsc::Sender<Observation>,
     look: Arc<admin::Entry>,
@@ -177,22 +173,27 @@ impl Shared {
 }
 
 impl Entries {
-    /// Starts both flows.
+    /// Starts both flows. Nobody comes in yet where another process is to be followed.
     pub(super) fn start(
         config: &Config,
-        held: Vec<Vec<Held>>,
+        held: Vec<Vec<Bound>>,
         sessions_max: Option<u64>,
         shared: Shared,
+        following: Option<&Following>,
     ) -> Result<(Self, Pool), ExitError> {
         let workers = config.workers.count();
         let (mut loose, mut for_workers, mut subscribers) = (Vec::new(), Vec::new(), Vec::new());
         for (proxy, held) in config.proxies.iter().zip(&held) {
             let mut ends = Loose::new(proxy, &config.rules, workers);
             subscribers.push(ends.subscriber(proxy, &config.rules));
-            let bound: io::Result<Vec<_>> = held.iter().map(|held| held.bound.double()).collect();
-            let bound = bound.map_err(|e| ExitError::runtime("cannot keep a listener", &e))?;
+            let bound = match following {
+                Some(_) => Vec::new(),
+                None => {
+                    report::listening(proxy, held);
+                    doubles(held).map_err(|e| ExitError::runtime("cannot keep a listener", &e))?
+                }
+            };
             for_workers.push(ends.for_workers(proxy, bound, &shared));
-            report::listening(proxy, held);
             loose.push(ends);
         }
         let pool = Pool::start(for_workers, workers, sessions_max, &shared.reserve)
@@ -221,8 +222,12 @@ impl Entries {
         for (((proxy, ends), held), counting) in
             config.proxies.iter().zip(loose).zip(held).zip(counted)
         {
+            let heritage = following.map_or_else(Heritage::default, |following| {
+                following.heritage(&proxy.name, &proxy.master)
+            });
             let number = this.take_number();
-            let running = this.control(proxy, &config.rules, ends, held, (number, counting));
+            let new = (held, heritage);
+            let running = this.control(proxy, &config.rules, ends, new, (number, counting));
             this.running.push(running);
         }
         this.show();
@@ -242,7 +247,7 @@ impl Entries {
         proxy: &Proxy,
         rules: &Rules,
         ends: Loose,
-        held: Vec<Held>,
+        (held, heritage): (Vec<Bound>, Heritage),
         (number, counting): (usize, Counting),
     ) -> Running {
         let initial = (*ends.publisher.state()).clone();
@@ -271,6 +276,7 @@ impl Entries {
             publisher: ends.publisher,
             book: book.clone(),
             pulse: PulseReader(Box::new(pulse)),
+            heritage,
         };
         let end = self.shared.end.child_token();
         let (tasks, ending) = (self.shared.tasks.clone(), end.clone());
@@ -299,7 +305,8 @@ impl Entries {
         let mut ends = Loose::new(proxy, rules, self.reins.workers());
         let for_workers = ends.for_workers(proxy, Vec::new(), &self.shared);
         let counting = self.reins.add(number, for_workers).await?;
-        Ok(self.control(proxy, rules, ends, Vec::new(), (number, counting)))
+        let new = (Vec::new(), Heritage::default());
+        Ok(self.control(proxy, rules, ends, new, (number, counting)))
     }
 
     /// How the sessions of an entry are made from now on, and who may connect.
@@ -315,8 +322,8 @@ impl Entries {
     }
 
     /// Lets nobody in there any more.
-    pub(super) async fn close(&self, number: usize, held: Held) -> Result<(), Stuck> {
-        self.reins.close(number, held.bound.id()).await
+    pub(super) async fn close(&self, number: usize, held: Bound) -> Result<(), Stuck> {
+        self.reins.close(number, held.id()).await
     }
 
     /// The entry that runs for this one of the configuration.
@@ -429,6 +436,42 @@ impl Entries {
         self.follow(config).await;
     }
 
+    /// All that run now, for another process; those on their way out end here.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub(super) fn known(&self) -> io::Result<Vec<Known>> {
+        let known = self.running.iter().map(|running| {
+            Ok(Known {
+                number: running.number,
+                name: running.look.name(),
+                master: running.master.clone(),
+                reader: running.look.reader.clone(),
+                book: running.look.book.clone(),
+                doors: doubles(&running.held)?,
+            })
+        });
+        known.collect()
+    }
+
+    /// Changes the data plane while it serves.
+    pub(super) fn reins(&self) -> Reins {
+        self.reins.clone()
+    }
+
+    /// Tells where clients connect.
+    pub(super) fn tell_listening(&self, config: &Config) {
+        for (proxy, running) in config.proxies.iter().zip(&self.running) {
+            report::listening(proxy, &running.held);
+        }
+    }
+
+    /// From now on the files of unix sockets are removed at the end of this process, or not.
+    pub(super) fn own_files(&self, own: bool) {
+        let held = self.running.iter().flat_map(|running| &running.held);
+        held.for_each(|bound| bound.own_file(own));
+    }
+
     /// Closes what is held of the listeners, so that the workers' closing theirs is the end of them.
     pub(super) fn let_go(&mut self) {
         for running in &mut self.running {
@@ -445,7 +488,11 @@ fn leases(rules: &Rules) -> bool {
     rules.when_sentinels_are_lost == SentinelsLost::Stop
 }
 
-fn settings(proxy: &Proxy, rules: &Rules, held: &[Held]) -> Settings {
+fn doubles(held: &[Bound]) -> io::Result<Vec<Bound>> {
+    held.iter().map(Bound::double).collect()
+}
+
+fn settings(proxy: &Proxy, rules: &Rules, held: &[Bound]) -> Settings {
     Settings {
         rules: *rules,
         probe: proxy.probe.clone(),
@@ -454,15 +501,15 @@ fn settings(proxy: &Proxy, rules: &Rules, held: &[Held]) -> Settings {
     }
 }
 
-fn shown(held: &[Held]) -> Vec<String> {
-    let addrs = held.iter().map(|held| held.bound.addr().to_string());
+fn shown(held: &[Bound]) -> Vec<String> {
+    let addrs = held.iter().map(|held| held.addr().to_string());
     addrs.collect()
 }
 
 /// The addresses at which we would be talking to ourselves.
-fn own_addresses(held: &[Held]) -> Vec<HostPort> {
+fn own_addresses(held: &[Bound]) -> Vec<HostPort> {
     held.iter()
-        .filter_map(|held| match held.bound.addr() {
+        .filter_map(|held| match held.addr() {
             ListenAddr::Tcp(addr) => Some(HostPort::from(*addr)),
             ListenAddr::Unix(_) | ListenAddr::Systemd(_) => None,
         })

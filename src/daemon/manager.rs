@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -38,6 +39,8 @@ const END_SLACK: Duration = Duration::from_secs(10);
 pub(super) struct Manager {
     link: Option<Link>,
     watchdog: Option<Duration>,
+    /// Another process is the main one now: what this one says is none of the manager's business.
+    silent: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -68,12 +71,25 @@ impl Manager {
         Self {
             link,
             watchdog: watchdog.map(Duration::from_micros),
+            silent: AtomicBool::new(false),
         }
     }
 
     /// Clients may connect.
     pub(super) async fn ready(&self) {
         self.must_hear("READY=1").await;
+    }
+
+    /// This process has taken the place of another. It feeds the watchdog at once, as nobody else does any more.
+    pub(super) async fn followed(&self) {
+        self.must_hear("READY=1\nWATCHDOG=1").await;
+    }
+
+    /// From now on that process is the main one of the service, and this one says nothing more. It has to be said by who was it
+    /// until now (`NotifyAccess=main`).
+    pub(super) async fn introduce(&self, pid: u32) {
+        self.must_hear(&format!("MAINPID={pid}")).await;
+        self.silent.store(true, Ordering::Relaxed);
     }
 
     /// The configuration is read anew; [`Self::ready`] follows, whatever comes of it.
@@ -108,7 +124,7 @@ impl Manager {
                 .map_or(LOOK_EVERY, |every| LOOK_EVERY.min(every / 4)),
         );
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while end.run_until_cancelled(look.tick()).await.is_some() {
+        while end.run_until_cancelled(look.tick()).await.is_some() && !self.is_silent() {
             let at = At::now();
             if duty.has_to_feed(at.moment, || vitals.idle(at)) && link.send("WATCHDOG=1") {
                 duty.fed(at.moment);
@@ -121,8 +137,12 @@ impl Manager {
         }
     }
 
+    fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
+    }
+
     async fn must_hear(&self, message: &str) {
-        let Some(link) = &self.link else {
+        let Some(link) = self.link.as_ref().filter(|_| !self.is_silent()) else {
             return;
         };
         let telling = async {

@@ -4,42 +4,54 @@
 //! this thread: control plane (watchers, control tasks, signals)      threads 1..n: data-plane workers
 //! one more thread: the admin endpoint
 //! ```
-//! What ends the process is in `ending`, what changes it while it runs in `reload` and `entries`, what its service manager hears
-//! of it in `manager`.
+//! What begins it is in `begin`, what ends it in `ending`, what changes it while it runs in `reload` and `entries`; what it shows of itself
+//! in `front`, what its service manager hears of it in `manager`; how it follows another process in `takeover`, and how it is followed
+//! in `upgrade`, by the program in `program`.
 //!
 //! The control plane has a runtime of its own, so that a saturated data plane never delays a failover.
 
+mod begin;
 mod ending;
 mod entries;
+mod front;
+mod known;
 mod manager;
+mod program;
 mod reload;
 mod report;
 mod signals;
+mod takeover;
+mod upgrade;
 
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::watch;
-use tokio::time::{interval, timeout};
+use tokio::task::JoinSet;
+use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use self::entries::{Entries, Held, Shared};
-use self::manager::Manager;
+use self::entries::{Entries, Shared};
+use self::front::Front;
+use self::program::Program;
 use self::reload::Reloader;
 use self::report::Progress;
 use self::signals::{Asked, Signals};
+use self::takeover::{Followed, Following, Predecessor};
+use self::upgrade::Estate;
 use crate::admin::reload::Reloads;
-use crate::admin::{self, Histograms, Panel, Vitals};
+use crate::admin::{self, Histograms, Panel, Upgrades, Vitals};
 use crate::config::{Flags, Loaded};
 use crate::exit::Exit;
-use crate::listener::{self, BindError, Bound, Passed};
-use crate::net::addr::ListenAddr;
+use crate::listener::{BindError, Bound, Passed};
 use crate::net::clock::At;
-use crate::net::socket;
 use crate::telemetry::{self, Lines};
-use crate::worker::files::{FEW_SESSIONS, sessions_of};
+use crate::upgrade::old::{Failure, Outcome};
 
 /// Longest wait for the control plane's tasks at the end; they only have sockets to drop.
 const CONTROL_END_LIMIT: Duration = Duration::from_millis(500);
@@ -80,16 +92,17 @@ impl From<BindError> for ExitError {
     }
 }
 
-/// Longest wait for the admin endpoint's thread, which ends last.
-const ADMIN_END_LIMIT: Duration = Duration::from_millis(500);
+/// Longest wait for an upgrade that is under way when this process is told to end.
+const UPGRADE_END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Serves until a signal ends it. SIGTERM or SIGINT ends in order, a second one at once; SIGHUP reads the configuration anew,
-/// under the same flags; SIGUSR1 writes the state to the log. Gives [`Exit::Ok`], or [`Exit::Cut`].
+/// under the same flags; SIGUSR1 writes the state to the log, SIGUSR2 starts an upgrade. Gives [`Exit::Ok`], or [`Exit::Cut`].
 ///
 /// # Errors
 /// When serving cannot begin, or a worker was lost.
 pub fn run(flags: &Flags, loaded: Loaded, log: telemetry::Handle) -> Result<Exit, ExitError> {
-    let mut passed = Passed::from_env();
+    let passed = Passed::from_env();
+    let program = Program::of_this_process();
     let config = &loaded.config;
     let proxies: Vec<_> = config.proxies.iter().map(|p| &*p.master).collect();
     info!(
@@ -100,37 +113,57 @@ pub fn run(flags: &Flags, loaded: Loaded, log: telemetry::Handle) -> Result<Exit
         workers = config.workers.count(),
         "switchmaster {} starts", env!("CARGO_PKG_VERSION")
     );
-    let sessions_max = note_open_files();
-    // Binding comes first: nobody is asked anything by a process that cannot serve.
-    let bound = config
-        .proxies
-        .iter()
-        .map(|proxy| bind(&proxy.listener, &mut passed))
-        .collect::<Result<Vec<_>, _>>()?;
-    for name in passed.left() {
-        warn!(
-            event = "socket_unused",
-            name,
-            "systemd passed a socket that no `listen` names: write \"systemd:{name}\" where it belongs"
-        );
-    }
-    let admin = bind_admin(&config.admin)?;
+    let sessions_max = begin::note_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| ExitError::runtime("cannot start the control plane", &e))?;
-    let outcome = runtime.block_on(serve(flags, loaded, bound, (admin, sessions_max), log));
+    let mut following = match Predecessor::of_this_process()? {
+        Some(predecessor) => Some(runtime.block_on(Following::greet(predecessor, config))?),
+        None => None,
+    };
+    let mut inherited = following
+        .as_mut()
+        .map(Following::listeners)
+        .unwrap_or_default();
+    // Binding comes first: nobody is asked anything by a process that cannot serve.
+    let bound = Listeners {
+        entries: begin::bind(config, &mut inherited, passed)?,
+        admin: begin::bind_admin(&config.admin, &mut inherited)?,
+        sessions_max,
+        unclaimed: inherited.unclaimed(),
+    };
+    let serving = serve((flags, loaded), bound, log, program, following);
+    let outcome = runtime.block_on(serving);
     // A name that is being looked up holds a thread that cannot be ended; nobody waits for it.
     runtime.shutdown_background();
     outcome
 }
 
+/// Where this process listens, and how many sessions it has files for.
+struct Listeners {
+    /// One list for each entry.
+    entries: Vec<Vec<Bound>>,
+    admin: Vec<Bound>,
+    sessions_max: Option<u64>,
+    /// What the process before listened on, and no `listen` names any more.
+    unclaimed: Vec<Bound>,
+}
+
+/// What a task of an upgrade has come to.
+enum Upgraded {
+    /// This process has taken the place of another.
+    Followed(Result<Followed, ExitError>),
+    /// Another has been tried in the place of this one.
+    Given(Outcome),
+}
+
 async fn serve(
-    flags: &Flags,
-    loaded: Loaded,
-    held: Vec<Vec<Held>>,
-    (admin, sessions_max): (Vec<Bound>, Option<u64>),
+    (flags, loaded): (&Flags, Loaded),
+    bound: Listeners,
     log: telemetry::Handle,
+    program: io::Result<Program>,
+    following: Option<Following>,
 ) -> Result<Exit, ExitError> {
     let started = At::now();
     let mut signals = Signals::new().map_err(|e| ExitError::runtime("cannot take signals", &e))?;
@@ -138,39 +171,42 @@ async fn serve(
     let end = CancellationToken::new();
     let draining = CancellationToken::new();
     let histograms = Histograms::default();
-    let shared = Shared::new(histograms.clone(), !admin.is_empty(), &tasks, &end);
-    let (mut entries, mut pool) = Entries::start(&loaded.config, held, sessions_max, shared)?;
+    let shared = Shared::new(histograms.clone(), !bound.admin.is_empty(), &tasks, &end);
+    let (mut entries, mut pool) = Entries::start(
+        &loaded.config,
+        bound.entries,
+        bound.sessions_max,
+        shared,
+        following.as_ref(),
+    )?;
     tasks.spawn(report_dropped_lines(log.lines.clone(), end.clone()));
     let tallies = pool.tallies();
     let roster = entries.roster.clone();
-    let vitals = Vitals::new(roster.clone(), pool.hearts(), draining.clone());
-    let admin_end = CancellationToken::new();
+    let upgrades = Upgrades::new(Failure::ALL.map(Failure::label));
+    let vitals = Vitals::new(
+        roster.clone(),
+        pool.hearts(),
+        draining.clone(),
+        upgrades.clone(),
+    );
     let (admin_config, configured) = watch::channel(loaded.config.admin.clone());
     let (reload, mut reload_asked) = admin::reload::channel();
     let reloads = Reloads::default();
-    let admin_thread = if admin.is_empty() {
-        None
-    } else {
-        let panel = Panel::new(
-            started,
-            roster.clone(),
-            histograms,
-            log.clone(),
-            vitals.clone(),
-            (reload, reloads.clone()),
-        );
-        let thread = admin::thread(admin, configured, panel, admin_end.clone())
-            .map_err(|e| ExitError::runtime("cannot start the admin endpoint", &e))?;
-        Some(thread)
-    };
-    let manager = Arc::new(Manager::from_env());
-    manager.ready().await;
+    let panel = Panel::new(
+        started,
+        roster.clone(),
+        histograms,
+        log.clone(),
+        vitals.clone(),
+        (reload, reloads.clone()),
+    );
+    let mut unclaimed = bound.unclaimed;
     let progress = Progress {
         roster: roster.clone(),
         draining: draining.clone(),
     };
-    tasks.spawn(Arc::clone(&manager).attend(vitals, progress, end.clone()));
-    let status = || report::status(&roster);
+    let mut front = Front::new((bound.admin, configured), panel, (vitals, progress));
+    let manager = Arc::clone(&front.manager);
     let mut reloader = Reloader::new(
         flags.clone(),
         loaded,
@@ -178,14 +214,62 @@ async fn serve(
         log,
         admin_config,
         Arc::clone(&manager),
+        upgrades.clone(),
     );
+    // At most one: a process follows before it can be followed.
+    let mut upgrade: JoinSet<Upgraded> = JoinSet::new();
+    // One is to be begun behind the reload that is under way.
+    let mut upgrade_waits = false;
+    let ending = CancellationToken::new();
+    match following {
+        None => {
+            front.open()?;
+            manager.ready().await;
+            front.attend(&tasks, &end);
+        }
+        Some(following) => {
+            reloader.upgrading(true);
+            let (known, reins) = (entries.known(), entries.reins());
+            let known = known.map_err(|e| ExitError::runtime("cannot keep a listener", &e))?;
+            let ending = ending.clone();
+            let follow = async move { following.follow(&known, &reins, &ending).await };
+            upgrade.spawn(follow.map(Upgraded::Followed));
+        }
+    }
+    let status = || report::status(&roster);
 
+    let mut given_up = pin!(given_up(&ending));
+    let mut handed = false;
     let outcome = loop {
+        if upgrade_waits && !reloader.is_under_way() {
+            upgrade_waits = false;
+            match estate(&program, &entries, &front, &reloader, &ending) {
+                Ok(estate) => {
+                    upgrade.spawn(upgrade::hand_over(estate).map(Upgraded::Given));
+                }
+                Err(why) => {
+                    reloader.upgrading(false);
+                    refuse_upgrade(why);
+                }
+            }
+        }
         tokio::select! {
             asked = signals.next() => match asked {
-                Asked::End => break Ok(reloader.current.config.shutdown_grace),
+                Asked::End if upgrade.is_empty() => break Ok(reloader.current.config.shutdown_grace),
+                // A second one: at once.
+                Asked::End if ending.is_cancelled() => break Ok(Duration::ZERO),
+                // It comes to an end, one way or the other, and then this process does.
+                Asked::End => ending.cancel(),
                 Asked::Status => status(),
                 Asked::Hangup => reloader.signalled().await,
+                Asked::Upgrade if upgrade_waits || !upgrade.is_empty() => refuse_upgrade("under_way"),
+                Asked::Upgrade => {
+                    reloader.upgrading(true);
+                    upgrade_waits = true;
+                    if reloader.is_under_way() {
+                        info!(event = "upgrade_waits", "a reload is under way: the upgrade begins behind it");
+                    }
+                }
             },
             Some(asked) = reload_asked.recv() => reloader.asked(asked).await,
             ready = reloader.prepared() => reloader.carry_out(ready, &mut entries).await,
@@ -196,6 +280,42 @@ async fn serve(
                     break Err(ExitError { exit: Exit::Runtime, message: "a control task was lost".to_owned() });
                 }
             },
+            Some(upgraded) = upgrade.join_next() => {
+                reloader.upgrading(false);
+                match upgraded {
+                    Ok(Upgraded::Followed(Ok(followed))) => {
+                        entries.tell_listening(&reloader.current.config);
+                        entries.own_files(true);
+                        front.own_files(true);
+                        // Nobody listens there any more, and the files are nobody else's.
+                        for bound in unclaimed.drain(..) {
+                            bound.own_file(true);
+                        }
+                        // No reason to end what serves by now.
+                        if let Err(error) = front.open() {
+                            warn!(event = "admin_off", "no status page and no metrics: {error}");
+                        }
+                        manager.followed().await;
+                        front.attend(&tasks, &end);
+                        followed.tell();
+                    }
+                    Ok(Upgraded::Followed(Err(error))) => break Err(error),
+                    Ok(Upgraded::Given(Outcome::Handed)) => {
+                        handed = true;
+                        break Ok(reloader.current.config.shutdown_grace);
+                    }
+                    Ok(Upgraded::Given(Outcome::Failed(failure))) => upgrades.failed(failure.label()),
+                    Err(_) => {
+                        let message = "an upgrade was lost to a defect, and nobody knows who serves".to_owned();
+                        break Err(ExitError { exit: Exit::Runtime, message });
+                    }
+                }
+                if ending.is_cancelled() {
+                    break Ok(reloader.current.config.shutdown_grace);
+                }
+            }
+            // Whoever has been told to end and waits for an upgrade does not wait for ever.
+            () = &mut given_up => break Ok(reloader.current.config.shutdown_grace),
             departed = pool.departed() => {
                 let worker = departed.map_or(0, |d| d.worker);
                 error!(event = "worker_lost", worker, "a worker thread has ended; the process ends, to be restarted whole");
@@ -206,8 +326,16 @@ async fn serve(
     };
     // Whoever has asked for a reload hears that there is none.
     drop((reload_asked, reloader));
+    if handed {
+        // They are the other process's.
+        entries.own_files(false);
+        front.own_files(false);
+    }
     entries.let_go();
     draining.cancel();
+    if handed {
+        front.close().await;
+    }
     // A process that is broken does not go on for anybody's sake: without its control task nothing can be forwarded.
     let grace = *outcome.as_ref().unwrap_or(&Duration::ZERO);
     manager.stopping(grace).await;
@@ -217,73 +345,46 @@ async fn serve(
     // Whoever has not ended by then only holds sockets that the end of the process closes.
     let _ = timeout(CONTROL_END_LIMIT, tasks.wait()).await;
     // Last, so that it can be asked how the end goes.
-    admin_end.cancel();
-    if let Some(thread) = admin_thread {
-        // Told when it has ended, or dropped: both are its end.
-        let _ = timeout(ADMIN_END_LIMIT, thread).await;
-    }
+    front.close().await;
     outcome.map(|_| if cut == 0 { Exit::Ok } else { Exit::Cut })
 }
 
-/// Binds the listeners of an entry; what is held of each is how it was written, too.
-fn bind(config: &listener::Config, passed: &mut Passed) -> Result<Vec<Held>, BindError> {
-    let mut all = Vec::with_capacity(config.listen.len());
-    for written in &config.listen {
-        let bound = listener::bind_one(written, !config.allow_from.is_empty(), passed)?;
-        let held = |bound| Held {
-            written: written.clone(),
-            bound,
-        };
-        all.extend(bound.into_iter().map(held));
+/// All that there is to hand over now, which no reload changes meanwhile; or why no upgrade is begun.
+fn estate(
+    program: &io::Result<Program>,
+    entries: &Entries,
+    front: &Front,
+    reloader: &Reloader,
+    ending: &CancellationToken,
+) -> Result<Estate, &'static str> {
+    let program = program.as_ref().map_err(|_| "program_unknown")?;
+    let no_files = |_| "no_descriptors";
+    let known = entries.known().map_err(no_files)?;
+    if let Some(why) = upgrade::obstacle(program, &known) {
+        return Err(why);
     }
-    Ok(all)
+    Ok(Estate {
+        program: program.clone(),
+        entries: known,
+        reins: entries.reins(),
+        admin: front.doubles().map_err(no_files)?,
+        manager: Arc::clone(&front.manager),
+        grace: reloader.current.config.shutdown_grace,
+        ending: ending.clone(),
+    })
 }
 
-/// Binds the admin endpoint. A port that is taken ends a process whose operator asked for it; where nobody did, it goes without:
-/// another proxy on this host has it.
-fn bind_admin(config: &admin::Config) -> Result<Vec<Bound>, ExitError> {
-    match listener::bind(&config.listener, &mut Passed::nothing()) {
-        Ok(bound) => {
-            for bound in &bound {
-                let addr = bound.addr();
-                let url = match addr {
-                    ListenAddr::Tcp(addr) => format!("http://{addr}/"),
-                    ListenAddr::Unix(_) | ListenAddr::Systemd(_) => addr.to_string(),
-                };
-                info!(event = "admin_listening", addr = %addr, "status page and metrics: {url}");
-            }
-            Ok(bound)
-        }
-        Err(error) if config.is_required() => Err(error.into()),
-        Err(error) => {
-            warn!(
-                event = "admin_off",
-                "no status page and no metrics: {error}. Set admin.listen to another address, or to \"off\""
-            );
-            Ok(Vec::new())
-        }
-    }
+fn refuse_upgrade(reason: &'static str) {
+    warn!(
+        event = "upgrade_refused",
+        reason, "no upgrade is begun now ({reason}): ask again later, or restart"
+    );
 }
 
-/// Raises the limit of open files and gives the number of sessions it allows. `None` is as many as come.
-fn note_open_files() -> Option<u64> {
-    let limit = socket::raise_open_files().unwrap_or_else(|e| {
-        warn!(
-            event = "few_open_files",
-            "cannot raise the limit of open files: {e}"
-        );
-        socket::open_files()
-    })?;
-    let sessions = sessions_of(limit);
-    if sessions < FEW_SESSIONS {
-        warn!(
-            event = "few_open_files",
-            limit,
-            sessions,
-            "the limit of open files allows {sessions} sessions: raise it (LimitNOFILE= in the unit, or ulimit -n)"
-        );
-    }
-    Some(sessions)
+/// Some time after this process was told to end.
+async fn given_up(ending: &CancellationToken) {
+    ending.cancelled().await;
+    sleep(UPGRADE_END_LIMIT).await;
 }
 
 async fn report_dropped_lines(lines: Lines, end: CancellationToken) {

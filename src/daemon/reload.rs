@@ -16,11 +16,11 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use super::entries::{Entries, Held, Running, WayIn};
+use super::entries::{Entries, Running, WayIn};
 use super::manager::Manager;
 use super::report;
-use crate::admin;
 use crate::admin::reload::{Asked, Fault, Outcome, Reloads};
+use crate::admin::{self, Upgrades};
 use crate::config::difference::{Difference, Effect};
 use crate::config::{self, Flags, Loaded};
 use crate::listener::{BindError, Bound, Passed, bind_one};
@@ -78,6 +78,9 @@ pub(super) struct Reloader {
     manager: Arc<Manager>,
     under_way: Option<(Preparing, Vec<Asker>, Instant)>,
     waiting: Vec<Asker>,
+    /// An upgrade is under way: what it hands over stays as it is.
+    upgrading: bool,
+    upgrades: Upgrades,
 }
 
 /// What came of the preparation.
@@ -100,6 +103,7 @@ impl Reloader {
         log: telemetry::Handle,
         admin: watch::Sender<admin::Config>,
         manager: Arc<Manager>,
+        upgrades: Upgrades,
     ) -> Self {
         Self {
             flags,
@@ -111,7 +115,21 @@ impl Reloader {
             manager,
             under_way: None,
             waiting: Vec::new(),
+            upgrading: false,
+            upgrades,
         }
+    }
+
+    /// Those who ask while an upgrade is under way, or waits for the reload that is, are refused; and so are those who order something
+    /// of one entry.
+    pub(super) fn upgrading(&mut self, upgrading: bool) {
+        self.upgrades.note_under_way(upgrading);
+        self.upgrading = upgrading;
+    }
+
+    /// A reload is under way.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
     }
 
     /// Somebody who can ask the endpoint wants a reload.
@@ -130,6 +148,12 @@ impl Reloader {
     }
 
     async fn ask(&mut self, asker: Asker) {
+        if self.upgrading {
+            self.manager.reloading().await;
+            self.conclude(&Refusal::upgrading().outcome(), vec![asker])
+                .await;
+            return;
+        }
         // Beyond that the asker hears that there is no answer.
         if self.waiting.len() < MAX_WAITING {
             self.waiting.push(asker);
@@ -170,21 +194,27 @@ impl Reloader {
     /// Takes the difference over, and tells everybody what came of it.
     pub(super) async fn carry_out(&mut self, ready: Ready, entries: &mut Entries) {
         let Ready { outcome, askers } = ready;
-        let by = askers.iter().map(|asker| asker.by.as_str());
-        let by = by.collect::<Vec<_>>().join(", ");
         let outcome = match outcome {
-            Ok(prepared) => self.take_over(*prepared, entries, &by).await,
+            Ok(prepared) => {
+                let by = names(&askers);
+                self.take_over(*prepared, entries, &by).await
+            }
             Err(refusal) => refusal.outcome(),
         };
+        self.conclude(&outcome, askers).await;
+        self.begin().await;
+    }
+
+    /// Tells everybody what came of it.
+    async fn conclude(&self, outcome: &Outcome, askers: Vec<Asker>) {
         // Whoever reads the line finds it counted.
-        self.reloads.note(&outcome, SystemTime::now());
-        tell(&outcome, &by);
+        self.reloads.note(outcome, SystemTime::now());
+        tell(outcome, &names(&askers));
         for answer in askers.into_iter().filter_map(|asker| asker.answer) {
             // Whoever asked may have given up.
             let _ = answer.send(outcome.clone());
         }
         self.manager.ready().await;
-        self.begin().await;
     }
 
     async fn take_over(&mut self, new: Prepared, entries: &mut Entries, by: &str) -> Outcome {
@@ -239,6 +269,11 @@ impl Reloader {
     }
 }
 
+fn names(askers: &[Asker]) -> String {
+    let by = askers.iter().map(|asker| asker.by.as_str());
+    by.collect::<Vec<_>>().join(", ")
+}
+
 /// Reads, compares and binds.
 fn prepare(flags: &Flags, old: &Loaded) -> Result<Prepared, Unfit> {
     let invalid = |error| Unfit {
@@ -285,17 +320,10 @@ fn sockets(
         refused: true,
         error: new.cannot_bind(entry, error),
     };
-    let guarded = |entry: usize, held: &Held| {
+    let guarded = |entry: usize, held: &Bound| {
         let is_guarded = !new.config.proxies[entry].listener.allow_from.is_empty();
-        match (&held.written, held.bound.addr()) {
-            (ListenAddr::Systemd(name), ListenAddr::Tcp(addr))
-                if !is_guarded && !held.bound.addr().is_local() =>
-            {
-                let (name, addr) = (name.clone(), *addr);
-                Err(refused(entry, &BindError::OpenToAll { name, addr }))
-            }
-            _ => Ok(()),
-        }
+        let checked = held.check_guarded(is_guarded);
+        checked.map_err(|error| refused(entry, &error))
     };
     for kept in &difference.kept {
         let running = entries.of(&new.config.proxies[kept.new]);
@@ -318,16 +346,14 @@ fn sockets(
             Some(bound) => bound,
             None => {
                 let now = entries.running.iter().flat_map(|running| &running.held);
-                let same = now.filter(|held| held.written == written);
-                let doubles: io::Result<Vec<_>> = same.map(|held| held.bound.double()).collect();
+                let same = now.filter(|held| *held.asked() == written);
+                let doubles: io::Result<Vec<_>> = same.map(Bound::double).collect();
                 doubles.map_err(no_descriptor)?
             }
         };
         for bound in sockets {
-            let written = written.clone();
-            let held = Held { written, bound };
-            guarded(entry, &held)?;
-            all.push((entry, WayIn::new(held).map_err(no_descriptor)?));
+            guarded(entry, &bound)?;
+            all.push((entry, WayIn::new(bound).map_err(no_descriptor)?));
         }
     }
     Ok(all)
@@ -360,7 +386,7 @@ async fn apply(
             note(entries.change(running.number, proxy).await);
         }
         for written in &kept.closed {
-            while let Some(at) = running.held.iter().position(|h| h.written == *written) {
+            while let Some(at) = running.held.iter().position(|h| h.asked() == written) {
                 let held = running.held.remove(at);
                 note(entries.close(running.number, held).await);
                 // Of several with port 0, one for each that is written.
@@ -401,11 +427,23 @@ async fn apply(
 impl Refusal {
     /// Nothing that was written is wrong.
     fn of_process(what: &str) -> Self {
+        Self::with_help(what, "see the log for more, and reload again")
+    }
+
+    fn upgrading() -> Self {
+        Self::with_help(
+            "an upgrade is under way",
+            "the new process reads the configuration as it starts; if it is older than the file, reload again behind took_over or \
+             upgrade_failed",
+        )
+    }
+
+    fn with_help(what: &str, help: &str) -> Self {
         let problems = vec![Fault {
             place: None,
             line: None,
             what: what.to_owned(),
-            help: "see the log for more, and reload again".to_owned(),
+            help: help.to_owned(),
         }];
         Self {
             refused: true,

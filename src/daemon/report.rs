@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::entries::Held;
 use crate::admin::Roster;
 use crate::admin::status::counted;
 use crate::config::Proxy;
+use crate::listener::Bound;
 use crate::session::close::CloseReason;
 use crate::session::tally::Sum;
 use crate::topology::Phase;
@@ -16,9 +16,9 @@ use crate::topology::publish::Reader;
 use crate::worker::Counters;
 
 /// Where clients connect.
-pub(super) fn listening(proxy: &Proxy, held: &[Held]) {
-    for held in held {
-        let addr = held.bound.addr();
+pub(super) fn listening(proxy: &Proxy, held: &[Bound]) {
+    for bound in held {
+        let addr = bound.addr();
         info!(
             event = "listening", proxy = %proxy.name, addr = %addr, master_name = %proxy.master,
             "clients connect to {addr} and reach the master \"{}\"", proxy.master

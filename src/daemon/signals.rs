@@ -10,6 +10,7 @@ pub(super) struct Signals {
     interrupt: Signal,
     status: Signal,
     hangup: Signal,
+    upgrade: Signal,
 }
 
 /// What is asked.
@@ -20,6 +21,8 @@ pub(super) enum Asked {
     Status,
     /// SIGHUP
     Hangup,
+    /// SIGUSR2
+    Upgrade,
 }
 
 impl Signals {
@@ -29,6 +32,7 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             status: signal(SignalKind::user_defined1())?,
             hangup: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -39,6 +43,7 @@ impl Signals {
             _ = self.interrupt.recv() => Asked::End,
             _ = self.status.recv() => Asked::Status,
             _ = self.hangup.recv() => Asked::Hangup,
+            _ = self.upgrade.recv() => Asked::Upgrade,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use rustix::io::Errno;
 use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::Config;
@@ -130,6 +132,18 @@ impl Door {
         }
     }
 
+    /// Lets in who was let in before, by another process.
+    pub(crate) fn admit(&self) -> Entrance {
+        // One of those who are expected.
+        let less = |coming: usize| Some(coming.saturating_sub(1));
+        let coming = &self.ceiling.coming;
+        let _ = coming.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        Entrance {
+            _here: Ticket::new(&self.inside),
+            _anywhere: Ticket::new(&self.ceiling.inside),
+        }
+    }
+
     fn enter(&self, local: bool, peer: Option<SocketAddr>) -> Result<Entrance, Refusal> {
         let terms = self.terms.load();
         if let Some(peer) = peer
@@ -142,7 +156,8 @@ impl Door {
             return Err(Refusal::Full);
         }
         let anywhere = Ticket::new(&self.ceiling.inside);
-        if anywhere.number > self.ceiling.most {
+        let coming = self.ceiling.coming.load(Ordering::Relaxed);
+        if anywhere.number.saturating_add(coming) > self.ceiling.most {
             return Err(Refusal::OpenFiles);
         }
         Ok(Entrance {
@@ -158,6 +173,8 @@ impl Door {
 pub(crate) struct Ceiling {
     inside: Arc<AtomicUsize>,
     most: usize,
+    /// Places that are kept for sessions of the process that this one follows.
+    coming: Arc<AtomicUsize>,
     /// Comes first: while some of it is lent, what comes free is not for clients.
     reserve: Reserve,
 }
@@ -170,8 +187,15 @@ impl Ceiling {
             most: most.map_or(usize::MAX, |most| {
                 usize::try_from(most).unwrap_or(usize::MAX)
             }),
+            coming: Arc::default(),
             reserve: reserve.clone(),
         }
+    }
+
+    /// Keeps so many places for those who are let in without a question.
+    pub(crate) fn expect(&self, sessions: u64) {
+        let sessions = usize::try_from(sessions).unwrap_or(usize::MAX);
+        self.coming.store(sessions, Ordering::Relaxed);
     }
 }
 
@@ -318,13 +342,15 @@ impl Trouble {
     }
 }
 
-/// Accepts for ever and deals what may come in. Ends only when the runtime refuses to watch the socket.
+/// Accepts until it is to stop, and deals what may come in: whoever was accepted is dealt. Ends otherwise only when the runtime
+/// refuses to watch the socket.
 ///
 /// # Errors
 /// When `bound` cannot be registered with this thread's runtime.
 pub(crate) async fn serve<F>(
     bound: Bound,
     door: Arc<Door>,
+    stop: &CancellationToken,
     mut deal: impl FnMut(Accepted) -> F,
 ) -> io::Result<()>
 where
@@ -334,13 +360,23 @@ where
     let listening = bound.listen()?;
     let mut backoff = Backoff::new(PAUSE_FLOOR, PAUSE_CAP);
     let mut batch = 0;
+    // Once, and not for each connection.
+    let mut stopped = pin!(stop.cancelled());
     loop {
+        if stop.is_cancelled() {
+            return Ok(());
+        }
         if !door.ceiling.reserve.restore() {
             door.waits_for_reserve();
-            tokio::time::sleep(backoff.next(fastrand::f64())).await;
+            rest(&mut backoff, stop).await;
             continue;
         }
-        match listening.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stopped => return Ok(()),
+            accepted = listening.accept() => accepted,
+        };
+        match accepted {
             Ok((stream, peer)) => {
                 backoff.reset();
                 match door.enter(local, peer) {
@@ -352,7 +388,7 @@ where
                 let trouble = Trouble::of(&error);
                 door.failed(trouble, &error);
                 if trouble.pauses() {
-                    tokio::time::sleep(backoff.next(fastrand::f64())).await;
+                    rest(&mut backoff, stop).await;
                 }
             }
         }
@@ -362,6 +398,12 @@ where
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Pauses, unless it is to stop.
+async fn rest(backoff: &mut Backoff, stop: &CancellationToken) {
+    let pause = tokio::time::sleep(backoff.next(fastrand::f64()));
+    stop.run_until_cancelled(pause).await;
 }
 
 /// A listening socket that a runtime watches.

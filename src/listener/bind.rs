@@ -3,18 +3,18 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::Config;
 use super::accept::Listening;
 use super::holder::{self, Holder};
 use super::passed::Passed;
@@ -31,6 +31,8 @@ const UNIX_MODE: u32 = 0o660;
 pub struct Bound {
     id: SocketId,
     addr: ListenAddr,
+    /// As it was written in the configuration.
+    asked: ListenAddr,
     socket: Socket,
     file: Option<Arc<SocketFile>>,
 }
@@ -48,12 +50,79 @@ impl SocketId {
 
 impl Bound {
     /// A socket that somebody else made, and whose file, if it has one, is theirs.
-    pub(super) fn passed(addr: ListenAddr, socket: Socket) -> Self {
+    pub(super) fn passed(addr: ListenAddr, asked: &ListenAddr, socket: Socket) -> Self {
         Self {
             id: SocketId::next(),
             addr,
+            asked: asked.clone(),
             socket,
             file: None,
+        }
+    }
+
+    /// A socket of the process that this one follows. Its file, if that process made one, is ours from [`Self::own_file`] on.
+    ///
+    /// # Errors
+    /// When it is no listening socket.
+    pub(super) fn inherited(
+        asked: &ListenAddr,
+        owns_file: bool,
+        socket: OwnedFd,
+    ) -> io::Result<Self> {
+        let socket = Socket::from(socket);
+        if !socket.is_listener()? {
+            return Err(Errno::INVAL.into());
+        }
+        let addr = socket.local_addr()?;
+        let addr = match (addr.as_socket(), addr.as_pathname()) {
+            (Some(addr), _) => ListenAddr::Tcp(addr),
+            (None, path) => ListenAddr::Unix(path.unwrap_or_else(|| Path::new("@")).to_path_buf()),
+        };
+        let file = match &addr {
+            ListenAddr::Unix(path) if owns_file => Some(Arc::new(SocketFile::others(path)?)),
+            _ => None,
+        };
+        Ok(Self {
+            id: SocketId::next(),
+            addr,
+            asked: asked.clone(),
+            socket,
+            file,
+        })
+    }
+
+    /// What systemd passed once may be open to others than another configuration names.
+    ///
+    /// # Errors
+    /// When it is.
+    pub fn check_guarded(&self, is_guarded: bool) -> Result<(), BindError> {
+        match (&self.asked, &self.addr) {
+            (ListenAddr::Systemd(name), ListenAddr::Tcp(addr))
+                if !is_guarded && !self.addr.is_local() =>
+            {
+                Err(BindError::OpenToAll {
+                    name: name.clone(),
+                    addr: *addr,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// As it was written in the configuration.
+    pub const fn asked(&self) -> &ListenAddr {
+        &self.asked
+    }
+
+    /// There is a file that this program made.
+    pub const fn has_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Whether that file is removed with the socket.
+    pub fn own_file(&self, own: bool) {
+        if let Some(file) = &self.file {
+            file.ours.store(own, Ordering::Relaxed);
         }
     }
 
@@ -67,7 +136,8 @@ impl Bound {
         self.id
     }
 
-    /// A second descriptor of the same socket: clients wait in one line, and it listens until both are dropped.
+    /// A second descriptor of the same socket: clients wait in one line, and it listens, and keeps its file, until both are
+    /// dropped.
     ///
     /// # Errors
     /// When there is no descriptor left.
@@ -75,6 +145,7 @@ impl Bound {
         Ok(Self {
             id: self.id,
             addr: self.addr.clone(),
+            asked: self.asked.clone(),
             socket: self.socket.try_clone()?,
             file: self.file.clone(),
         })
@@ -179,18 +250,6 @@ impl BindError {
     }
 }
 
-/// Binds every listener of an entry, or none; of those that were `passed` it takes its own.
-///
-/// # Errors
-/// See [`BindError`].
-pub fn bind(config: &Config, passed: &mut Passed) -> Result<Vec<Bound>, BindError> {
-    let mut all = Vec::with_capacity(config.listen.len());
-    for addr in &config.listen {
-        all.extend(bind_one(addr, !config.allow_from.is_empty(), passed)?);
-    }
-    Ok(all)
-}
-
 /// Binds one listener, which is several sockets where systemd passes them; `is_guarded` when it is known who may connect from
 /// other machines.
 ///
@@ -270,6 +329,7 @@ fn bind_tcp(at: SocketAddr) -> Result<Bound, BindError> {
         Ok((socket, addr)) => Ok(Bound {
             id: SocketId::next(),
             addr: ListenAddr::Tcp(addr),
+            asked: ListenAddr::Tcp(at),
             socket,
             file: None,
         }),
@@ -314,9 +374,11 @@ fn bind_unix(path: &Path) -> Result<Bound, BindError> {
         Ok((socket, file))
     };
     let (socket, file) = listen().map_err(fail)?;
+    let addr = ListenAddr::Unix(path.to_path_buf());
     Ok(Bound {
         id: SocketId::next(),
-        addr: ListenAddr::Unix(path.to_path_buf()),
+        asked: addr.clone(),
+        addr,
         socket,
         file: Some(Arc::new(file)),
     })
@@ -340,12 +402,13 @@ fn remove_stale(path: &Path, fail: impl Fn(io::Error) -> BindError) -> Result<()
     }
 }
 
-/// The file of a unix socket, removed with it, unless somebody else has put theirs in its place.
+/// The file of a unix socket, removed with it, unless somebody else has put theirs in its place, or it is left to another process.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+    ours: AtomicBool,
 }
 
 impl SocketFile {
@@ -355,18 +418,34 @@ impl SocketFile {
             path: path.to_path_buf(),
             device: made.dev(),
             inode: made.ino(),
+            ours: AtomicBool::new(true),
         })
+    }
+
+    /// Still another process's.
+    fn others(path: &Path) -> io::Result<Self> {
+        let file = Self::new(path)?;
+        file.ours.store(false, Ordering::Relaxed);
+        Ok(file)
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|now| now.dev() == self.device && now.ino() == self.inode);
-        if ours {
+        let same = || {
+            fs::symlink_metadata(&self.path)
+                .is_ok_and(|now| now.dev() == self.device && now.ino() == self.inode)
+        };
+        if self.ours.load(Ordering::Relaxed) && same() {
             // Nobody is left to tell; the next start replaces a stale file.
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+impl AsFd for Bound {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

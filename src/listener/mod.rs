@@ -9,6 +9,7 @@
 mod accept;
 mod bind;
 mod holder;
+mod inherited;
 mod passed;
 #[cfg(test)]
 mod tests;
@@ -18,8 +19,9 @@ use ipnet::IpNet;
 use crate::net::addr::ListenAddr;
 
 pub(crate) use accept::{Accepted, Ceiling, Door, Entrance, Ticket, serve};
-pub use bind::{BindError, Bound, SocketId, bind, bind_one, could_bind};
+pub use bind::{BindError, Bound, SocketId, bind_one, could_bind};
 pub use holder::Holder;
+pub use inherited::Inherited;
 pub use passed::Passed;
 
 /// The part of a `[[proxy]]` entry that concerns accepting.

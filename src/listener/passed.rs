@@ -74,6 +74,7 @@ impl Passed {
             addr: ListenAddr::Systemd(name.to_owned()),
             source,
         };
+        let asked = ListenAddr::Systemd(name.to_owned());
         let unfit = |what: &str| BindError::NotListening {
             name: name.to_owned(),
             what: what.to_owned(),
@@ -97,7 +98,7 @@ impl Passed {
                     addr,
                 });
             }
-            return Ok(Bound::passed(ListenAddr::Tcp(addr), socket));
+            return Ok(Bound::passed(ListenAddr::Tcp(addr), &asked, socket));
         }
         // One in the abstract namespace has no path; it is named as tools show it.
         let path = addr.as_pathname().map_or_else(
@@ -107,7 +108,7 @@ impl Passed {
             },
             PathBuf::from,
         );
-        Ok(Bound::passed(ListenAddr::Unix(path), socket))
+        Ok(Bound::passed(ListenAddr::Unix(path), &asked, socket))
     }
 
     /// `None` for what is no stream socket of the internet or of this machine.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::io::Errno;
@@ -24,6 +25,10 @@ fn unix(path: &std::path::Path) -> Config {
         listen: vec![ListenAddr::Unix(path.to_path_buf())],
         ..Config::default()
     }
+}
+
+fn bind(config: &Config, passed: &mut Passed) -> Result<Vec<Bound>, BindError> {
+    Inherited::default().bind(None, config, passed)
 }
 
 #[test]
@@ -157,4 +162,61 @@ fn places_by_kind_are_in_order() {
     for (i, trouble) in Trouble::ALL.into_iter().enumerate() {
         assert_eq!(trouble as usize, i);
     }
+}
+
+/// What another process had bound for this entry.
+fn heirloom(inherited: &mut Inherited, entry: Option<&str>, asked: &ListenAddr) -> ListenAddr {
+    let config = Config {
+        listen: vec![asked.clone()],
+        ..Config::default()
+    };
+    let bound = bind(&config, &mut Passed::nothing()).expect("a socket");
+    let socket = bound[0].as_fd().try_clone_to_owned().expect("files");
+    let entry = entry.map(str::to_owned);
+    inherited.add(entry, asked.to_string(), bound[0].has_file(), socket);
+    bound[0].own_file(false);
+    bound[0].addr().clone()
+}
+
+fn addrs(bound: &[Bound]) -> Vec<ListenAddr> {
+    bound.iter().map(|bound| bound.addr().clone()).collect()
+}
+
+#[test]
+fn each_port_that_was_any_goes_to_the_entry_and_the_listener_that_had_it() {
+    let mut inherited = Inherited::default();
+    let any = &tcp(0).listen[0];
+    let ports =
+        [Some("a"), Some("b"), Some("b"), None].map(|entry| heirloom(&mut inherited, entry, any));
+    let mut take = |entry, config: &Config| {
+        let bound = inherited.bind(entry, config, &mut Passed::nothing());
+        addrs(&bound.expect("bound"))
+    };
+    let twice = Config {
+        listen: vec![any.clone(), any.clone()],
+        ..Config::default()
+    };
+    assert_eq!(take(Some("b"), &twice), ports[1..3]);
+    assert_eq!(take(None, &tcp(0)), ports[3..]);
+    let [new] = &take(Some("c"), &tcp(0))[..] else {
+        panic!("one was asked for");
+    };
+    assert!(!ports.contains(new), "it is nobody else's");
+    assert_eq!(take(Some("a"), &tcp(0)), ports[..1]);
+}
+
+#[test]
+fn an_address_may_have_been_another_entrys_but_not_the_admin_endpoints() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+    let mut inherited = Inherited::default();
+    let at = heirloom(&mut inherited, Some("a"), &unix(&first).listen[0]);
+    let bound = inherited.bind(Some("b"), &unix(&first), &mut Passed::nothing());
+    let bound = bound.expect("it changes hands");
+    assert_eq!(addrs(&bound), [at]);
+    assert_eq!(bound[0].asked(), bound[0].addr());
+
+    heirloom(&mut inherited, None, &unix(&second).listen[0]);
+    let error = inherited.bind(Some("b"), &unix(&second), &mut Passed::nothing());
+    assert_eq!(error.expect_err("somebody listens there").exit_code(), 73);
 }

@@ -3,10 +3,11 @@
 //! Never buffers, never boxes, never decides anything.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -28,7 +29,32 @@ pub enum Unregistered {
     Unix(std::os::unix::net::UnixStream),
 }
 
+/// What a stream is, for whoever gets no more than its descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// A TCP connection.
+    Tcp,
+    /// A unix stream socket.
+    Unix,
+}
+
 impl Unregistered {
+    /// A connected, non-blocking stream of this kind.
+    pub fn of(kind: Kind, socket: OwnedFd) -> Self {
+        match kind {
+            Kind::Tcp => Self::Tcp(socket.into()),
+            Kind::Unix => Self::Unix(socket.into()),
+        }
+    }
+
+    /// What it is.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Tcp(_) => Kind::Tcp,
+            Self::Unix(_) => Kind::Unix,
+        }
+    }
+
     /// Registers with the runtime of this thread.
     ///
     /// # Errors
@@ -96,6 +122,15 @@ impl Stream {
 }
 
 impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(s) => s.as_fd(),
+            Self::Unix(s) => s.as_fd(),
+        }
+    }
+}
+
+impl AsFd for Unregistered {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(s) => s.as_fd(),

@@ -40,7 +40,7 @@ pub const OUTSTANDING_MAX: u64 = 1 << 40;
 pub const LINE_MAX: u64 = 64 * 1024;
 
 /// Why a stream is not understood any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Doubt {
     /// A length or count is not a number as Redis writes and reads it.
     Number,

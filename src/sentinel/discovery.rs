@@ -35,6 +35,8 @@ const TOLD_AT_ONCE: u32 = 20;
 const MAX_CHANGES: usize = 4;
 /// Longest wait for a Sentinel to answer over its new link before the next one gets a new link, too.
 const RENEW_LIMIT: Duration = Duration::from_secs(2);
+/// Longest that a Sentinel which is named no more is heard on, while most of those that are named have not answered yet.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 /// At a change, a discovered Sentinel that nobody has reported for so long is forgotten: each is reported every 30 s.
 const SILENT_AFTER: Duration = Duration::from_secs(90);
 /// How often that is looked at.
@@ -92,6 +94,7 @@ pub fn follow(
         often: Often::after(TOLD_AT_ONCE),
         to_renew: VecDeque::new(),
         renewing: None,
+        leaving: None,
     };
     tasks.spawn(flock.run(reports, changes));
     (asker, changes_to)
@@ -115,6 +118,8 @@ struct Flock {
     to_renew: VecDeque<SentinelAddr>,
     /// The one that is getting it.
     renewing: Option<Renewal>,
+    /// Those that are named no more, and until when they are heard on at the latest.
+    leaving: Option<(Vec<SentinelAddr>, Instant)>,
 }
 
 /// A Sentinel that gets a new link. It is heard over the old one until the new one is there: a failover may be announced just then.
@@ -130,6 +135,7 @@ struct Followed {
     configured: bool,
     run_id: Option<RunId>,
     heard_of: Moment,
+    answered: bool,
     end: CancellationToken,
     task: Id,
 }
@@ -146,6 +152,7 @@ impl Flock {
         let mut forget = tokio::time::interval(FORGET_EVERY);
         loop {
             let late = self.renewing.as_ref().map(|renewal| renewal.until);
+            let leave = self.leaving.as_ref().map(|(_, until)| *until);
             let report = tokio::select! {
                 () = self.end.cancelled() => return,
                 Some(change) = changes.recv() => {
@@ -154,6 +161,10 @@ impl Flock {
                 }
                 () = sleep_until(late.unwrap_or_else(Instant::now)), if late.is_some() => {
                     self.renew_next();
+                    continue;
+                }
+                () = sleep_until(leave.unwrap_or_else(Instant::now)), if leave.is_some() => {
+                    self.leave().await;
                     continue;
                 }
                 _ = forget.tick() => {
@@ -180,6 +191,15 @@ impl Flock {
                     by,
                     heard: Heard::Others(peers),
                 }) => self.take_report(&by, peers).await,
+                Some(Found {
+                    by,
+                    heard: Heard::Masters,
+                }) => {
+                    if let Some(this) = self.followed.get_mut(&by) {
+                        this.answered = true;
+                    }
+                    self.leave_if_followed().await;
+                }
                 None => return,
             }
         }
@@ -206,6 +226,7 @@ impl Flock {
             configured,
             run_id,
             heard_of: now(),
+            answered: false,
             end,
             task,
         };
@@ -283,11 +304,23 @@ impl Flock {
                 .followed
                 .iter_mut()
                 .find(|(a, f)| **a == addr || run_id.is_some() && f.run_id == run_id);
-            if let Some((_, known)) = known {
+            if let Some((at, known)) = known {
                 known.heard_of = now();
+                // Named no more, and discovered at once: it would be missed until the next report.
+                if let Some((gone, _)) = &mut self.leaving
+                    && !gone.contains(by)
+                    && gone.contains(at)
+                {
+                    known.configured = false;
+                    gone.retain(|addr| addr != at);
+                    self.to_renew.push_back(at.clone());
+                }
             } else {
                 self.start(addr, run_id, false).await;
             }
+        }
+        if self.renewing.is_none() {
+            self.renew_next();
         }
     }
 
@@ -317,19 +350,25 @@ impl Flock {
             })
             .map(|(addr, _)| addr.clone())
             .collect();
-        for addr in gone {
-            info!(event = "sentinel_forgotten", sentinel = %addr, "no longer followed");
-            self.stop(&addr).await;
-        }
         // Whoever is new among the subscribers has to know who votes before it hears the first answer.
-        for (addr, followed) in &self.followed {
+        let stays = self
+            .followed
+            .iter()
+            .filter(|(addr, _)| !gone.contains(addr));
+        for (addr, followed) in stays {
             let said = Said::Followed(followed.run_id.clone());
             self.tell_all(addr, said).await;
         }
         self.renewing = None;
         self.to_renew.clear();
         if !same_links {
-            self.to_renew.extend(self.followed.keys().cloned());
+            let stays = self.followed.keys().filter(|addr| !gone.contains(addr));
+            self.to_renew.extend(stays.cloned());
+        }
+        let most = self.followed.len() + self.config.addresses.len();
+        self.leaving = Some((gone, Instant::now() + LEAVE_LIMIT));
+        if most > MAX_SENTINELS {
+            self.leave().await;
         }
         for addr in self.config.addresses.clone() {
             if let Some(followed) = self.followed.get_mut(&addr) {
@@ -338,7 +377,29 @@ impl Flock {
                 self.start(addr, None, true).await;
             }
         }
+        self.leave_if_followed().await;
         self.renew_next();
+    }
+
+    /// Forgets those that are named no more once most of those that are have answered: until then nobody else would be heard.
+    async fn leave_if_followed(&mut self) {
+        let named = &self.config.addresses;
+        let answered = |addr: &&SentinelAddr| self.followed.get(addr).is_some_and(|f| f.answered);
+        if named.iter().filter(answered).count() * 2 > named.len() {
+            self.leave().await;
+        }
+    }
+
+    async fn leave(&mut self) {
+        for addr in self
+            .leaving
+            .take()
+            .map(|(gone, _)| gone)
+            .unwrap_or_default()
+        {
+            info!(event = "sentinel_forgotten", sentinel = %addr, "no longer followed");
+            self.stop(&addr).await;
+        }
     }
 
     /// Makes the next link anew.

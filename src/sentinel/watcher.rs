@@ -91,6 +91,8 @@ pub(super) struct Found {
 pub(super) enum Heard {
     Itself(Option<crate::topology::observation::RunId>),
     Others(Vec<Peer>),
+    /// What it says of the masters: all subscribers have been told, for the first time over this link.
+    Masters,
 }
 
 impl Watcher {
@@ -223,6 +225,9 @@ impl Watcher {
             self.pace = pace.map_or(self.poll_interval, |pace| pace.min(self.poll_interval));
             rhythm.keep(self.pace);
             rhythm.answered = now();
+            if !std::mem::replace(&mut rhythm.reported, true) {
+                self.report(Heard::Masters);
+            }
             told.up(&self.addr, listening.subscribed());
         }
         if rhythm.takes_ping(at) {
@@ -371,6 +376,8 @@ struct Rhythm {
     wanted: Option<(Asked, Moment, Instant)>,
     last_question: Option<Instant>,
     answered: Moment,
+    /// That this link has answered.
+    reported: bool,
 }
 
 impl Rhythm {
@@ -384,6 +391,7 @@ impl Rhythm {
             wanted: Some((Asked::OnConnect, now(), start)),
             last_question: None,
             answered: now(),
+            reported: false,
         }
     }
 

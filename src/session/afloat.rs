@@ -50,6 +50,11 @@ pub(super) async fn linger<W: Watch>(seat: &mut Seat, life: &mut Life, carried: 
     while life.stage == Stage::Detached {
         let event = poll_fn(|cx| {
             if seat.has_turned() {
+                // What waits, or is owed, is not for another process.
+                let idle = spoke == Event::Spoke && !repeats;
+                if idle && seat.house.lets_go() && is_empty(carried) {
+                    return Poll::Ready(Event::Ended(CloseReason::HandedOver));
+                }
                 return Poll::Ready(Event::Looked);
             }
             if !carried.unsent.is_empty() && !repeats {
@@ -189,6 +194,11 @@ fn answer<W: Watch>(
         carried.unsent = BytesMut::new();
     }
     verdict
+}
+
+/// All that there is of it can be told.
+fn is_empty<W: Watch>(carried: &Carried<W>) -> bool {
+    carried.unsent.is_empty() && carried.owed.is_empty() && carried.watch.can_be_told()
 }
 
 /// Hands over what the client is owed, as far as it takes it.

@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+
 use super::house::House;
+use super::luggage::{Origin, Stay};
 use crate::net::clock::{Moment, now};
 use crate::topology::Generation;
 use crate::topology::publish::{self, Pass};
@@ -60,13 +64,22 @@ pub(super) struct Claim {
 impl House {
     /// To be held as long as there is an upstream socket of this generation, or a dial for one.
     pub(super) fn claim(self: &Rc<Self>, generation: Generation) -> Claim {
-        let of = Of::new(generation, self.edition());
+        self.claim_of(Of::new(generation, self.edition()), now())
+    }
+
+    /// The same for an upstream that was made before, here or in another process; nobody else is ever to have it.
+    pub(super) fn claim_again(self: &Rc<Self>, origin: Origin) -> Claim {
+        let of = Of::new(origin.generation, origin.edition);
+        self.claim_of(of, Moment::default())
+    }
+
+    fn claim_of(self: &Rc<Self>, of: Of, since: Moment) -> Claim {
         *self.upstreams.borrow_mut().0.entry(of).or_default() += 1;
         self.upstreams_changed();
         Claim {
             house: Rc::clone(self),
             of,
-            since: now(),
+            since,
         }
     }
 }
@@ -85,6 +98,28 @@ impl Claim {
     /// When the dial began.
     pub(super) const fn since(&self) -> Moment {
         self.since
+    }
+
+    /// What its upstream is worth to whoever gets it.
+    pub(super) fn origin(&self) -> Origin {
+        let state = self.house.state();
+        let is_in_force = state.generation == self.generation();
+        Origin {
+            generation: self.generation(),
+            edition: self.of.edition(),
+            at: state.verified_at.filter(|_| is_in_force),
+        }
+    }
+
+    /// The upstream leaves this thread: the claim stays here until it is certain that it does not come back, or until it has.
+    pub(super) fn stays(self) -> Stay {
+        let (stay, ended) = oneshot::channel::<()>();
+        spawn_local(async move {
+            // Nothing is ever said there.
+            let _ = ended.await;
+            drop(self);
+        });
+        Stay::new(stay)
     }
 
     /// Its session is to take another at the next quiet moment, and nobody else is to have this one.

@@ -37,6 +37,8 @@ pub enum CloseReason {
     ShutdownForced,
     /// A defect in the proxy ended this session and no other.
     Panicked,
+    /// It goes on in the process that follows this one (an upgrade); its client has noticed nothing.
+    HandedOver,
 }
 
 /// Whose doing an end was.
@@ -56,7 +58,7 @@ pub enum Fault {
 
 impl CloseReason {
     /// Every reason once, in the order of their indices.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ClientClosed,
         Self::ClientReset,
         Self::ClientLeftWaiting,
@@ -73,6 +75,7 @@ impl CloseReason {
         Self::Shutdown,
         Self::ShutdownForced,
         Self::Panicked,
+        Self::HandedOver,
     ];
 
     /// Its place in [`Self::ALL`].
@@ -99,6 +102,7 @@ impl CloseReason {
             Self::Shutdown => "shutdown",
             Self::ShutdownForced => "shutdown_forced",
             Self::Panicked => "panicked",
+            Self::HandedOver => "handed_over",
         }
     }
 
@@ -113,7 +117,7 @@ impl CloseReason {
             | Self::TooManyWaiting
             | Self::WaitRefused
             | Self::ReplayRefused => Fault::Failover,
-            Self::Shutdown | Self::ShutdownForced => Fault::Operator,
+            Self::Shutdown | Self::ShutdownForced | Self::HandedOver => Fault::Operator,
             Self::NotWatched | Self::Panicked => Fault::Proxy,
         }
     }
@@ -137,7 +141,8 @@ impl CloseReason {
             | Self::Switched
             | Self::WaitRefused
             | Self::Shutdown
-            | Self::ShutdownForced => tracing::Level::DEBUG,
+            | Self::ShutdownForced
+            | Self::HandedOver => tracing::Level::DEBUG,
         }
     }
 

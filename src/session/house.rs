@@ -18,6 +18,7 @@ use tracing::{debug, error, warn};
 
 use super::claim::{Claim, Upstreams};
 use super::close::CloseReason;
+use super::handing::{Brought, Outbox};
 use super::spare::{SPARE_KEPT, Spares};
 use super::tally::Tally;
 use super::{Config, Ending, Outlook};
@@ -117,6 +118,7 @@ pub(crate) struct House {
     acknowledged: Cell<Generation>,
     left: Cell<Left>,
     ending: Cell<Ending>,
+    pub(super) outbox: Outbox,
 }
 
 impl House {
@@ -149,6 +151,7 @@ impl House {
             acknowledged: Cell::default(),
             left: Cell::default(),
             ending: Cell::default(),
+            outbox: Outbox::default(),
         })
     }
 
@@ -394,13 +397,19 @@ impl House {
         true
     }
 
-    /// Wakes so many of these, from this seat on. False when there are no more.
+    /// Wakes so many that have an upstream, or have none, from this seat on. False when there are no more.
     fn rouse_some(&self, next: &mut usize, most: usize, with_upstream: bool) -> bool {
+        self.wake(next, most, |place| {
+            place.has_upstream.get() == with_upstream
+        })
+    }
+
+    fn wake(&self, next: &mut usize, most: usize, which: impl Fn(&Place) -> bool) -> bool {
         let seats = self.seats.borrow();
         let mut woken = 0;
         while *next < seats.capacity() {
             if let Some(place) = seats.get(*next)
-                && place.has_upstream.get() == with_upstream
+                && which(place)
             {
                 if woken == most {
                     return true;
@@ -411,6 +420,12 @@ impl House {
             *next += 1;
         }
         false
+    }
+
+    /// Wakes so many, whoever they are, from this seat on. False when there are no more.
+    pub(super) fn rouse_any(&self, next: &mut usize, most: usize) -> bool {
+        self.turn.set(self.turn.get().wrapping_add(1));
+        self.wake(next, most, |_| true)
     }
 
     /// Of which edition an upstream is whose dial begins now.
@@ -469,6 +484,8 @@ pub(crate) struct Seat {
     key: Option<usize>,
     turn: u64,
     reason: Option<CloseReason>,
+    /// What it comes with, until its first poll; what it leaves with, from its last. In a box, as hardly any has it.
+    pub(super) brought: Option<Box<Brought>>,
 }
 
 impl Seat {
@@ -479,6 +496,7 @@ impl Seat {
             key: None,
             turn: house.turn.get(),
             reason: None,
+            brought: None,
         }
     }
 

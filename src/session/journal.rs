@@ -6,6 +6,8 @@
 use std::borrow::Borrow;
 use std::fmt;
 
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroize;
 
 use super::subscriptions::Subscriptions;
@@ -37,6 +39,31 @@ impl Kept {
     }
 }
 
+impl Serialize for Kept {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Kept {
+    /// From the message itself: no copy is left behind that nobody wipes.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Kept;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_bytes<E: Error>(self, text: &[u8]) -> Result<Kept, E> {
+                Ok(Kept::new(text))
+            }
+        }
+        deserializer.deserialize_bytes(Text)
+    }
+}
+
 impl Borrow<[u8]> for Kept {
     fn borrow(&self) -> &[u8] {
         &self.0
@@ -56,7 +83,7 @@ impl fmt::Debug for Kept {
 }
 
 /// User and password.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Credentials {
     /// `None` = the default user.
     pub(super) user: Option<Kept>,
@@ -77,7 +104,7 @@ impl Credentials {
 }
 
 /// Whether a session's login is kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Identity {
     /// The client never authenticated itself.
     #[default]
@@ -106,7 +133,7 @@ pub(super) enum Noted {
 }
 
 /// The last value of each setting; what was never set is at its default.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Journal {
     /// Of the last HELLO that named one; else the protocol is RESP2.
     pub(super) proto: Option<u8>,
@@ -120,7 +147,7 @@ pub struct Journal {
     subscriptions: Option<Box<Subscriptions>>,
 }
 
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Texts {
     pub(super) identity: Identity,
     pub(super) name: Option<Kept>,
@@ -133,6 +160,37 @@ impl Journal {
     /// True when a new connection is like this one already.
     pub fn is_empty(&self) -> bool {
         self.like_new() && self.texts_unset() && !self.is_subscribed()
+    }
+
+    /// It holds no more than may be kept; for one that somebody else wrote down.
+    pub(super) fn is_within_limits(&self) -> bool {
+        let fits = |texts: &Texts| texts.len() <= JOURNAL_MAX;
+        self.texts().is_none_or(fits)
+            && self.proto.is_none_or(|proto| (2..=3).contains(&proto))
+            && self.subscriptions().is_none_or(|kept| kept.len() > 0)
+    }
+
+    /// Most bytes it is written down in, roughly.
+    pub(super) fn weight(&self) -> usize {
+        /// Flags, numbers and the lengths of a few texts; the length of one more.
+        const FIXED: usize = 48;
+        const LENGTH: usize = 3;
+        let texts = self
+            .texts()
+            .map_or(0, |texts| texts.len() + LENGTH * texts.capa.len());
+        let names = self
+            .subscriptions()
+            .map_or(0, |kept| kept.text() + LENGTH * kept.len());
+        FIXED + texts + names
+    }
+
+    /// Credentials are not to be kept any longer.
+    pub(super) fn forget_credentials(&mut self) {
+        if let Some(texts) = &mut self.texts
+            && texts.identity != Identity::Unsaid
+        {
+            texts.identity = Identity::NotKept;
+        }
     }
 
     /// True when the client logged in, and its credentials are not here.

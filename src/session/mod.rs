@@ -30,6 +30,7 @@
 
 pub mod close;
 pub mod journal;
+pub mod luggage;
 pub mod replay;
 pub mod tally;
 pub mod tracker;
@@ -39,6 +40,7 @@ mod claim;
 #[cfg(test)]
 mod ending_tests;
 mod farewell;
+mod handing;
 mod house;
 #[cfg(test)]
 mod live_tests;
@@ -56,6 +58,7 @@ use crate::net::clock::Moment;
 use crate::topology::{Generation, Phase, State};
 
 use close::CloseReason;
+pub(crate) use handing::adopt;
 #[cfg(test)]
 pub(crate) use house::DIALS_AT_ONCE;
 pub(crate) use house::{Buffer, Common, House, Seat, new_buffer};

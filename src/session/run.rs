@@ -15,12 +15,13 @@ use super::afloat::{fail_fast, linger};
 use super::claim::Claim;
 use super::close::{CloseReason, Fault};
 use super::farewell::farewell;
+use super::handing::Brought;
 use super::house::{DialSlot, House, Seat};
 use super::relay::{Carried, Relay};
 use super::replay::{Answer, Replay};
 use super::tracker::{Rules, Tracker};
 use super::watch::{Blind, Watch};
-use super::{Event, Life, OnSwitch, Stage};
+use super::{Ending, Event, Life, OnSwitch, Stage};
 use crate::net::backoff::Backoff;
 use crate::net::clock::now;
 use crate::net::socket::{read_closed, reset_on_close};
@@ -43,18 +44,23 @@ const IN_LINE_GRACE: Duration = Duration::from_secs(1);
 
 /// The whole life of one client; never takes longer to end than [`farewell`]'s limits.
 pub(crate) fn run(seat: Seat, client: Stream) -> impl Future<Output = ()> {
-    let config = seat.house.config();
-    match config.on_switch {
+    match seat.house.config().on_switch {
         OnSwitch::Close => Either::Left(serve(seat, Carried::new(client, Blind))),
         OnSwitch::Move => {
-            let rules = Rules {
-                login: false,
-                replay_auth: config.replay_auth,
-                pubsub: config.pubsub == OnSwitch::Move,
-                resend_reads: config.resend_reads,
-            };
-            Either::Right(serve(seat, Carried::new(client, Tracker::new(rules))))
+            let tracker = Tracker::new(rules(&seat.house));
+            Either::Right(serve(seat, Carried::new(client, tracker)))
         }
+    }
+}
+
+/// What trackers of this house have to know.
+pub(super) fn rules(house: &House) -> Rules {
+    let config = house.config();
+    Rules {
+        login: false,
+        replay_auth: config.replay_auth,
+        pubsub: config.pubsub == OnSwitch::Move,
+        resend_reads: config.resend_reads,
     }
 }
 
@@ -63,11 +69,11 @@ pub(crate) fn run(seat: Seat, client: Stream) -> impl Future<Output = ()> {
     reason = "an async fn keeps room for what it was called with beside what it makes of it: half as much memory again for \
               each idle session"
 )]
-fn serve<W: Watch>(mut seat: Seat, mut carried: Carried<W>) -> impl Future<Output = ()> {
+pub(super) fn serve<W: Watch>(mut seat: Seat, mut carried: Carried<W>) -> impl Future<Output = ()> {
     async move {
         seat.sit().await;
         let mut life = Life::new(now(), W::MOVES);
-        observe(&seat, &mut life, Event::Looked);
+        seat.begin(&mut life);
         let reason = loop {
             // What is off the hot path is larger than the relay: in boxes, so that an idle session does not pay for it.
             match life.stage {
@@ -83,6 +89,10 @@ fn serve<W: Watch>(mut seat: Seat, mut carried: Carried<W>) -> impl Future<Outpu
                 Stage::Closing(reason) => break reason,
             }
         };
+        if reason == CloseReason::HandedOver {
+            seat.leave(carried);
+            return;
+        }
         seat.close(reason);
         if reason != CloseReason::ClientReset {
             let Carried { client, owed, .. } = carried;
@@ -113,6 +123,9 @@ async fn connect<W: Watch>(
     life: &mut Life,
     carried: &mut Carried<W>,
 ) -> Option<Connected> {
+    if let Some(connected) = seat.arrived() {
+        return Some(connected);
+    }
     let mut backoff = Backoff::new(REDIAL_FLOOR, REDIAL_CAP);
     let mut last = None;
     if life.first_failure.is_some() {
@@ -415,12 +428,18 @@ pub(super) async fn live<W: Watch>(
 ) {
     let Connected { upstream, claim } = connected;
     let mut relay = Relay::new(carried, upstream, claim.pass());
-    if claim.is_old() {
-        // The bell rang while it was made.
+    if claim.is_old() || seat.house.ending() != Ending::No {
+        // The bell rang while it was made, or brought.
         relay.look(&seat.house, true);
     }
     let stage = poll_fn(|cx| {
         if seat.has_turned() {
+            // One that is old is about to take another master, or an equal one.
+            let lets_go = seat.house.lets_go() && !claim.is_old();
+            if lets_go && relay.can_be_handed(&seat.house) {
+                let handed = Event::Ended(CloseReason::HandedOver);
+                return Poll::Ready(observe(seat, life, handed));
+            }
             let movable = relay.can_leave(cx, &seat.house);
             let event = if movable {
                 Event::LookedMovable
@@ -450,6 +469,12 @@ pub(super) async fn live<W: Watch>(
         Poll::Ready(part_or_close(seat, life, &mut relay, cx, stage))
     })
     .await;
+    if stage == Stage::Closing(CloseReason::HandedOver) {
+        let (upstream, _) = relay.into_upstream();
+        let leaving = Brought::leaving(Connected { upstream, claim });
+        seat.brought = Some(Box::new(leaving));
+        return;
+    }
     if let Stage::Closing(reason) = stage {
         // A client that left by itself knows what it did.
         if reason.fault() != Fault::Client {

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use super::journal::{Kept, Noted};
 use crate::resp::feed::Feed;
 
@@ -12,15 +14,40 @@ pub(super) const SUBSCRIPTIONS_MAX: usize = 1024;
 pub(super) const NAMES_MAX: usize = 32 * 1024;
 
 /// Each name once for each kind.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Names")]
 pub(super) struct Subscriptions {
     names: [BTreeSet<Kept>; Feed::ALL.len()],
+    #[serde(skip)]
     text: usize,
+}
+
+/// As they were written down.
+#[derive(Deserialize)]
+struct Names([BTreeSet<Kept>; Feed::ALL.len()]);
+
+impl TryFrom<Names> for Subscriptions {
+    type Error = &'static str;
+
+    fn try_from(Names(names): Names) -> Result<Self, Self::Error> {
+        let text = names.iter().flatten().map(|name| name.text().len()).sum();
+        let read = Self { names, text };
+        if read.len() <= SUBSCRIPTIONS_MAX && text <= NAMES_MAX {
+            Ok(read)
+        } else {
+            Err("more subscriptions than are kept")
+        }
+    }
 }
 
 impl Subscriptions {
     pub(super) fn len(&self) -> usize {
         self.names.iter().map(BTreeSet::len).sum()
+    }
+
+    /// Bytes of their names together.
+    pub(super) const fn text(&self) -> usize {
+        self.text
     }
 
     pub(super) fn of(&self, feed: Feed) -> &BTreeSet<Kept> {

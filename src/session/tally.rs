@@ -15,6 +15,7 @@ pub(crate) struct Tally {
     pub(crate) dial_failures: [Counter; DialError::LABELS.len()],
     pub(crate) replay_failures: Counter,
     pub(crate) moved: Counter,
+    pub(crate) adopted: Counter,
     pub(crate) refused: Counter,
     pub(crate) unknown: Counter,
     pub(crate) passed_bytes: Counter,
@@ -40,6 +41,8 @@ pub struct Sum {
     pub replay_failures: u64,
     /// Times that a session was carried over to a new upstream.
     pub moved: u64,
+    /// Sessions taken over from another process, or taken back.
+    pub adopted: u64,
     /// Requests answered with an error for want of a master; none of them was executed.
     pub refused: u64,
     /// Requests that a master was sent, and whose replies were lost when their connection was closed.
@@ -105,6 +108,7 @@ impl Sum {
         self.bytes_down += tally.bytes_down.read();
         self.replay_failures += tally.replay_failures.read();
         self.moved += tally.moved.read();
+        self.adopted += tally.adopted.read();
         self.refused += tally.refused.read();
         self.unknown += tally.unknown.read();
         self.passed_bytes += tally.passed_bytes.read();

@@ -1,7 +1,7 @@
 //! What a relay lets look at its bytes: nobody (`on_switch = "close"`), or the tracker (`"move"`). Chosen once a session, so
 //! that a session which is never moved pays nothing for it.
 
-use super::tracker::{Retire, Sight, Tracker};
+use super::tracker::{Packed, Retire, Sight, Tracker};
 
 /// Sees each byte that is forwarded, once and in order; changes none.
 pub(super) trait Watch {
@@ -64,6 +64,12 @@ pub(super) trait Watch {
 
     /// What a new upstream has to be told, and what can be answered in a master's place.
     fn tracker(&mut self) -> Option<&mut Tracker>;
+
+    /// All that is known can be said now, for another process to go on from.
+    fn can_be_told(&self) -> bool;
+
+    /// It, where anything is known.
+    fn packed(&self) -> Option<Packed>;
 }
 
 /// Whether a session's end would be missed.
@@ -158,6 +164,14 @@ impl Watch for Blind {
     }
 
     fn tracker(&mut self) -> Option<&mut Tracker> {
+        None
+    }
+
+    fn can_be_told(&self) -> bool {
+        true
+    }
+
+    fn packed(&self) -> Option<Packed> {
         None
     }
 }
@@ -264,6 +278,14 @@ impl Watch for Tracker {
 
     fn tracker(&mut self) -> Option<&mut Tracker> {
         Some(self)
+    }
+
+    fn can_be_told(&self) -> bool {
+        self.can_be_packed()
+    }
+
+    fn packed(&self) -> Option<Packed> {
+        self.pack()
     }
 }
 

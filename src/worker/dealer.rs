@@ -30,6 +30,16 @@ pub(super) struct Tickets {
     _load: Ticket,
 }
 
+impl Tickets {
+    /// Of a connection that was not dealt.
+    pub(super) fn new(inside: Entrance, load: &Arc<AtomicUsize>) -> Self {
+        Self {
+            _inside: inside,
+            _load: Ticket::new(load),
+        }
+    }
+}
+
 /// Where one worker receives.
 #[derive(Debug)]
 pub(super) struct Inbox(pub(super) mpsc::Receiver<Deal>);
@@ -67,6 +77,12 @@ impl Dealer {
             })
             .unzip();
         (Self { lanes }, inboxes)
+    }
+
+    /// How many sessions each worker has.
+    pub(super) fn loads(&self) -> Vec<Arc<AtomicUsize>> {
+        let lanes = self.lanes.iter();
+        lanes.map(|lane| Arc::clone(&lane.load)).collect()
     }
 
     /// Deals one connection; to be called on worker 0.

@@ -4,11 +4,13 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::task::{AbortHandle, JoinError, JoinSet, yield_now};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
@@ -18,7 +20,8 @@ use super::thread::Room;
 use crate::listener::{Bound, Door, SocketId, serve};
 use crate::net::stream::Stream;
 use crate::session::close::CloseReason;
-use crate::session::{self, Buffer, Ending, House, Seat, run};
+use crate::session::luggage::Packet;
+use crate::session::{self, Buffer, Ending, House, Seat, adopt, run};
 
 /// Orders on their way to one worker; whoever gives more waits.
 pub(super) const ORDERS: usize = 16;
@@ -38,7 +41,14 @@ pub(super) enum Order {
     Leave(usize, Duration),
     /// Its house is of no use any more: no worker has sessions of it.
     Raze(usize),
+    /// Some of its sessions, from this seat on, are to let go; the answer is where to go on.
+    LetGo(usize, usize, oneshot::Sender<LetGo>),
+    /// These sessions of it are served from now on.
+    Seat(usize, Vec<Packet>),
 }
+
+/// Sessions that nobody serves, and the seat behind the last that was asked; none when there are no more.
+pub(super) type LetGo = (Vec<Packet>, Option<usize>);
 
 /// An order, and where it is told that it was carried out.
 pub(super) type Told = (Order, oneshot::Sender<()>);
@@ -46,12 +56,15 @@ pub(super) type Told = (Order, oneshot::Sender<()>);
 /// The rooms of one thread, made there.
 pub(super) struct Floor {
     buffer: Buffer,
+    /// How many sessions it has.
+    load: Arc<AtomicUsize>,
     houses: RefCell<BTreeMap<usize, Rc<Lodging>>>,
 }
 
 /// A house, what hears its bell, and who lives there.
 struct Lodging {
     house: Rc<House>,
+    door: Arc<Door>,
     bell: AbortHandle,
     sessions: TaskTracker,
 }
@@ -60,15 +73,24 @@ struct Lodging {
 #[derive(Default)]
 pub(super) struct Attendants {
     pub(super) bells: JoinSet<()>,
-    pub(super) doors: JoinSet<()>,
+    /// True of one that was told to end.
+    pub(super) doors: JoinSet<bool>,
     /// The doors by what they are of.
-    open: BTreeMap<(usize, SocketId), AbortHandle>,
+    open: BTreeMap<(usize, SocketId), Way>,
+}
+
+/// A listener at which clients come in.
+struct Way {
+    stop: CancellationToken,
+    /// Empty when nobody comes in there any more.
+    accepting: TaskTracker,
 }
 
 impl Floor {
-    pub(super) fn new(buffer: Buffer) -> Self {
+    pub(super) fn new(buffer: Buffer, load: Arc<AtomicUsize>) -> Self {
         Self {
             buffer,
+            load,
             houses: RefCell::default(),
         }
     }
@@ -87,6 +109,7 @@ impl Floor {
         let bell = attendants.bells.spawn_local(Rc::clone(&house).attend());
         let lodging = Lodging {
             house,
+            door: room.door,
             bell,
             sessions: TaskTracker::new(),
         };
@@ -121,6 +144,35 @@ impl Floor {
                     Seat::new(&lodging.house).close(CloseReason::NotWatched);
                 }
             }
+        }
+    }
+
+    /// Serves sessions that nobody serves.
+    fn seat_again(&self, entry: usize, packets: Vec<Packet>) {
+        let Some(lodging) = self.lodging(entry) else {
+            return;
+        };
+        for packet in packets {
+            let tickets = Tickets::new(lodging.door.admit(), &self.load);
+            if let Some(session) = adopt(&lodging.house, packet) {
+                lodging.sessions.spawn_local(async move {
+                    let _counted = tickets;
+                    session.await;
+                });
+            }
+        }
+    }
+
+    /// Asks some sessions of this entry to let go, from this seat on.
+    async fn let_go(&self, entry: usize, from: usize, answer: oneshot::Sender<LetGo>) {
+        let Some(lodging) = self.lodging(entry) else {
+            return;
+        };
+        let mut next = from;
+        let (packets, more) = lodging.house.let_go(&mut next).await;
+        if let Err((packets, _)) = answer.send((packets, more.then_some(next))) {
+            // Nobody takes them.
+            self.seat_again(entry, packets);
         }
     }
 
@@ -159,6 +211,8 @@ impl Floor {
             }
             Order::Raze(entry) => self.raze(entry),
             Order::Close(entry, socket) => attendants.close(entry, socket).await,
+            Order::LetGo(entry, from, answer) => self.let_go(entry, from, answer).await,
+            Order::Seat(entry, packets) => self.seat_again(entry, packets),
             Order::Leave(entry, grace) => {
                 let floor = Rc::clone(self);
                 tokio::task::spawn_local(async move {
@@ -195,7 +249,7 @@ impl Floor {
 }
 
 impl Attendants {
-    /// Lets clients of an entry in.
+    /// Lets clients of an entry in, unless they come in there already.
     pub(super) fn open(
         &mut self,
         entry: usize,
@@ -205,19 +259,26 @@ impl Attendants {
         floor: &Rc<Floor>,
     ) {
         let key = (entry, bound.id());
-        let accepting = accept(entry, bound, door, Rc::clone(dealer), Rc::clone(floor));
-        let task = self.doors.spawn_local(accepting);
-        self.open.insert(key, task);
+        if self.open.contains_key(&key) {
+            return;
+        }
+        let way = Way {
+            stop: CancellationToken::new(),
+            accepting: TaskTracker::new(),
+        };
+        let (dealer, floor) = (Rc::clone(dealer), Rc::clone(floor));
+        let accepting = accept(entry, bound, door, way.stop.clone(), dealer, floor);
+        self.doors
+            .spawn_local(way.accepting.track_future(accepting));
+        way.accepting.close();
+        self.open.insert(key, way);
     }
 
-    /// Lets nobody in there any more; the socket is closed when this is over.
+    /// Lets nobody in there any more; whoever was accepted is dealt, and the socket is closed when this is over.
     async fn close(&mut self, entry: usize, socket: SocketId) {
-        if let Some(task) = self.open.remove(&(entry, socket)) {
-            task.abort();
-            // It is dropped at its next turn, which is one of the next on this thread.
-            while !task.is_finished() {
-                yield_now().await;
-            }
+        if let Some(way) = self.open.remove(&(entry, socket)) {
+            way.stop.cancel();
+            way.accepting.wait().await;
         }
     }
 }
@@ -227,7 +288,15 @@ pub(super) fn was_told(ended: &Result<(), JoinError>) -> bool {
     ended.as_ref().is_err_and(JoinError::is_cancelled)
 }
 
-async fn accept(entry: usize, bound: Bound, door: Arc<Door>, dealer: Rc<Dealer>, floor: Rc<Floor>) {
+/// Until it is told to stop; false when it ends by itself.
+async fn accept(
+    entry: usize,
+    bound: Bound,
+    door: Arc<Door>,
+    stop: CancellationToken,
+    dealer: Rc<Dealer>,
+    floor: Rc<Floor>,
+) -> bool {
     let deal = |accepted| {
         let (dealer, floor, door) = (&dealer, &floor, &door);
         async move {
@@ -238,10 +307,11 @@ async fn accept(entry: usize, bound: Bound, door: Arc<Door>, dealer: Rc<Dealer>,
             }
         }
     };
-    if let Err(error) = serve(bound, Arc::clone(&door), deal).await {
+    if let Err(error) = serve(bound, Arc::clone(&door), &stop, deal).await {
         error!(
             event = "listener_failed",
             "a listener cannot be watched: {error}"
         );
     }
+    stop.is_cancelled()
 }

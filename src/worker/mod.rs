@@ -6,7 +6,8 @@
 //! (on worker 0)  +--> worker n (queue)
 //! ```
 //!
-//! `Reins` change what runs: entries and listeners come and go, each worker is told on its own thread (`floor`).
+//! `Reins` change what runs: entries and listeners come and go, and sessions leave for another process or come from one (`hands`).
+//! Each worker is told on its own thread (`floor`).
 //!
 //! A worker shares no lock with another; what it counts is written by it alone. A session that panics ends
 //! alone; a worker that ends is reported by [`Pool::departed`].
@@ -14,6 +15,7 @@
 mod dealer;
 pub mod files;
 mod floor;
+mod hands;
 mod heart;
 mod reins;
 #[cfg(test)]
@@ -38,8 +40,10 @@ use crate::session::{self, Common};
 use crate::topology::publish::{Reader, Subscription};
 
 use dealer::Dealer;
+pub use hands::Round;
 use heart::Heart;
 pub use heart::Hearts;
+use reins::Rein;
 pub use reins::{Reins, Stuck};
 use thread::{Doorway, Front, Plan, Room};
 
@@ -209,7 +213,8 @@ fn furnish(
     ceiling: &Ceiling,
     reserve: &Reserve,
 ) -> (Counted, Vec<Room>, Vec<Bound>) {
-    let door = Door::new(Arc::clone(&entry.name), &entry.listener, ceiling.clone());
+    let name = Arc::clone(&entry.name);
+    let door = Arc::new(Door::new(name, &entry.listener, ceiling.clone()));
     let common = Arc::new(Common::new(entry.dials, reserve.clone()));
     let mut tallies = Vec::with_capacity(entry.subscriptions.len());
     let mut rooms = Vec::with_capacity(entry.subscriptions.len());
@@ -223,12 +228,13 @@ fn furnish(
             subscription,
             tally,
             common: Arc::clone(&common),
+            door: Arc::clone(&door),
         });
     }
     let counted = Counted {
         number,
         name: entry.name,
-        door: Arc::new(door),
+        door,
         tallies,
     };
     (counted, rooms, entry.bound)
@@ -277,10 +283,10 @@ impl Pool {
             hearts: Hearts::default(),
         };
         let mut plans = Vec::with_capacity(workers);
-        for inbox in inboxes {
-            let (order, orders) = mpsc::channel(floor::ORDERS);
-            pool.reins.workers.push(order);
-            plans.push(Plan::new(inbox, orders));
+        for (inbox, load) in inboxes.into_iter().zip(dealer.loads()) {
+            let (orders, told) = mpsc::channel(floor::ORDERS);
+            plans.push(Plan::new(inbox, told, Arc::clone(&load)));
+            pool.reins.workers.push(Rein { orders, load });
         }
         let mut doorways = Vec::with_capacity(entries.len());
         for (number, entry) in entries.into_iter().enumerate() {

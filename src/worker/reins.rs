@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -27,10 +28,17 @@ pub struct Stuck(pub usize);
 /// Changes the data plane while it serves.
 #[derive(Clone, Debug)]
 pub struct Reins {
-    pub(super) workers: Vec<mpsc::Sender<Told>>,
+    pub(super) workers: Vec<Rein>,
     pub(super) ceiling: Ceiling,
     pub(super) reserve: Reserve,
     pub(super) tallies: Tallies,
+}
+
+/// How one worker is told, and how many sessions it has.
+#[derive(Clone, Debug)]
+pub(super) struct Rein {
+    pub(super) orders: mpsc::Sender<Told>,
+    pub(super) load: Arc<AtomicUsize>,
 }
 
 impl Reins {
@@ -75,7 +83,7 @@ impl Reins {
         Ok(())
     }
 
-    /// Lets clients of this entry in here, too.
+    /// Lets clients of this entry in here, too, unless they come in there already.
     ///
     /// # Errors
     /// When worker 0 is stuck.
@@ -89,7 +97,8 @@ impl Reins {
         }
     }
 
-    /// Closes a listener of this entry; whoever came in there goes on.
+    /// Lets clients of this entry in there no longer; whoever came in there goes on. Where somebody has a double of it, clients wait
+    /// in the kernel until it is opened again.
     ///
     /// # Errors
     /// When worker 0 is stuck.
@@ -104,6 +113,7 @@ impl Reins {
         for worker in &self.workers {
             let (done, ended) = oneshot::channel();
             if worker
+                .orders
                 .send((Order::Leave(number, grace), done))
                 .await
                 .is_ok()
@@ -129,21 +139,26 @@ impl Reins {
         Ok(())
     }
 
-    async fn tell(&self, worker: usize, order: Order) -> Result<(), Stuck> {
-        let Some(sender) = self.workers.get(worker) else {
+    pub(super) async fn tell(&self, worker: usize, order: Order) -> Result<(), Stuck> {
+        match timeout(OBEY_LIMIT, self.tell_patiently(worker, order)).await {
+            Ok(told) => told,
+            Err(_) => Err(Stuck(worker)),
+        }
+    }
+
+    /// Without a deadline, for what must not be dropped half-way.
+    pub(super) async fn tell_patiently(&self, worker: usize, order: Order) -> Result<(), Stuck> {
+        let Some(Rein { orders, .. }) = self.workers.get(worker) else {
             return Err(Stuck(worker));
         };
         let (done, ended) = oneshot::channel();
         let telling = async {
-            sender
+            orders
                 .send((order, done))
                 .await
                 .map_err(|_| io::ErrorKind::BrokenPipe)?;
             ended.await.map_err(|_| io::ErrorKind::BrokenPipe)
         };
-        match timeout(OBEY_LIMIT, telling).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Stuck(worker)),
-        }
+        telling.await.map_err(|_: io::ErrorKind| Stuck(worker))
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::thread;
 
 use tokio::runtime::{Builder, LocalOptions};
@@ -28,6 +29,8 @@ const RESOLVER_THREADS: usize = 4;
 pub(super) struct Plan {
     inbox: Inbox,
     orders: mpsc::Receiver<Told>,
+    /// How many sessions it has.
+    load: Arc<AtomicUsize>,
     /// One for each proxy entry.
     pub(super) rooms: Vec<Room>,
     /// Worker 0 only.
@@ -35,10 +38,15 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) const fn new(inbox: Inbox, orders: mpsc::Receiver<Told>) -> Self {
+    pub(super) const fn new(
+        inbox: Inbox,
+        orders: mpsc::Receiver<Told>,
+        load: Arc<AtomicUsize>,
+    ) -> Self {
         Self {
             inbox,
             orders,
+            load,
             rooms: Vec::new(),
             front: None,
         }
@@ -69,6 +77,7 @@ pub(super) struct Room {
     pub(super) subscription: Subscription,
     pub(super) tally: Arc<Tally>,
     pub(super) common: Arc<Common>,
+    pub(super) door: Arc<Door>,
 }
 
 /// Starts worker `worker`.
@@ -124,7 +133,7 @@ impl Drop for Leaving {
 }
 
 async fn work(worker: usize, plan: Plan, stops: Stops, heart: Heart) {
-    let floor = Rc::new(Floor::new(new_buffer()));
+    let floor = Rc::new(Floor::new(new_buffer(), plan.load));
     let mut attendants = Attendants::default();
     for (entry, room) in plan.rooms.into_iter().enumerate() {
         floor.settle(entry, room, &mut attendants);
@@ -151,13 +160,15 @@ async fn work(worker: usize, plan: Plan, stops: Stops, heart: Heart) {
                 }
             }
             Some(ended) = attendants.doors.join_next() => {
-                if !was_told(&ended) {
+                if !matches!(ended, Ok(true)) {
                     break lost(worker, "a listener");
                 }
             }
             Some(told) = orders.recv() => floor.obey(told, &mut attendants, dealer.as_ref()).await,
         }
     };
+    // Whoever waits for an order to be carried out hears that it is not.
+    drop(orders);
     attendants.doors.shutdown().await;
     let has_doors = dealer.take().is_some();
     if drains {

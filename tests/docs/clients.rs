@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::blocks::{Block, marked};
-use crate::harness::application::{Application, python};
+use crate::harness::application::{Application, node_modules, python};
 use crate::harness::proxy::{Plan, Proxy};
 use crate::harness::topology::{Topology, follows};
 
@@ -34,8 +34,7 @@ const ROUNDS: usize = 20;
 fn the_blocks_of_the_pages_work_through_a_planned_failover() {
     let folder = tempfile::tempdir().expect("a folder");
     // For what the blocks import: found from where a file is.
-    let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/node/node_modules");
-    std::os::unix::fs::symlink(modules, folder.path().join("node_modules")).expect("a link");
+    std::os::unix::fs::symlink(node_modules(), folder.path().join("node_modules")).expect("a link");
     let servers = Topology::start();
     let proxy = Proxy::ready(Plan::moving(&servers.sentinels()));
     let port = proxy.addr().port().to_string();
@@ -59,15 +58,15 @@ fn the_blocks_of_the_pages_work_through_a_planned_failover() {
         };
         (*name, program)
     });
-    let programs: Vec<(&str, Application)> = programs.collect();
+    let mut programs: Vec<(&str, Application)> = programs.collect();
     programs
-        .iter()
+        .iter_mut()
         .for_each(|(_, program)| program.rounds(ROUNDS));
     let mark = proxy.mark();
     let switch = servers.fail_over(0);
     follows(&proxy, mark, switch);
     programs
-        .iter()
+        .iter_mut()
         .for_each(|(_, program)| program.rounds(ROUNDS));
     for (name, program) in programs {
         let report = program.finish();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::harness::application::python;
+use crate::harness::application::{node_modules, python};
 
 const PAGE: &str = "docs/clients/README.md";
 const LOADING: &str =
@@ -104,8 +104,7 @@ fn table() -> Vec<[String; 3]> {
 fn libraries_repeat_what_the_page_says() {
     let folder = tempfile::tempdir().expect("a folder");
     let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/pages");
-    let modules = pages.join("../node/node_modules");
-    std::os::unix::fs::symlink(modules, folder.path().join("node_modules")).expect("a link");
+    std::os::unix::fs::symlink(node_modules(), folder.path().join("node_modules")).expect("a link");
     fs::copy(pages.join("incr.mjs"), folder.path().join("incr.mjs")).expect("copied");
     let python = python();
     let table = table();

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::harness::application::{Application, python};
+use crate::harness::application::{Application, node_modules, python};
 use crate::harness::proxy::{Plan, Proxy};
 use crate::harness::topology::{Topology, follows};
 use crate::redis_rs::RedisRs;
@@ -17,7 +17,7 @@ fn plain_redis_py_survives_a_planned_failover() {
     let python = python();
     let servers = Topology::start();
     let proxy = servers.proxy();
-    let app = Application::start(&python, "plain_app.py", [proxy.addr().port().to_string()]);
+    let mut app = Application::start(&python, "plain_app.py", [proxy.addr().port().to_string()]);
     app.rounds(20);
     let mark = proxy.mark();
     let switch = servers.fail_over(0);
@@ -41,6 +41,7 @@ fn plain_redis_py_survives_a_planned_failover() {
 fn client_libraries_do_not_notice_planned_failovers() {
     let (planned, crashes) = switches();
     let python = python();
+    node_modules();
     let programs = [
         (python.as_str(), "redis_py_sync.py"),
         (python.as_str(), "redis_py_asyncio.py"),
@@ -52,14 +53,14 @@ fn client_libraries_do_not_notice_planned_failovers() {
     let servers = Topology::start();
     let proxy = Proxy::ready(Plan::moving(&servers.sentinels()));
     let port = proxy.addr().port().to_string();
-    let apps =
+    let mut apps =
         programs.map(|(interpreter, script)| Application::start(interpreter, script, [&port]));
     let redis_rs = RedisRs::start(proxy.addr().port());
-    let rounds = |count| {
-        apps.iter().for_each(|app| app.rounds(count));
+    let rounds = |apps: &mut [Application], count| {
+        apps.iter_mut().for_each(|app| app.rounds(count));
         redis_rs.rounds(count);
     };
-    rounds(20);
+    rounds(&mut apps, 20);
     for _ in 0..planned {
         let mark = proxy.mark();
         let switch = servers.fail_over(0);
@@ -69,7 +70,7 @@ fn client_libraries_do_not_notice_planned_failovers() {
             switched.number("kept"),
             switched.number("cut")
         );
-        rounds(20);
+        rounds(&mut apps, 20);
         servers.ready_again(switch);
     }
     for _ in 0..crashes {
@@ -83,7 +84,7 @@ fn client_libraries_do_not_notice_planned_failovers() {
             switched.number("kept"),
             switched.number("cut")
         );
-        rounds(20);
+        rounds(&mut apps, 20);
         servers.bring_back(switch);
     }
     let mut reports = apps.map(Application::finish).to_vec();

@@ -2,9 +2,9 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -23,9 +23,21 @@ pub(crate) fn python() -> String {
     )
 }
 
+/// The folder of Node's libraries. A program that misses them ends at once, and a test then only sees that it is gone.
+pub(crate) fn node_modules() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/node/node_modules");
+    assert!(
+        folder.join("ioredis").is_dir() && folder.join("redis").is_dir(),
+        "{} has no libraries: run scripts/setup clients, or `npm ci` beside it",
+        folder.display()
+    );
+    folder
+}
+
 /// The running program; killed and waited for when dropped.
 #[derive(Debug)]
 pub(crate) struct Application {
+    name: String,
     child: Child,
     lines: Receiver<String>,
 }
@@ -37,6 +49,9 @@ impl Application {
         script: &str,
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> Self {
+        let args: Vec<_> = args.into_iter().collect();
+        let words = args.iter().map(|arg| arg.as_ref().to_string_lossy());
+        let name = format!("{script} {}", words.collect::<Vec<_>>().join(" "));
         let script = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/clients")
             .join(script);
@@ -56,16 +71,24 @@ impl Application {
                 }
             }
         });
-        Self { child, lines }
+        Self { name, child, lines }
     }
 
     /// Waits for so many more rounds.
-    pub(crate) fn rounds(&self, count: usize) {
+    pub(crate) fn rounds(&mut self, count: usize) {
         while self.lines.try_recv().is_ok() {}
-        for _ in 0..count {
-            self.lines
-                .recv_timeout(ROUND)
-                .expect("the application goes on");
+        for round in 0..count {
+            match self.lines.recv_timeout(ROUND) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("{}: no {round}th round within {ROUND:?}", self.name)
+                }
+                // Its own words on that are on the standard error.
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = self.child.wait().expect("a child of this process");
+                    panic!("{} ended before its {round}th round: {status}", self.name);
+                }
+            }
         }
     }
 

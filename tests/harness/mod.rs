@@ -7,6 +7,7 @@
 // Every test binary uses its own part of this.
 #![allow(dead_code)]
 
+pub(crate) mod admin;
 pub(crate) mod announced;
 pub(crate) mod application;
 pub(crate) mod args;
@@ -26,6 +27,7 @@ pub(crate) mod reload;
 pub(crate) mod rogue;
 pub(crate) mod sockets;
 pub(crate) mod split;
+pub(crate) mod standstill;
 pub(crate) mod stream;
 pub(crate) mod topology;
 pub(crate) mod wire;

@@ -22,7 +22,6 @@ const TAIL: usize = 80;
 /// A healthy start takes some milliseconds; a loaded machine some more.
 const START: Duration = Duration::from_secs(10);
 
-/// Longest until it has said how it is.
 /// Longest until SIGSTOP is in force.
 const FROZEN_WITHIN: Duration = Duration::from_secs(3);
 
@@ -120,19 +119,41 @@ impl Plan {
     }
 
     /// It may open so many descriptors and no more.
-    pub(crate) fn open_files(mut self, limit: u32) -> Self {
+    pub(crate) fn open_files(self, limit: u32) -> Self {
         let mut limited = Command::new("sh");
-        limited
-            .args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &limit.to_string()])
+        limited.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &limit.to_string()]);
+        self.run_by(limited)
+    }
+
+    /// By this path to the program.
+    pub(crate) fn by(self, path: &Path) -> Self {
+        let args = self
+            .command
+            .get_args()
+            .map(OsStr::to_owned)
+            .collect::<Vec<_>>();
+        let mut command = Command::new(path);
+        command.args(args);
+        self.instead(command)
+    }
+
+    /// Run by this command, which gets its path and its arguments behind its own.
+    pub(crate) fn run_by(self, mut outer: Command) -> Self {
+        outer
             .arg(self.command.get_program())
             .args(self.command.get_args());
+        self.instead(outer)
+    }
+
+    /// This command, in the same environment.
+    fn instead(mut self, mut command: Command) -> Self {
         for (key, value) in self.command.get_envs() {
             match value {
-                Some(value) => limited.env(key, value),
-                None => limited.env_remove(key),
+                Some(value) => command.env(key, value),
+                None => command.env_remove(key),
             };
         }
-        self.command = limited;
+        self.command = command;
         self
     }
 
@@ -156,19 +177,8 @@ impl Plan {
     }
 
     /// It runs in this namespace.
-    pub(crate) fn within(mut self, network: &Network) -> Self {
-        let mut within = network.command();
-        within
-            .arg(self.command.get_program())
-            .args(self.command.get_args());
-        for (key, value) in self.command.get_envs() {
-            match value {
-                Some(value) => within.env(key, value),
-                None => within.env_remove(key),
-            };
-        }
-        self.command = within;
-        self
+    pub(crate) fn within(self, network: &Network) -> Self {
+        self.run_by(network.command())
     }
 
     /// A configuration file with this text.
@@ -178,7 +188,7 @@ impl Plan {
     }
 
     /// With this file in the place of the machine's own, which must outlive the proxy. Root only: a mount namespace.
-    pub(crate) fn in_place_of(mut self, machines: &str, file: &Path) -> Self {
+    pub(crate) fn in_place_of(self, machines: &str, file: &Path) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
             "only root can give a program an {machines} of its own: run this test as root"
@@ -187,17 +197,8 @@ impl Plan {
         command
             .args(["--mount", "sh", "-c", MOUNT])
             .arg(file)
-            .arg(machines)
-            .arg(self.command.get_program())
-            .args(self.command.get_args());
-        for (key, value) in self.command.get_envs() {
-            match value {
-                Some(value) => command.env(key, value),
-                None => command.env_remove(key),
-            };
-        }
-        self.command = command;
-        self
+            .arg(machines);
+        self.run_by(command)
     }
 
     /// Nobody reads its stderr any more once this event was seen.
@@ -474,12 +475,13 @@ impl Proxy {
                 Some(inode.to_owned())
             })
             .collect();
-        std::fs::read_to_string("/proc/net/tcp")
-            .expect("Linux tells its sockets")
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux tells its sockets");
+        let all = table
             .lines()
             .map(|line| line.split_whitespace().collect::<Vec<_>>())
-            .filter(|f| f.len() > 9 && f[2] == remote && f[3] == state && own.contains(f[9]))
-            .count()
+            .filter(|f| f.len() > 9 && f[2] == remote && f[3] == state && own.contains(f[9]));
+        // The table may name one twice (`sockets`).
+        all.map(|f| f[9].to_owned()).collect::<HashSet<_>>().len()
     }
 
     /// Bytes waiting in the stderr nobody reads.

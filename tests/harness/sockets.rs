@@ -1,5 +1,6 @@
 //! Counting sockets in proc(5)'s `/proc/net/tcp`.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 
 /// A state as the table writes it (the kernel's `tcp_states.h`).
@@ -34,9 +35,11 @@ pub(crate) fn at(table: &str, local: SocketAddr, state: &str) -> usize {
 }
 
 fn count(table: &str, state: &str, is_one: impl Fn(&str, &str) -> bool) -> usize {
-    table
+    let all = table
         .lines()
         .map(|line| line.split_whitespace().take(4).collect::<Vec<_>>())
-        .filter(|f| f.len() == 4 && f[3] == state && is_one(f[1], f[2]))
-        .count()
+        .filter(|f| f.len() == 4 && f[3] == state && is_one(f[1], f[2]));
+    // Read piece by piece while others open and close connections, the table may name one twice.
+    let ends: BTreeSet<_> = all.map(|f| (f[1], f[2])).collect();
+    ends.len()
 }

@@ -7,9 +7,11 @@ use std::path::Path;
 use switchmaster::demo::cluster::Options;
 use switchmaster::demo::wire::Conn;
 
+use crate::harness::fake_master::{Bytes, FakeMaster};
+use crate::harness::fake_sentinel::{FakeSentinel, Protocol, View};
 use crate::harness::history::{Outcome, Writers};
 use crate::harness::proxy::Proxy;
-use crate::harness::stream::SOON;
+use crate::harness::stream::{SOON, connect, echoed};
 use crate::harness::topology::{FOLLOW, Topology};
 use crate::harness::wait_until;
 use crate::{admin_of, get, hung_up, metric, post_as, ready, reload, taken_over};
@@ -159,6 +161,25 @@ fn sentinels_come_and_go() {
     assert_eq!(switched.text("to"), switch.new.to_string());
 }
 
+/// With discovery, one that is named no more and that another one tells of is a voter all the same, and all the time.
+#[test]
+fn a_sentinel_that_is_named_no_more_is_discovered_at_once() {
+    let servers = Topology::start();
+    let all = servers.sentinels();
+    let of = |addrs: &[SocketAddr], discover: bool| {
+        format!(
+            "[sentinel]\naddresses = [{}]\ndiscover = {discover}\n[[proxy]]\nlisten = [\"127.0.0.1:0\"]\n",
+            quoted(addrs)
+        )
+    };
+    let proxy = ready(&of(&all[..1], false));
+    all_up(&proxy, 1);
+    let mark = proxy.mark();
+    taken_over(&proxy, &of(&all[1..], true));
+    all_up(&proxy, 3);
+    assert!(proxy.events(mark, "sentinel_forgotten").is_empty());
+}
+
 /// The rules are the steward's from then on: a lease begins without a hold, and ends with the Sentinels.
 #[test]
 fn the_rules_are_others_at_once() {
@@ -198,6 +219,66 @@ fn the_rules_are_others_at_once() {
     proxy.event_after(mark, "hold_end", SOON);
     for sentinel in servers.cluster().sentinels() {
         sentinel.thaw().expect("it runs");
+    }
+}
+
+/// Other Sentinels, none of which answers at first. What the one of before has vouched for is true to its end, which is when clients
+/// wait for the others.
+#[test]
+fn a_lease_outlives_the_sentinels_that_gave_it() {
+    const DOWN_AFTER_MS: u64 = 5000;
+    let master = FakeMaster::start(Bytes::Echo);
+    let sentinel = |number| {
+        let view = View {
+            down_after_ms: DOWN_AFTER_MS,
+            ..View::of(master.addr()).by(number, 3)
+        };
+        FakeSentinel::start(Protocol::Resp3, view)
+    };
+    let of = |sentinels: &[FakeSentinel]| {
+        let addrs: Vec<_> = sentinels.iter().map(FakeSentinel::addr).collect();
+        format!(
+            "[sentinel]\naddresses = [{}]\ndiscover = false\n[failover]\nwhen_sentinels_are_lost = \"stop\"\nhold_max = \"30s\"\n\
+             [[proxy]]\nlisten = [\"127.0.0.1:0\"]\n",
+            quoted(&addrs)
+        )
+    };
+    let (old, new) = ([0, 1, 2].map(sentinel), [3, 4, 5].map(sentinel));
+    for new in &new {
+        new.withhold_answers(true);
+    }
+    let proxy = ready(&of(&old));
+    all_up(&proxy, 3);
+    let mut client = connect(proxy.addr());
+    assert_eq!(echoed(&mut client, b"before"), b"before");
+    let mark = proxy.mark();
+    taken_over(&proxy, &of(&new));
+    wait_until("the others to be asked", SOON, || {
+        new.iter().all(|new| new.withheld() > 0)
+    });
+    assert_eq!(echoed(&mut client, b"meanwhile"), b"meanwhile");
+    let early = proxy.events(mark, "hold_begin");
+    assert!(early.is_empty(), "{early:?}");
+    // For those that never answer nobody waits for ever.
+    let hold = proxy.event_after(mark, "hold_begin", SOON);
+    assert_eq!(hold.text("cause"), "unconfirmed", "{}", hold.fields);
+    assert_eq!(proxy.events(mark, "sentinel_forgotten").len(), 3);
+    for new in &new {
+        new.withhold_answers(false);
+    }
+    proxy.event_after(hold.index, "hold_end", SOON);
+    assert_eq!(echoed(&mut client, b"behind"), b"behind");
+
+    // And back, to those that do answer: nothing is noticed.
+    let mark = proxy.mark();
+    taken_over(&proxy, &of(&old));
+    wait_until("the others to be forgotten", SOON, || {
+        proxy.events(mark, "sentinel_forgotten").len() == 3
+    });
+    all_up(&proxy, 3);
+    assert_eq!(echoed(&mut client, b"back"), b"back");
+    for event in ["hold_begin", "sentinels_lost"] {
+        assert!(proxy.events(mark, event).is_empty(), "{event}");
     }
 }
 

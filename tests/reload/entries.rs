@@ -9,23 +9,13 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::harness::fake_master::{Bytes, FakeMaster};
-use crate::harness::fake_sentinel::{FakeSentinel, View};
+use crate::harness::fake_sentinel::View;
 use crate::harness::stream::{SOON, connect, echoed, free_address, read_to_end, reset};
 use crate::harness::{wait_for, wait_until};
-use crate::{admin_of, file, get, ready, reload, stage, taken_over};
+use crate::{admin_of, file, get, other, quoted, ready, reload, stage, taken_over};
 
 /// Between two clients that only look whether somebody listens.
 const PACE: Duration = Duration::from_millis(1);
-
-/// A second master, which the same Sentinel knows by this name.
-fn other(sentinel: &FakeSentinel) -> FakeMaster {
-    let master = FakeMaster::start(Bytes::Echo);
-    sentinel.watch(View {
-        master: "other".to_owned(),
-        ..View::of(master.addr())
-    });
-    master
-}
 
 /// A client, once the entry that listens there has a master.
 fn served_at(at: std::net::SocketAddr) -> TcpStream {
@@ -34,10 +24,6 @@ fn served_at(at: std::net::SocketAddr) -> TcpStream {
         stream.set_read_timeout(Some(SOON)).ok()?;
         (echoed(&mut stream, b"served") == b"served").then_some(stream)
     })
-}
-
-fn quoted(addr: std::net::SocketAddr) -> String {
-    format!("\"{addr}\"")
 }
 
 #[test]

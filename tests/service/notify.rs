@@ -14,17 +14,17 @@ use crate::harness::stream::{SOON, connect, echoed, free_address, reset};
 use crate::{AT_ONCE, CUT, code};
 
 /// A period that a loaded machine keeps.
-const PERIOD: Duration = Duration::from_secs(4);
+pub(crate) const PERIOD: Duration = Duration::from_secs(4);
 
 /// What a service manager hears.
-struct Manager {
+pub(crate) struct Manager {
     socket: UnixDatagram,
-    path: String,
+    pub(crate) path: String,
     _folder: tempfile::TempDir,
 }
 
 impl Manager {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("notify");
         Self {
@@ -46,14 +46,14 @@ impl Manager {
         }
     }
 
-    fn plan(&self, sentinel: &FakeSentinel) -> Plan {
+    pub(crate) fn plan(&self, sentinel: &FakeSentinel) -> Plan {
         Plan::following(&[sentinel.addr()])
             .env("NOTIFY_SOCKET", &self.path)
             .env("SWITCHMASTER_LIMITS_SHUTDOWN_GRACE", "1s")
     }
 
     /// The next message, if one comes in time.
-    fn message(&self, within: Duration) -> Option<String> {
+    pub(crate) fn message(&self, within: Duration) -> Option<String> {
         self.socket
             .set_read_timeout(Some(within))
             .expect("a socket");
@@ -66,7 +66,7 @@ impl Manager {
     }
 
     /// The next message of which this holds; every other one until then.
-    fn until(&self, what: &str, holds: impl Fn(&str) -> bool) -> (String, Vec<String>) {
+    pub(crate) fn until(&self, what: &str, holds: impl Fn(&str) -> bool) -> (String, Vec<String>) {
         let deadline = now() + SOON;
         let mut others = Vec::new();
         loop {

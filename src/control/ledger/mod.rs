@@ -361,6 +361,11 @@ impl Ledger {
         }
     }
 
+    /// The epoch that is believed, as it was last told.
+    pub const fn epoch(&self) -> Option<Epoch> {
+        self.epoch
+    }
+
     /// The epoch that is believed; a Sentinel that was reset starts at 0 again, which is no switch.
     pub fn believes(&mut self, epoch: Option<Epoch>) {
         self.epoch = epoch;

@@ -18,6 +18,7 @@ impl Steward {
         }
         if !stops(&rules) {
             self.lease = None;
+            self.bequest = None;
             self.holds.unconfirmed = false;
         }
         if !rules.fence_at_odown {
@@ -74,26 +75,35 @@ mod tests {
         }
 
         fn hear(&mut self, said: Said) {
-            let sentinel = SentinelAddr(addr("s"));
+            self.hear_from("s", said);
+        }
+
+        fn hear_from(&mut self, sentinel: &str, said: Said) {
+            let sentinel = SentinelAddr(addr(sentinel));
             self.steward
                 .observe(self.now, Observation { sentinel, said });
         }
 
         fn answer(&mut self) {
+            self.named_by("s", "a");
+        }
+
+        fn named_by(&mut self, sentinel: &str, master: &str) {
             let view = View {
-                master: NodeAddr(addr("a")),
+                master: NodeAddr(addr(master)),
                 epoch: Epoch(1),
                 down_after: Some(DOWN_AFTER),
                 quorum: Some(1),
                 objectively_down: false,
                 unanswered: Duration::ZERO,
             };
-            self.hear(Said::View {
+            let said = Said::View {
                 view: Ok(view),
                 asked_at: self.now,
                 asked: Asked::ByPoll,
                 since: self.now,
-            });
+            };
+            self.hear_from(sentinel, said);
         }
 
         fn pass(&mut self, time: Duration) {
@@ -151,6 +161,54 @@ mod tests {
         assert!(!world.is_unconfirmed());
         world.pass(TURN);
         assert!(world.is_unconfirmed());
+    }
+
+    fn strict() -> Rules {
+        Rules {
+            when_sentinels_are_lost: SentinelsLost::Stop,
+            ..Rules::default()
+        }
+    }
+
+    /// Other Sentinels in the place of the one, none of which has answered.
+    fn others_vote(after: Duration) -> World {
+        let mut world = World::new(strict());
+        world.pass(after);
+        world.hear(Said::Forgotten);
+        for other in ["t", "u", "v"] {
+            world.hear_from(other, Said::Followed(None));
+        }
+        world
+    }
+
+    #[test]
+    fn a_lease_is_not_over_when_others_vote() {
+        let mut world = others_vote(Duration::from_millis(300));
+        world.pass(Duration::from_millis(400));
+        assert!(!world.is_unconfirmed(), "what was vouched for is true");
+        world.named_by("t", "a");
+        world.pass(Duration::from_millis(200));
+        assert!(world.is_unconfirmed(), "it is over, and one is no majority");
+        world.named_by("u", "a");
+        assert_eq!(world.steward.state().phase, Phase::Serving);
+        world.pass(Duration::from_millis(900));
+        assert!(world.is_unconfirmed(), "from then on it is theirs");
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_lease_that_one_of_the_others_denies() {
+        let mut world = others_vote(Duration::ZERO);
+        assert!(world.steward.valid_until(world.now) > world.now);
+        world.named_by("t", "b");
+        assert!(world.steward.valid_until(world.now) <= world.now);
+    }
+
+    #[test]
+    fn nor_of_one_of_before_a_standstill() {
+        let mut world = others_vote(Duration::ZERO);
+        world.now = world.now + Duration::from_millis(600);
+        world.steward.turn(world.now);
+        assert!(world.steward.valid_until(world.now) <= world.now);
     }
 
     #[test]

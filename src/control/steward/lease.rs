@@ -11,6 +11,7 @@
 use super::provisional::Provisional;
 use super::{Steward, VALIDITY};
 use crate::net::clock::Moment;
+use crate::topology::observation::Said;
 use crate::topology::rules::SentinelsLost;
 
 impl Steward {
@@ -22,13 +23,35 @@ impl Steward {
         ends.fold(validity, Moment::min)
     }
 
+    /// A Sentinel was heard, or heard of. When others vote from now on, what those of before have vouched for is true to its
+    /// end: it does not depend on who is asked next. That is the time in which a majority of the others has to answer. It is
+    /// over when one of them says that the master is another.
+    pub(super) fn bequeath_lease(&mut self, now: Moment, said: &Said) {
+        match said {
+            Said::Followed(_) | Said::Forgotten => {
+                self.bequest = self.lease.filter(|end| *end > now);
+            }
+            Said::View { view: Ok(view), .. } => {
+                let master = self.master.as_ref().map(|m| m.addr.host_port());
+                if master != Some(&view.master.0) {
+                    self.bequest = None;
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Looks at what the Sentinels vouch for.
     pub(super) fn renew_lease(&mut self, now: Moment) {
         let Some(master) = self.master.as_ref().map(|m| m.addr.clone()) else {
             return;
         };
         if self.rules.when_sentinels_are_lost == SentinelsLost::Stop {
-            let until = self.beliefs.vouched_until(&master).unwrap_or_default();
+            let vouched = self.beliefs.vouched_until(&master).unwrap_or_default();
+            if vouched > now {
+                self.bequest = None;
+            }
+            let until = vouched.max(self.bequest.unwrap_or_default());
             let runs = until > now;
             if runs || now >= self.lease_from {
                 self.lease_from = self.lease_from.min(now);

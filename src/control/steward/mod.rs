@@ -7,6 +7,7 @@
 mod announced;
 mod changed;
 mod health;
+mod heritage;
 mod holds;
 mod lease;
 mod moved;
@@ -20,6 +21,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use self::announced::Announcement;
+pub use self::heritage::Heritage;
 use self::holds::Holds;
 pub use self::pause::NobodyIsHeld;
 use self::pause::Pause;
@@ -78,6 +80,8 @@ pub struct Steward {
     /// The master in force is not named by any Sentinel yet.
     provisional: Option<Provisional>,
     generation: Generation,
+    /// There were so many masters before our first.
+    inherited: Generation,
     holds: Holds,
     pause: Option<Pause>,
     held: Option<Held>,
@@ -85,6 +89,8 @@ pub struct Steward {
     lease: Option<Moment>,
     /// A lease that is over counts from then on, or from the first that is not.
     lease_from: Moment,
+    /// What is left of the lease that those gave who voted before.
+    bequest: Option<Moment>,
     trial: Option<Trial>,
     announced: Option<Announcement>,
     /// After an announcement that came to nothing: the next one is waited for from then on.
@@ -115,11 +121,13 @@ impl Steward {
             master: None,
             provisional: None,
             generation: Generation(0),
+            inherited: Generation(0),
             holds: Holds::default(),
             pause: None,
             held: None,
             lease: None,
             lease_from: now,
+            bequest: None,
             trial: None,
             announced: None,
             announced_again: now,
@@ -210,6 +218,7 @@ impl Steward {
         // An answer to a question of before the standstill is none.
         let heard = matches!(observation.said,
             Said::View { view: Ok(_), asked_at, .. } if self.settling.is_none_or(|(since, _)| asked_at >= since));
+        self.bequeath_lease(now, &observation.said);
         self.beliefs.observe(now, observation);
         if let Some((_, first)) = &mut self.settling
             && heard
@@ -514,9 +523,10 @@ impl Steward {
     fn install(&mut self, now: Moment, master: Adopted, holds: Holds) -> Option<Adopted> {
         let watch = Action::Watch(master.addr.clone());
         let left = self.master.replace(master);
-        self.generation = Generation(self.generation.0 + 1);
+        self.generation = Generation(self.generation.max(self.inherited).0 + 1);
         self.next_role = None;
         self.end_announcement();
+        self.bequest = None;
         self.holds = holds;
         self.settle_publication(now);
         self.actions.push_back(watch);

@@ -16,6 +16,7 @@ impl Steward {
     /// Nothing that was believed counts before it was confirmed.
     pub(super) fn stood_still(&mut self, now: Moment, gap: Duration) {
         self.beliefs.distrust_until(now);
+        self.bequest = None;
         self.settling = Some((now, None));
         self.holds.resumed = self.master.is_some();
         if self.trial.take().is_some() {

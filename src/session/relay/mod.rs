@@ -6,6 +6,7 @@
 //! and is never cut for being slow.
 
 mod drain;
+mod hand;
 mod part;
 mod retire;
 #[cfg(test)]

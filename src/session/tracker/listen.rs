@@ -18,6 +18,7 @@ const HEAD_MAX: usize = NAME_MAX + 64;
 const INVALIDATIONS: &[u8] = b"__redis__:invalidate";
 
 /// The beginning of a value that comes in pieces.
+#[derive(Default)]
 pub(super) struct Head {
     bytes: Vec<u8>,
     /// The value began before it was kept.
@@ -25,6 +26,11 @@ pub(super) struct Head {
 }
 
 impl Head {
+    /// Nothing of a value has come.
+    pub(super) const fn is_clean(&self) -> bool {
+        self.bytes.is_empty() && !self.torn
+    }
+
     fn keep(&mut self, part: &[u8]) {
         let room = HEAD_MAX.saturating_sub(self.bytes.len());
         self.bytes.extend_from_slice(&part[..part.len().min(room)]);

@@ -15,6 +15,7 @@ mod captured;
 mod listen;
 #[cfg(test)]
 mod listening_tests;
+mod packed;
 mod pending;
 mod repeat;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use crate::resp::{Ahead, Heard, Kind, Replies, Request, Requests, Scan};
 
 use captured::Captured;
 use listen::{Awaited, Head};
+pub use packed::Packed;
 use pending::{Pending, Staged, Turn};
 pub use repeat::READS;
 use repeat::Repeat;

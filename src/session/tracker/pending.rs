@@ -94,6 +94,20 @@ impl Pending {
         }
     }
 
+    /// So many ordinary requests are in flight, and nothing else.
+    pub(super) fn of_ordinary(in_flight: u32) -> Self {
+        Self {
+            behind: in_flight,
+            in_flight,
+            ..Self::new()
+        }
+    }
+
+    /// How many are in flight, if all of them are ordinary.
+    pub(super) fn all_ordinary(&self) -> Option<u32> {
+        self.line.is_empty().then_some(self.in_flight)
+    }
+
     pub(super) const fn in_flight(&self) -> u32 {
         self.in_flight
     }

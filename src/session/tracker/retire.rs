@@ -1,9 +1,11 @@
 //! Why a session is tracked no longer, and why it cannot be moved now.
 
+use serde::{Deserialize, Serialize};
+
 use crate::resp::Doubt;
 
 /// Why a session is tracked no longer. Final: from then on it is as in close mode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Retire {
     /// The client's bytes are not understood.
     RequestUnclear(Doubt),

@@ -1,5 +1,6 @@
 //! Masters that take no connection: one whose queue of those it has not accepted is full, and one that refuses.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
@@ -34,12 +35,16 @@ impl Busy {
         // proc(5): addresses in hexadecimal as the machine stores them.
         let ip = u32::from_ne_bytes([127, 0, 0, 1]);
         let remote = format!("{ip:08X}:{:04X}", self.addr().port());
-        fs::read_to_string("/proc/net/tcp")
-            .expect("Linux tells its sockets")
+        let table = fs::read_to_string("/proc/net/tcp").expect("Linux tells its sockets");
+        let dials = table
             .lines()
             .map(|line| line.split_whitespace().collect::<Vec<_>>())
-            .filter(|columns| columns.len() > 3 && columns[2] == remote && columns[3] == SYN_SENT)
-            .count()
+            .filter(|columns| columns.len() > 3 && columns[2] == remote && columns[3] == SYN_SENT);
+        // Read piece by piece while others open and close connections, the table may name one twice; its own address is its alone.
+        dials
+            .map(|columns| columns[1].to_owned())
+            .collect::<BTreeSet<_>>()
+            .len()
     }
 
     /// Takes what filled the queue, and gives the first connection that the proxy made.

@@ -30,7 +30,8 @@ fn no_more_than_so_many_dials_at_once_and_a_swap_ends_the_line() {
     });
     let end = Instant::now() + WATCH;
     while Instant::now() < end {
-        assert_eq!(busy.dials(), DIALS_AT_ONCE);
+        let dials = busy.dials();
+        assert!(dials <= DIALS_AT_ONCE, "{dials}");
     }
     let successor = upstream();
     rig.serve(2, &successor);

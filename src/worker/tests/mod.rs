@@ -4,6 +4,7 @@ mod busy;
 mod bytes;
 mod crowd;
 mod fence;
+mod handing;
 mod moving;
 mod pool;
 mod retiring;
@@ -35,6 +36,8 @@ struct Rig {
     pool: Option<Pool>,
     publisher: Publisher,
     addr: SocketAddr,
+    /// Doubles of the listeners, where they are kept.
+    kept: Vec<Bound>,
 }
 
 #[derive(Default)]
@@ -48,6 +51,7 @@ struct Options {
     allow_from: Vec<ipnet::IpNet>,
     listen: Option<ListenAddr>,
     dials: Option<metrics::Histogram>,
+    keeps: bool,
 }
 
 impl Rig {
@@ -65,11 +69,15 @@ impl Rig {
             allow_from: options.allow_from,
             max_connections: options.max_connections,
         };
-        let bound = listener::bind(&listener, &mut listener::Passed::nothing()).expect("bind");
+        let bound = listener::Inherited::default()
+            .bind(None, &listener, &mut listener::Passed::nothing())
+            .expect("bind");
         let addr = match bound[0].addr() {
             ListenAddr::Tcp(addr) => *addr,
             ListenAddr::Unix(_) | ListenAddr::Systemd(_) => ([0, 0, 0, 0], 0).into(),
         };
+        let kept = bound.iter().filter(|_| options.keeps);
+        let kept = kept.map(|bound| bound.double().expect("files")).collect();
         let entry = Entry {
             name: "main".into(),
             listener,
@@ -98,6 +106,7 @@ impl Rig {
             ),
             publisher,
             addr,
+            kept,
         }
     }
 
