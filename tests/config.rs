@@ -93,6 +93,9 @@ fn the_example_shows_the_real_defaults() {
             "addresses",
             "username",
             "password_file",
+            "socket_group",
+            "username",
+            "password_file",
             "username",
             "password_file",
             "token_file"
@@ -198,8 +201,8 @@ fn every_key_has_a_working_twin() {
         .map(|key| {
             let value = match key {
                 Key::SentinelAddresses => "10.0.0.3, 10.0.0.4:26380",
-                Key::SentinelUsername | Key::ProbeUsername => "user",
-                Key::SentinelPasswordFile | Key::ProbePasswordFile => {
+                Key::SentinelUsername | Key::ProbeUsername | Key::LoginUsername => "user",
+                Key::SentinelPasswordFile | Key::ProbePasswordFile | Key::LoginPasswordFile => {
                     password.to_str().expect("text")
                 }
                 Key::AdminTokenFile => token.to_str().expect("text"),
@@ -211,7 +214,14 @@ fn every_key_has_a_working_twin() {
                 Key::Pubsub => "move",
                 Key::Agree => "majority",
                 Key::Verify | Key::Confirm => "role",
-                Key::MaxHeld | Key::MaxConnections | Key::Workers => "7",
+                Key::MaxHeld
+                | Key::MaxConnections
+                | Key::MaxPerSource
+                | Key::MaxConnectionsInAll
+                | Key::Workers => "7",
+                Key::AllowedUids => "7, 8",
+                Key::SocketMode => "0600",
+                Key::SocketGroup => "7",
                 Key::Name | Key::Master => "other",
                 Key::Listen => "0.0.0.0:7000,unix:/run/a.sock",
                 Key::AllowFrom | Key::AdminAllowFrom => "10.0.0.0/8,192.0.2.0/24",
@@ -224,6 +234,8 @@ fn every_key_has_a_working_twin() {
                 | Key::ShutdownGrace
                 | Key::AnnouncedHoldMax
                 | Key::ProxyConnectTimeout
+                | Key::FirstRequestTimeout
+                | Key::WriteStallTimeout
                 | Key::UpstreamUserTimeout => "7s",
             };
             (key.env(), value.to_owned())

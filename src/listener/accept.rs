@@ -1,7 +1,8 @@
 //! The accept loop: who comes in, who is turned away, and what happens when the kernel has nothing to give.
 
+use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,8 +15,9 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::Config;
 use super::bind::{Bound, SocketFile};
+use super::sources::{FromSource, Sources};
+use super::{Config, OVERFLOW_UID};
 use crate::net::backoff::Backoff;
 use crate::net::clock::now;
 use crate::net::counter::Counter;
@@ -43,6 +45,9 @@ pub(crate) struct Door {
     pub(crate) not_allowed: Counter,
     /// Peers beyond `max_connections` or the ceiling, or that no worker could take.
     pub(crate) full: Counter,
+    /// Peers beyond `max_connections_per_source`.
+    pub(crate) source_full: Counter,
+    sources: Arc<Sources>,
     /// One for each kind: what is counted in a line happened for the reason it names.
     error_log: [Rarely; Trouble::ALL.len()],
     refusal_log: [Rarely; Refusal::ALL.len()],
@@ -54,6 +59,9 @@ pub(crate) struct Door {
 struct Terms {
     allow_from: Vec<IpNet>,
     max_connections: usize,
+    max_per_source: usize,
+    max_anywhere: usize,
+    allowed_uids: Vec<u32>,
 }
 
 impl Terms {
@@ -61,6 +69,9 @@ impl Terms {
         Arc::new(Self {
             allow_from: config.allow_from.clone(),
             max_connections: config.max_connections,
+            max_per_source: config.max_per_source,
+            max_anywhere: config.max_anywhere,
+            allowed_uids: config.allowed_uids.clone(),
         })
     }
 }
@@ -75,6 +86,8 @@ impl Door {
             accept_errors: Counter::default(),
             not_allowed: Counter::default(),
             full: Counter::default(),
+            source_full: Counter::default(),
+            sources: Arc::default(),
             error_log: Default::default(),
             refusal_log: Default::default(),
             reserve_log: Rarely::default(),
@@ -91,19 +104,24 @@ impl Door {
         self.refuse(Refusal::NoWorker, None);
     }
 
-    pub(super) fn refuse(&self, refusal: Refusal, peer: Option<SocketAddr>) {
+    pub(super) fn refuse(&self, refusal: Refusal, peer: Option<Peer>) {
         match refusal {
-            Refusal::NotAllowed => self.not_allowed.add(1),
-            Refusal::Full | Refusal::OpenFiles | Refusal::NoWorker => self.full.add(1),
+            Refusal::NotAllowed | Refusal::NotAUser | Refusal::UnknownUser => {
+                self.not_allowed.add(1);
+            }
+            Refusal::Full | Refusal::FullAnywhere | Refusal::OpenFiles | Refusal::NoWorker => {
+                self.full.add(1);
+            }
+            Refusal::SourceFull => self.source_full.add(1),
         }
         let Some(count) = self.refusal_log[refusal as usize].allow(now()) else {
             return;
         };
         let (proxy, reason) = (&self.name, refusal.label());
         match (refusal, peer) {
-            (Refusal::NotAllowed, Some(peer)) => warn!(
+            (Refusal::NotAllowed | Refusal::NotAUser | Refusal::SourceFull, Some(peer)) => warn!(
                 event = "client_refused", %proxy, reason, count,
-                "closed a connection from {}: add it to `allow_from` if it may connect", peer.ip()
+                "closed a connection from {peer}: {}", refusal.advice()
             ),
             _ => warn!(
                 event = "client_refused", %proxy, reason, count,
@@ -139,17 +157,26 @@ impl Door {
         let coming = &self.ceiling.coming;
         let _ = coming.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         Entrance {
+            _source: None,
             _here: Ticket::new(&self.inside),
             _anywhere: Ticket::new(&self.ceiling.inside),
         }
     }
 
-    fn enter(&self, local: bool, peer: Option<SocketAddr>) -> Result<Entrance, Refusal> {
+    fn enter(&self, local: bool, peer: Peer) -> Result<Entrance, Refusal> {
         let terms = self.terms.load();
-        if let Some(peer) = peer
-            && !admits(&terms.allow_from, local, peer.ip())
-        {
-            return Err(Refusal::NotAllowed);
+        let mut source = None;
+        match peer {
+            Peer::At(ip) => {
+                if !admits(&terms.allow_from, local, ip) {
+                    return Err(Refusal::NotAllowed);
+                }
+                if terms.max_per_source > 0 {
+                    let entered = self.sources.enter(ip, terms.max_per_source);
+                    source = Some(Box::new(entered.ok_or(Refusal::SourceFull)?));
+                }
+            }
+            Peer::User(uid) => may_user(&terms.allowed_uids, uid)?,
         }
         let here = Ticket::new(&self.inside);
         if terms.max_connections > 0 && here.number > terms.max_connections {
@@ -160,10 +187,25 @@ impl Door {
         if anywhere.number.saturating_add(coming) > self.ceiling.most {
             return Err(Refusal::OpenFiles);
         }
+        if terms.max_anywhere > 0 && anywhere.number > terms.max_anywhere {
+            return Err(Refusal::FullAnywhere);
+        }
         Ok(Entrance {
+            _source: source,
             _here: here,
             _anywhere: anywhere,
         })
+    }
+
+    /// Three quarters of the places are taken.
+    pub(crate) fn is_crowded(&self) -> bool {
+        let terms = self.terms.load();
+        let here = self.inside.load(Ordering::Relaxed);
+        let anywhere = self.ceiling.inside.load(Ordering::Relaxed);
+        let is_tight = |taken: usize, most: usize| most > 0 && taken > most - most.div_ceil(4);
+        is_tight(here, terms.max_connections)
+            || is_tight(anywhere, terms.max_anywhere)
+            || is_tight(anywhere, self.ceiling.most)
     }
 }
 
@@ -225,6 +267,8 @@ impl Drop for Ticket {
 /// Counts one connection at its entry and under the ceiling of all.
 #[derive(Debug)]
 pub(crate) struct Entrance {
+    /// In a box: most have none.
+    _source: Option<Box<FromSource>>,
     _here: Ticket,
     _anywhere: Ticket,
 }
@@ -244,15 +288,23 @@ pub(super) enum Refusal {
     Full,
     OpenFiles,
     NoWorker,
+    FullAnywhere,
+    SourceFull,
+    NotAUser,
+    UnknownUser,
 }
 
 impl Refusal {
     /// Every refusal once, in order.
-    pub(super) const ALL: [Self; 4] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::NotAllowed,
         Self::Full,
         Self::OpenFiles,
         Self::NoWorker,
+        Self::FullAnywhere,
+        Self::SourceFull,
+        Self::NotAUser,
+        Self::UnknownUser,
     ];
 
     pub(super) const fn label(self) -> &'static str {
@@ -261,6 +313,10 @@ impl Refusal {
             Self::Full => "max_connections",
             Self::OpenFiles => "open_files",
             Self::NoWorker => "no_worker",
+            Self::FullAnywhere => "max_connections_in_all",
+            Self::SourceFull => "max_connections_per_source",
+            Self::NotAUser => "uid_not_allowed",
+            Self::UnknownUser => "uid_unknown",
         }
     }
 
@@ -274,6 +330,17 @@ impl Refusal {
                 "there are as many sessions as the limit of open files allows, two files a session; raise LimitNOFILE in the unit (or `ulimit -n`)"
             }
             Self::NoWorker => "no worker took it; raise `[limits] workers` if this goes on",
+            Self::FullAnywhere => {
+                "as many are open over all entries as may be: raise `max_connections` in [limits] if there may be more"
+            }
+            Self::SourceFull => {
+                "as many are open from there as may be: raise `max_connections_per_source` if there may be more"
+            }
+            Self::NotAUser => "add the user to `allowed_uids` if it may connect",
+            Self::UnknownUser => {
+                "the kernel does not say which user it is (uid 65534: one of another user namespace, as in a container, or PrivateUsers= \
+                 in the unit), so `allowed_uids` cannot let it in"
+            }
         }
     }
 }
@@ -381,7 +448,7 @@ where
                 backoff.reset();
                 match door.enter(local, peer) {
                     Ok(entrance) => deal(Accepted { stream, entrance }).await,
-                    Err(refusal) => door.refuse(refusal, peer),
+                    Err(refusal) => door.refuse(refusal, Some(peer)),
                 }
             }
             Err(error) => {
@@ -418,18 +485,48 @@ pub(super) enum Listening {
 }
 
 impl Listening {
-    /// The next connection; its address where it has one that says something.
-    async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+    /// The next connection, and who it is.
+    async fn accept(&self) -> io::Result<(Stream, Peer)> {
         match self {
             Self::Tcp(socket) => {
                 let (stream, peer) = socket.accept().await?;
-                Ok((Stream::Tcp(stream), Some(peer)))
+                Ok((Stream::Tcp(stream), Peer::At(peer.ip())))
             }
             Self::Unix { socket, .. } => {
                 let (stream, _) = socket.accept().await?;
-                Ok((Stream::Unix(stream), None))
+                let uid = stream.peer_cred().map_or(OVERFLOW_UID, |peer| peer.uid());
+                Ok((Stream::Unix(stream), Peer::User(uid)))
             }
         }
+    }
+}
+
+/// Who connects, by the kernel's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// Over TCP.
+    At(IpAddr),
+    /// Over a unix socket.
+    User(u32),
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(ip) => ip.fmt(f),
+            Self::User(uid) => write!(f, "uid {uid}"),
+        }
+    }
+}
+
+/// May this user connect to a unix socket?
+pub(super) fn may_user(allowed: &[u32], uid: u32) -> Result<(), Refusal> {
+    match allowed {
+        [] => Ok(()),
+        // It may be anybody.
+        _ if uid == OVERFLOW_UID => Err(Refusal::UnknownUser),
+        _ if allowed.contains(&uid) => Ok(()),
+        _ => Err(Refusal::NotAUser),
     }
 }
 

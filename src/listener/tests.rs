@@ -147,7 +147,8 @@ fn a_line_counts_what_happened_for_its_own_reason() {
         assert!(lines.contains(&line), "{line} in {lines}");
     }
     assert_eq!(lines.matches("accept_failed").count(), Trouble::ALL.len());
-    assert_eq!(door.not_allowed.read() + door.full.read(), 8);
+    let counted = door.not_allowed.read() + door.full.read() + door.source_full.read();
+    assert_eq!(counted, 2 * Refusal::ALL.len() as u64);
 }
 
 #[test]

@@ -17,6 +17,7 @@ use super::run::observe;
 use super::watch::Watch;
 use super::{Event, Life, Stage};
 use crate::net::clock::now;
+use crate::net::stream::Stream;
 use crate::resp::Request;
 use crate::topology::Phase;
 
@@ -50,6 +51,12 @@ pub(super) async fn linger<W: Watch>(seat: &mut Seat, life: &mut Life, carried: 
     while life.stage == Stage::Detached {
         let event = poll_fn(|cx| {
             if seat.has_turned() {
+                if seat.is_suspect() {
+                    if carried.fresh && !matches!(carried.client, Stream::Unix(_)) {
+                        return Poll::Ready(Event::Ended(CloseReason::NoRequest));
+                    }
+                    seat.has_asked();
+                }
                 // What waits, or is owed, is not for another process.
                 let idle = spoke == Event::Spoke && !repeats;
                 if idle && seat.house.lets_go() && is_empty(carried) {
@@ -153,6 +160,9 @@ fn answer<W: Watch>(
     waited: Duration,
     house: &House,
 ) -> ControlFlow<CloseReason, bool> {
+    if carried.fresh && !carried.unsent.is_empty() && !carried.meets_unsent()? {
+        return Continue(true);
+    }
     let Some(tracker) = carried.watch.tracker() else {
         return Break(CloseReason::HeldTooLong);
     };
