@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::harness::fake_master::{Bytes, FakeMaster};
 use crate::harness::fake_sentinel::{FakeSentinel, Protocol, View};
 use crate::harness::reload::{admin_of, get, ready, reload};
-use crate::harness::stream::{SOON, connect, echoed, read_to_end};
+use crate::harness::stream::{SOON, connect, echoed, read_to_end, reset};
 use crate::harness::{holds_for, wait_until};
 use crate::{counted, file, is_closed};
 
@@ -41,7 +41,7 @@ fn one_source_has_so_many_and_no_more() {
     let page = get(admin_of(&proxy), "/metrics");
     assert_eq!(counted(&page, SESSIONS, "source_full"), 1.0);
     // A place that is given up is the next one's.
-    drop(inside);
+    inside.into_iter().for_each(reset);
     wait_until("a place to come free", SOON, || {
         let mut client = connect(proxy.addr());
         client.write_all(b"next").is_ok() && client.read_exact(&mut [0; 4]).is_ok()
@@ -49,12 +49,14 @@ fn one_source_has_so_many_and_no_more() {
     // Another limit is in force at once.
     proxy.rewrite(&text.replace("= 2", "= 4"));
     assert_eq!(reload(&proxy).0, 200);
-    let mut more: Vec<_> = (0..4).map(|_| connect(proxy.addr())).collect();
     wait_until("four of them", SOON, || {
-        more.retain(|client| !is_closed(client));
-        more.extend((more.len()..4).map(|_| connect(proxy.addr())));
-        more.iter_mut()
-            .all(|client| client.write_all(b"x").is_ok() && client.read_exact(&mut [0]).is_ok())
+        let mut four: Vec<_> = (0..4).map(|_| connect(proxy.addr())).collect();
+        let served = |client: &mut TcpStream| {
+            client.write_all(b"x").is_ok() && client.read_exact(&mut [0]).is_ok()
+        };
+        let all = four.iter_mut().all(served);
+        four.into_iter().for_each(reset);
+        all
     });
 }
 
@@ -107,11 +109,11 @@ fn the_silent_make_room_where_places_are_few_and_only_there() {
         }
         let line = proxy.event("client_refused", SOON);
         assert_eq!(line.text("reason"), "no_request");
-        let page = get(admin_of(&proxy), "/metrics");
-        assert_eq!(
-            counted(&page, "switchmaster_sessions_closed_total", "no_request"),
-            6.0
-        );
+        let admin = admin_of(&proxy);
+        let closed = "switchmaster_sessions_closed_total";
+        wait_until("them to be counted", SOON, || {
+            counted(&get(admin, "/metrics"), closed, "no_request") == 6.0
+        });
     }
 }
 
