@@ -224,7 +224,9 @@ fn every_key_has_a_working_twin() {
                 Key::SocketGroup => "7",
                 Key::Name | Key::Master => "other",
                 Key::Listen => "0.0.0.0:7000,unix:/run/a.sock",
-                Key::AllowFrom | Key::AdminAllowFrom => "10.0.0.0/8,192.0.2.0/24",
+                Key::AllowFrom | Key::AdminAllowFrom | Key::ProxyProtocolFrom => {
+                    "10.0.0.0/8,192.0.2.0/24"
+                }
                 Key::AdminListen => "0.0.0.0:8480",
                 Key::Level => "debug",
                 Key::Format => "json",

@@ -52,6 +52,10 @@ pub(super) fn listener(values: &mut Values<'_>, max_anywhere: usize) -> listener
         Listed::Unwritten => default.listen,
         Listed::Refused => Vec::new(),
     };
+    let proxy_protocol_from = match values.list(Key::ProxyProtocolFrom, MAX_NETWORKS, network) {
+        Listed::Values(networks) => networks.into_iter().map(|(network, _)| network).collect(),
+        Listed::Unwritten | Listed::Refused => default.proxy_protocol_from,
+    };
     let allowed_uids = match values.numbers(Key::AllowedUids, MAX_UIDS, 0..=u32::MAX as usize) {
         Listed::Values(uids) => uids
             .into_iter()
@@ -75,6 +79,7 @@ pub(super) fn listener(values: &mut Values<'_>, max_anywhere: usize) -> listener
         ),
         max_per_source: values.count(Key::MaxPerSource, MAX_CONNECTIONS, default.max_per_source),
         max_anywhere,
+        proxy_protocol_from,
         allowed_uids,
         socket_mode: values
             .parsed(Key::SocketMode, socket_mode)

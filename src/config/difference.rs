@@ -77,6 +77,7 @@ pub const fn effect(key: Key) -> Effect {
         | Key::MaxPerSource
         | Key::MaxConnectionsInAll
         | Key::AllowedUids
+        | Key::ProxyProtocolFrom
         | Key::SocketMode
         | Key::SocketGroup => Effect::Admission,
         Key::Listen => Effect::Listeners,

@@ -63,7 +63,9 @@ const fn values(key: Key) -> (&'static str, &'static str) {
         Key::Name => ("\"one\"", "\"two\""),
         Key::Master => ("\"mymaster\"", "\"other\""),
         Key::Listen => ("[\"127.0.0.1:7001\"]", "[\"127.0.0.1:7002\"]"),
-        Key::AllowFrom | Key::AdminAllowFrom => ("[\"10.0.0.0/8\"]", "[\"10.1.0.0/16\"]"),
+        Key::AllowFrom | Key::AdminAllowFrom | Key::ProxyProtocolFrom => {
+            ("[\"10.0.0.0/8\"]", "[\"10.1.0.0/16\"]")
+        }
         Key::AddressMap => ("\"10.0.0.1\" = \"10.9.0.1\"", "\"10.0.0.1\" = \"10.9.0.2\""),
         Key::AdminListen => ("\"127.0.0.1:8479\"", "\"off\""),
         Key::Workers => ("1", "2"),

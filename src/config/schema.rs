@@ -153,6 +153,8 @@ keys! {
     MaxConnections = Proxy, "max_connections";
     /// Most of them from one address.
     MaxPerSource = Proxy, "max_connections_per_source";
+    /// Balancers that convey their clients' addresses.
+    ProxyProtocolFrom = Proxy, "proxy_protocol_from";
     /// Who may connect to a unix socket.
     AllowedUids = Proxy, "allowed_uids";
     /// Permissions of unix sockets.

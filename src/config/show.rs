@@ -150,6 +150,7 @@ pub(super) fn value(key: Key, config: &Config, proxy: &Proxy, items: &Items) -> 
         Key::SpareUpstreams => proxy.session.spare_upstreams.to_string(),
         Key::MaxConnections => proxy.listener.max_connections.to_string(),
         Key::MaxPerSource => proxy.listener.max_per_source.to_string(),
+        Key::ProxyProtocolFrom => list(&proxy.listener.proxy_protocol_from),
         Key::AllowedUids => {
             let uids = proxy.listener.allowed_uids.iter().map(u32::to_string);
             format!("[{}]", uids.collect::<Vec<_>>().join(", "))

@@ -10,12 +10,16 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use rustix::io::Errno;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::bind::{Bound, SocketFile};
+use super::conveyed::Conveyed;
+use super::header::{self, NoHeader};
+use super::refusal::{Refusal, Trouble};
 use super::sources::{FromSource, Sources};
 use super::{Config, OVERFLOW_UID};
 use crate::net::backoff::Backoff;
@@ -30,6 +34,10 @@ const PAUSE_FLOOR: Duration = Duration::from_millis(10);
 const PAUSE_CAP: Duration = Duration::from_millis(500);
 /// Connections accepted in a row before the sessions of the same thread have their turn.
 const BATCH: usize = 32;
+/// Connections of balancers whose header is awaited, at one listener; more are closed.
+const HEADERS_AWAITED: usize = 1024;
+/// Longest wait for them when the listener is closed.
+const LAST_HEADERS: Duration = Duration::from_millis(200);
 
 /// What the listeners of one proxy entry share: who may come in, how many are in, and what went wrong.
 #[derive(Debug)]
@@ -62,6 +70,7 @@ struct Terms {
     max_per_source: usize,
     max_anywhere: usize,
     allowed_uids: Vec<u32>,
+    proxy_protocol_from: Vec<IpNet>,
 }
 
 impl Terms {
@@ -72,6 +81,7 @@ impl Terms {
             max_per_source: config.max_per_source,
             max_anywhere: config.max_anywhere,
             allowed_uids: config.allowed_uids.clone(),
+            proxy_protocol_from: config.proxy_protocol_from.clone(),
         })
     }
 }
@@ -106,7 +116,7 @@ impl Door {
 
     pub(super) fn refuse(&self, refusal: Refusal, peer: Option<Peer>) {
         match refusal {
-            Refusal::NotAllowed | Refusal::NotAUser | Refusal::UnknownUser => {
+            Refusal::NotAllowed | Refusal::NotAUser | Refusal::UnknownUser | Refusal::NoHeader => {
                 self.not_allowed.add(1);
             }
             Refusal::Full | Refusal::FullAnywhere | Refusal::OpenFiles | Refusal::NoWorker => {
@@ -119,7 +129,10 @@ impl Door {
         };
         let (proxy, reason) = (&self.name, refusal.label());
         match (refusal, peer) {
-            (Refusal::NotAllowed | Refusal::NotAUser | Refusal::SourceFull, Some(peer)) => warn!(
+            (
+                Refusal::NotAllowed | Refusal::NotAUser | Refusal::SourceFull | Refusal::NoHeader,
+                Some(peer),
+            ) => warn!(
                 event = "client_refused", %proxy, reason, count,
                 "closed a connection from {peer}: {}", refusal.advice()
             ),
@@ -164,20 +177,33 @@ impl Door {
     }
 
     fn enter(&self, local: bool, peer: Peer) -> Result<Entrance, Refusal> {
+        let source = self.identify(local, peer)?;
+        let mut entrance = self.place()?;
+        entrance._source = source;
+        Ok(entrance)
+    }
+
+    /// May it come in, as far as it counts who it is?
+    fn identify(&self, local: bool, peer: Peer) -> Result<Option<Box<FromSource>>, Refusal> {
         let terms = self.terms.load();
-        let mut source = None;
         match peer {
             Peer::At(ip) => {
                 if !admits(&terms.allow_from, local, ip) {
                     return Err(Refusal::NotAllowed);
                 }
-                if terms.max_per_source > 0 {
-                    let entered = self.sources.enter(ip, terms.max_per_source);
-                    source = Some(Box::new(entered.ok_or(Refusal::SourceFull)?));
+                if terms.max_per_source == 0 {
+                    return Ok(None);
                 }
+                let entered = self.sources.enter(ip, terms.max_per_source);
+                entered.map(Box::new).map(Some).ok_or(Refusal::SourceFull)
             }
-            Peer::User(uid) => may_user(&terms.allowed_uids, uid)?,
+            Peer::User(uid) => may_user(&terms.allowed_uids, uid).map(|()| None),
         }
+    }
+
+    /// Is there room, whoever it is?
+    fn place(&self) -> Result<Entrance, Refusal> {
+        let terms = self.terms.load();
         let here = Ticket::new(&self.inside);
         if terms.max_connections > 0 && here.number > terms.max_connections {
             return Err(Refusal::Full);
@@ -191,10 +217,49 @@ impl Door {
             return Err(Refusal::FullAnywhere);
         }
         Ok(Entrance {
-            _source: source,
+            _source: None,
             _here: here,
             _anywhere: anywhere,
         })
+    }
+
+    /// It is a balancer that says whom it speaks for.
+    fn is_balancer(&self, peer: Peer) -> bool {
+        let terms = self.terms.load();
+        match peer {
+            Peer::At(ip) => contains(&terms.proxy_protocol_from, ip),
+            Peer::User(_) => false,
+        }
+    }
+
+    /// Lets a client of this balancer in once it is known who that is.
+    async fn introduce(self: Arc<Self>, mut stream: TcpStream, balancer: Peer) -> Option<Accepted> {
+        let introduced = async {
+            let mut entrance = self.place()?;
+            match header::read(&mut stream).await {
+                Ok(Conveyed::From(ip)) => {
+                    debug!(event = "client_conveyed", proxy = %self.name, "{balancer} speaks for {ip}");
+                    entrance._source =
+                        self.identify(false, Peer::At(ip)).inspect_err(|refusal| {
+                            self.refuse(*refusal, Some(Peer::At(ip)));
+                        })?;
+                }
+                // Its own word, as for a health check.
+                Ok(Conveyed::Nobody) => {}
+                Err(NoHeader::Other | NoHeader::Late) => return Err(Refusal::NoHeader),
+            }
+            Ok(entrance)
+        };
+        match introduced.await {
+            Ok(entrance) => {
+                let stream = Stream::Tcp(stream);
+                return Some(Accepted { stream, entrance });
+            }
+            // Told already, with the client's address.
+            Err(Refusal::NotAllowed | Refusal::SourceFull) => {}
+            Err(refusal) => self.refuse(refusal, Some(balancer)),
+        }
+        None
     }
 
     /// Three quarters of the places are taken.
@@ -281,134 +346,6 @@ pub(crate) struct Accepted {
     pub(crate) entrance: Entrance,
 }
 
-/// Why a connection is closed at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    NotAllowed,
-    Full,
-    OpenFiles,
-    NoWorker,
-    FullAnywhere,
-    SourceFull,
-    NotAUser,
-    UnknownUser,
-}
-
-impl Refusal {
-    /// Every refusal once, in order.
-    pub(super) const ALL: [Self; 8] = [
-        Self::NotAllowed,
-        Self::Full,
-        Self::OpenFiles,
-        Self::NoWorker,
-        Self::FullAnywhere,
-        Self::SourceFull,
-        Self::NotAUser,
-        Self::UnknownUser,
-    ];
-
-    pub(super) const fn label(self) -> &'static str {
-        match self {
-            Self::NotAllowed => "not_allowed",
-            Self::Full => "max_connections",
-            Self::OpenFiles => "open_files",
-            Self::NoWorker => "no_worker",
-            Self::FullAnywhere => "max_connections_in_all",
-            Self::SourceFull => "max_connections_per_source",
-            Self::NotAUser => "uid_not_allowed",
-            Self::UnknownUser => "uid_unknown",
-        }
-    }
-
-    const fn advice(self) -> &'static str {
-        match self {
-            Self::NotAllowed => "add its address to `allow_from` if it may connect",
-            Self::Full => {
-                "as many are open as may be: raise `max_connections` if there may be more (the admin endpoint has 64)"
-            }
-            Self::OpenFiles => {
-                "there are as many sessions as the limit of open files allows, two files a session; raise LimitNOFILE in the unit (or `ulimit -n`)"
-            }
-            Self::NoWorker => "no worker took it; raise `[limits] workers` if this goes on",
-            Self::FullAnywhere => {
-                "as many are open over all entries as may be: raise `max_connections` in [limits] if there may be more"
-            }
-            Self::SourceFull => {
-                "as many are open from there as may be: raise `max_connections_per_source` if there may be more"
-            }
-            Self::NotAUser => "add the user to `allowed_uids` if it may connect",
-            Self::UnknownUser => {
-                "the kernel does not say which user it is (uid 65534: one of another user namespace, as in a container, or PrivateUsers= \
-                 in the unit), so `allowed_uids` cannot let it in"
-            }
-        }
-    }
-}
-
-/// What an error of `accept(2)` means for the loop. None of them ends it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
-    /// This one connection is lost; the next may be fine.
-    Connection,
-    /// No descriptor left in this process.
-    ProcessFiles,
-    /// No descriptor or memory left on this machine.
-    MachineResources,
-    /// Anything that may last.
-    Listener,
-}
-
-impl Trouble {
-    /// Every trouble once, in order.
-    pub(super) const ALL: [Self; 4] = [
-        Self::Connection,
-        Self::ProcessFiles,
-        Self::MachineResources,
-        Self::Listener,
-    ];
-
-    pub(super) fn of(error: &io::Error) -> Self {
-        let Some(errno) = Errno::from_io_error(error) else {
-            return Self::Listener;
-        };
-        match errno {
-            // accept(2): errors of the network already pending on the new socket are to be treated like EAGAIN.
-            Errno::CONNABORTED
-            | Errno::INTR
-            | Errno::PERM
-            | Errno::PROTO
-            | Errno::NETDOWN
-            | Errno::NOPROTOOPT
-            | Errno::HOSTDOWN
-            | Errno::NONET
-            | Errno::HOSTUNREACH
-            | Errno::OPNOTSUPP
-            | Errno::NETUNREACH => Self::Connection,
-            Errno::MFILE => Self::ProcessFiles,
-            Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => Self::MachineResources,
-            _ => Self::Listener,
-        }
-    }
-
-    /// Trying again at once would burn a core for the same answer.
-    pub(super) const fn pauses(self) -> bool {
-        !matches!(self, Self::Connection)
-    }
-
-    const fn advice(self) -> &'static str {
-        match self {
-            Self::Connection => "the client gave up before it was accepted; nothing to do",
-            Self::ProcessFiles => {
-                "every file descriptor is in use, two a session; raise LimitNOFILE in the unit (or `ulimit -n`)"
-            }
-            Self::MachineResources => {
-                "the machine is out of file descriptors or socket memory; raise fs.file-max or free memory"
-            }
-            Self::Listener => "the listening socket fails; connections that are open go on",
-        }
-    }
-}
-
 /// Accepts until it is to stop, and deals what may come in: whoever was accepted is dealt. Ends otherwise only when the runtime
 /// refuses to watch the socket.
 ///
@@ -429,9 +366,11 @@ where
     let mut batch = 0;
     // Once, and not for each connection.
     let mut stopped = pin!(stop.cancelled());
+    // Those whose header is awaited; dropped, they are closed.
+    let mut introduced = JoinSet::new();
     loop {
         if stop.is_cancelled() {
-            return Ok(());
+            break;
         }
         if !door.ceiling.reserve.restore() {
             door.waits_for_reserve();
@@ -440,10 +379,24 @@ where
         }
         let accepted = tokio::select! {
             biased;
-            () = &mut stopped => return Ok(()),
+            () = &mut stopped => break,
+            Some(client) = introduced.join_next() => {
+                if let Ok(Some(accepted)) = client {
+                    deal(accepted).await;
+                }
+                continue;
+            }
             accepted = listening.accept() => accepted,
         };
         match accepted {
+            Ok((Stream::Tcp(stream), peer)) if door.is_balancer(peer) => {
+                backoff.reset();
+                if introduced.len() < HEADERS_AWAITED {
+                    introduced.spawn(Arc::clone(&door).introduce(stream, peer));
+                } else {
+                    door.refuse(Refusal::NoHeader, Some(peer));
+                }
+            }
             Ok((stream, peer)) => {
                 backoff.reset();
                 match door.enter(local, peer) {
@@ -465,6 +418,17 @@ where
             tokio::task::yield_now().await;
         }
     }
+    // A balancer sends its header at once: whoever was accepted is dealt.
+    let rest = async {
+        while let Some(client) = introduced.join_next().await {
+            if let Ok(Some(accepted)) = client {
+                deal(accepted).await;
+            }
+        }
+    };
+    // The others are closed.
+    let _ = timeout(LAST_HEADERS, rest).await;
+    Ok(())
 }
 
 /// Pauses, unless it is to stop.
@@ -533,5 +497,10 @@ pub(super) fn may_user(allowed: &[u32], uid: u32) -> Result<(), Refusal> {
 /// May this TCP peer connect? On a loopback listener this host itself always may.
 pub(super) fn admits(allow_from: &[IpNet], local: bool, peer: IpAddr) -> bool {
     let peer = peer.to_canonical();
-    (local && peer.is_loopback()) || allow_from.iter().any(|net| net.contains(&peer))
+    (local && peer.is_loopback()) || contains(allow_from, peer)
+}
+
+fn contains(networks: &[IpNet], peer: IpAddr) -> bool {
+    let peer = peer.to_canonical();
+    networks.iter().any(|net| net.contains(&peer))
 }

@@ -4,13 +4,16 @@
 //! bind() -> Bound --serve()--> admitted? --> deal(Accepted)   (whoever carries it decides where it goes)
 //! ```
 //!
-//! Never reads from a connection, and no error of `accept(2)` ends it.
+//! Never reads from a connection, but for the header of a balancer (`proxy_protocol_from`), and no error of `accept(2)` ends it.
 
 mod accept;
 mod bind;
+pub mod conveyed;
+mod header;
 mod holder;
 mod inherited;
 mod passed;
+mod refusal;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -38,6 +41,8 @@ pub struct Config {
     pub max_per_source: usize,
     /// Most sessions over all entries, 0 = as many as the descriptor limit allows.
     pub max_anywhere: usize,
+    /// Balancers that convey their clients' addresses, and from which nothing else is taken.
+    pub proxy_protocol_from: Vec<IpNet>,
     /// Who may connect to a unix socket, by the kernel's word; empty = whoever may open the file.
     pub allowed_uids: Vec<u32>,
     /// Permissions of the files of unix sockets.
@@ -75,6 +80,7 @@ impl Default for Config {
             max_connections: 0,
             max_per_source: 0,
             max_anywhere: 0,
+            proxy_protocol_from: Vec::new(),
             allowed_uids: Vec::new(),
             socket_mode: DEFAULT_SOCKET_MODE,
             socket_group: None,

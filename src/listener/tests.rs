@@ -8,7 +8,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::io::Errno;
 
-use super::accept::{Refusal, Trouble, admits};
+use super::accept::{admits, may_user};
+use super::refusal::{Refusal, Trouble};
 use super::*;
 use crate::net::rarely::logged;
 use crate::net::reserve::Reserve;
@@ -109,6 +110,23 @@ fn who_may_connect() {
         assert_eq!(admits(&nets, local, peer), admitted, "{peer} {local}");
     }
     assert!(!admits(&[], false, ([10, 1, 2, 3]).into()));
+}
+
+#[test]
+fn users_by_the_kernels_word() {
+    for (allowed, uid, verdict) in [
+        (&[][..], 1000, Ok(())),
+        (&[], OVERFLOW_UID, Ok(())),
+        (&[1000, 1001], 1001, Ok(())),
+        (&[1000], 0, Err(Refusal::NotAUser)),
+        (
+            &[1000, OVERFLOW_UID],
+            OVERFLOW_UID,
+            Err(Refusal::UnknownUser),
+        ),
+    ] {
+        assert_eq!(may_user(allowed, uid), verdict, "{uid} of {allowed:?}");
+    }
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn a_clients_own_login_counts_from_then_on_and_after_a_move() {
     );
     let (mut plain, mut greeted, mut own) = (client(&proxy), client(&proxy), client(&proxy));
     assert_eq!(asked(&mut plain, &["ACL", "WHOAMI"]), "application");
-    assert!(!greeted.call(&["HELLO", "3"]).expect("an answer").is_error());
+    assert!(!greeted.call(&["HELLO", "2"]).expect("an answer").is_error());
     assert_eq!(asked(&mut greeted, &["SELECT", "3"]), "OK");
     assert_eq!(asked(&mut own, &["AUTH", "other", OTHER_PASSWORD]), "OK");
     assert_eq!(asked(&mut own, &["ACL", "WHOAMI"]), "other");
@@ -67,7 +67,10 @@ fn a_clients_own_login_counts_from_then_on_and_after_a_move() {
     assert_eq!(asked(&mut plain, &["ACL", "WHOAMI"]), "application");
     assert_eq!(asked(&mut greeted, &["ACL", "WHOAMI"]), "application");
     let info = asked(&mut greeted, &["CLIENT", "LIST", "TYPE", "normal"]);
-    assert!(info.contains("db=3") && info.contains("resp=3"), "{info}");
+    assert!(
+        info.contains("db=3") && info.contains("user=application"),
+        "{info}"
+    );
     assert_eq!(asked(&mut own, &["ACL", "WHOAMI"]), "other");
 
     // RESET ends the login at the server, and nobody says otherwise; such a session is not carried over.

@@ -4,6 +4,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod balancer;
 mod crowds;
 mod first_words;
 mod garbage;
