@@ -48,7 +48,7 @@ const ANNOUNCED_HOLD_MAX: RangeInclusive<Duration> = Duration::ZERO..=Duration::
 const SHUTDOWN_GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 const USER_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
-/// A pool may rightly be silent, so that a second is a typing error.
+/// 0 is never, of both.
 const FIRST_REQUEST: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 const WRITE_STALL: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(86_400);
 

@@ -17,7 +17,6 @@ use super::run::observe;
 use super::watch::Watch;
 use super::{Event, Life, Stage};
 use crate::net::clock::now;
-use crate::net::stream::Stream;
 use crate::resp::Request;
 use crate::topology::Phase;
 
@@ -52,7 +51,7 @@ pub(super) async fn linger<W: Watch>(seat: &mut Seat, life: &mut Life, carried: 
         let event = poll_fn(|cx| {
             if seat.has_turned() {
                 if seat.is_suspect() {
-                    if carried.fresh && !matches!(carried.client, Stream::Unix(_)) {
+                    if carried.fresh && carried.is_silent() {
                         return Poll::Ready(Event::Ended(CloseReason::NoRequest));
                     }
                     seat.has_asked();

@@ -75,6 +75,10 @@ pub(super) fn rules(house: &House) -> Rules {
 pub(super) fn serve<W: Watch>(mut seat: Seat, mut carried: Carried<W>) -> impl Future<Output = ()> {
     async move {
         seat.sit().await;
+        if seat.brought.is_some() && !carried.fresh {
+            // With no request begun, or it would not have been handed over: it has asked for something.
+            seat.has_asked();
+        }
         let mut life = Life::new(now(), W::MOVES);
         seat.begin(&mut life);
         let reason = loop {
@@ -523,6 +527,9 @@ pub(super) async fn live<W: Watch>(
         if let Some(why) = relay.retired() {
             seat.house.tally.retired[why.index()].add(1);
         }
+    }
+    if relay.has_heard() {
+        seat.has_asked();
     }
     let may_keep = relay.can_part();
     let (upstream, spotless) = relay.into_upstream();

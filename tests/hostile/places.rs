@@ -1,7 +1,7 @@
 //! Who may have a place: over all entries, from one source, by user; and who gives one up that never asked for anything.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -58,6 +58,41 @@ fn one_source_has_so_many_and_no_more() {
         four.into_iter().for_each(reset);
         all
     });
+}
+
+#[test]
+fn an_entry_listens_on_several_addresses_of_either_kind() {
+    let (_master, sentinel) = stage();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("main.sock");
+    let listen = format!("\"127.0.0.1:0\", \"[::1]:0\", \"unix:{}\"", path.display());
+    let text = file(&sentinel, "move", "max_connections_per_source = 1", "");
+    let proxy = ready(&text.replace("\"127.0.0.1:0\"", &listen));
+    let of_kind = |is_v6: bool| {
+        let listening = proxy.event_where(0, "listening", SOON, |fields| {
+            let addr = fields["addr"]
+                .as_str()
+                .and_then(|addr| addr.parse::<SocketAddr>().ok());
+            addr.is_some_and(|addr| addr.is_ipv6() == is_v6)
+        });
+        listening
+            .text("addr")
+            .parse::<SocketAddr>()
+            .expect("just parsed")
+    };
+    // Each is a source of its own, and a user of this machine is none.
+    let mut clients = [false, true].map(|is_v6| connect(of_kind(is_v6)));
+    for client in &mut clients {
+        assert_eq!(echoed(client, b"in"), b"in");
+    }
+    for is_v6 in [false, true] {
+        assert_eq!(read_to_end(&mut connect(of_kind(is_v6))), b"");
+    }
+    for _ in 0..2 {
+        let mut local = UnixStream::connect(&path).expect("it listens");
+        local.write_all(b"in").expect("written");
+        local.read_exact(&mut [0; 2]).expect("echoed");
+    }
 }
 
 #[test]

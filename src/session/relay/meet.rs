@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use super::super::House;
 use super::super::close::CloseReason;
 use super::{Flow, Relay};
-use crate::net::stream::Stream;
 use crate::session::watch::Watch;
 
 impl<W: Watch> Relay<'_, W> {
@@ -47,14 +46,18 @@ impl<W: Watch> Relay<'_, W> {
         }
     }
 
-    /// Its client has not asked for anything yet, as far as that is known: half a request is none. A unix socket's is somebody on
-    /// this machine, who has other means.
+    /// Its client has not asked this upstream for anything yet, as far as that is known: half a request is none.
     pub(in crate::session) fn is_mute(&self) -> bool {
         let has_asked = match self.carried.watch.unanswered() {
             Some(unanswered) => unanswered > 0,
             // Not followed request by request.
             None => !self.carried.fresh,
         };
-        !has_asked && !self.heard && !matches!(self.carried.client, Stream::Unix(_))
+        !has_asked && !self.heard && self.carried.is_silent()
+    }
+
+    /// Its upstream has said something: its client has asked for it.
+    pub(in crate::session) const fn has_heard(&self) -> bool {
+        self.heard
     }
 }
