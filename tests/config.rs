@@ -529,7 +529,15 @@ fn uncommented(line: &str, needed: &mut Vec<String>) -> String {
         return format!("{line}\n");
     };
     let name = key.split(' ').next().unwrap_or_default();
-    if ["addresses", "username", "password_file", "token_file"].contains(&name) {
+    if [
+        "addresses",
+        "username",
+        "password_file",
+        "socket_group",
+        "token_file",
+    ]
+    .contains(&name)
+    {
         needed.push(name.to_owned());
         return String::new();
     }

@@ -3,11 +3,12 @@
 
 use std::net::IpAddr;
 
-use ppp::{HeaderResult, PartialResult, v1, v2};
+use ppp::{v1, v2};
 
 /// Longest header there is (section 2.2): all TLVs that a balancer sends fit, and nobody makes us read more.
 pub const HEADER_MAX: usize = 536;
-/// Longest of version 1 (section 2.1).
+/// How version 1 begins, and its longest line (section 2.1).
+const V1_PREFIX: &[u8] = b"PROXY ";
 const V1_MAX: usize = 107;
 
 /// Of version 2: signature, version and command, family and protocol, length (section 2.2).
@@ -36,43 +37,55 @@ pub enum Conveyed {
 
 /// Looks at all that has been said so far.
 pub fn framed(said: &[u8]) -> Framed {
-    let is_second = match said.len() {
-        0 => return Framed::More,
-        length => {
-            let length = length.min(v2::PROTOCOL_PREFIX.len());
-            said[..length] == v2::PROTOCOL_PREFIX[..length]
-        }
-    };
-    let most = if is_second { HEADER_MAX } else { V1_MAX };
-    let (length, conveyed) = match HeaderResult::parse(said) {
-        HeaderResult::V1(Ok(header)) => (header.header.len(), of_first(&header.addresses)),
-        HeaderResult::V2(Ok(header)) => (header.header.len(), of_second(&header)),
-        partial if partial.is_incomplete() && said.len() < most && may_go_on(said, is_second) => {
-            return Framed::More;
-        }
-        HeaderResult::V1(Err(_)) | HeaderResult::V2(Err(_)) => return Framed::Bad,
-    };
-    if length > most {
-        Framed::Bad
+    if begins(said, v2::PROTOCOL_PREFIX) {
+        second(said)
+    } else if begins(said, V1_PREFIX) {
+        first(said)
     } else {
-        Framed::Whole(length, conveyed)
+        Framed::Bad
     }
 }
 
-/// What is incomplete must at least have begun rightly, and must not promise more than there may be.
-fn may_go_on(said: &[u8], is_second: bool) -> bool {
-    if is_second {
-        // Version, command, family and protocol; then a length in two bytes.
-        return match said.get(v2::PROTOCOL_PREFIX.len() + 2..V2_FIXED) {
-            Some([high, low]) => {
-                V2_FIXED + usize::from(u16::from_be_bytes([*high, *low])) <= HEADER_MAX
-            }
-            _ => true,
+/// Version 1: a line.
+fn first(said: &[u8]) -> Framed {
+    let line = &said[..said.len().min(V1_MAX)];
+    let Some(end) = line.iter().position(|byte| *byte == b'\n') else {
+        return if said.len() < V1_MAX {
+            Framed::More
+        } else {
+            Framed::Bad
         };
+    };
+    match v1::Header::try_from(&said[..=end]) {
+        Ok(header) if header.header.len() == end + 1 => {
+            Framed::Whole(end + 1, of_first(&header.addresses))
+        }
+        Ok(_) | Err(_) => Framed::Bad,
     }
-    let prefix = b"PROXY ";
+}
+
+/// Version 2: a fixed part, which says how long the rest is.
+fn second(said: &[u8]) -> Framed {
+    let Some([.., high, low]) = said.get(..V2_FIXED) else {
+        return Framed::More;
+    };
+    let length = V2_FIXED + usize::from(u16::from_be_bytes([*high, *low]));
+    if length > HEADER_MAX {
+        return Framed::Bad;
+    }
+    let Some(header) = said.get(..length) else {
+        return Framed::More;
+    };
+    match v2::Header::try_from(header) {
+        Ok(header) => Framed::Whole(length, of_second(&header)),
+        Err(_) => Framed::Bad,
+    }
+}
+
+/// One is the beginning of the other.
+fn begins(said: &[u8], prefix: &[u8]) -> bool {
     let length = said.len().min(prefix.len());
-    said[..length] == prefix[..length] && !said.contains(&b'\n')
+    said[..length] == prefix[..length]
 }
 
 fn of_first(addresses: &v1::Addresses) -> Conveyed {
@@ -104,7 +117,7 @@ mod tests {
 
     const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-    fn second(command: u8, family: u8, payload: &[u8]) -> Vec<u8> {
+    fn written(command: u8, family: u8, payload: &[u8]) -> Vec<u8> {
         let length = u16::try_from(payload.len()).expect("short").to_be_bytes();
         [V2, &[0x20 | command, family], &length, payload].concat()
     }
@@ -142,13 +155,13 @@ mod tests {
                 b"PROXY UNKNOWN anything at all\r\n".to_vec(),
                 Conveyed::Nobody,
             ),
-            (second(1, 0x11, &v4), ip("10.0.0.1")),
-            (second(1, 0x11, &with_tlv), ip("10.0.0.1")),
-            (second(1, 0x21, &v6), ip("2001:db8::1")),
-            (second(0, 0x11, &v4), Conveyed::Nobody),
-            (second(0, 0x00, &[]), Conveyed::Nobody),
-            (second(1, 0x00, &[]), Conveyed::Nobody),
-            (second(1, 0x31, &[b'x'; 216]), Conveyed::Nobody),
+            (written(1, 0x11, &v4), ip("10.0.0.1")),
+            (written(1, 0x11, &with_tlv), ip("10.0.0.1")),
+            (written(1, 0x21, &v6), ip("2001:db8::1")),
+            (written(0, 0x11, &v4), Conveyed::Nobody),
+            (written(0, 0x00, &[]), Conveyed::Nobody),
+            (written(1, 0x00, &[]), Conveyed::Nobody),
+            (written(1, 0x31, &[b'x'; 216]), Conveyed::Nobody),
         ] {
             for end in 0..header.len() {
                 assert_eq!(

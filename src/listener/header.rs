@@ -70,12 +70,13 @@ mod tests {
         for size in [1, 7, 1000] {
             let (mut ours, mut theirs) = pair().await;
             let said = [HEADER, b"PING\r\n"].concat();
-            let reading = tokio::spawn(async move { (read(&mut ours).await, ours) });
-            for piece in said.chunks(size) {
-                theirs.write_all(piece).await.expect("written");
-                tokio::task::yield_now().await;
-            }
-            let (conveyed, mut ours) = reading.await.expect("it ends");
+            let saying = async {
+                for piece in said.chunks(size) {
+                    theirs.write_all(piece).await.expect("written");
+                    tokio::task::yield_now().await;
+                }
+            };
+            let (conveyed, ()) = tokio::join!(read(&mut ours), saying);
             assert_eq!(conveyed, Ok(Conveyed::From([10, 0, 0, 1].into())));
             let mut rest = [0; 6];
             ours.read_exact(&mut rest).await.expect("the rest");

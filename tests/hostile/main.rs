@@ -62,19 +62,17 @@ pub(crate) fn pings(to: SocketAddr, count: usize) -> Vec<Duration> {
 
 /// What a bench would show; nothing is asserted of it.
 pub(crate) fn tell(what: &str, peak_kib: u64, honest: &[Duration]) {
-    let at = |share: f64| {
-        let index = (honest.len() as f64 * share) as usize;
-        honest
-            .get(index.min(honest.len().saturating_sub(1)))
-            .copied()
-            .unwrap_or_default()
+    let at = |of_1000: usize| {
+        let index = honest.len() * of_1000 / 1000;
+        let index = index.min(honest.len().saturating_sub(1));
+        honest.get(index).copied().unwrap_or_default()
     };
     println!(
         "{what}: peak memory {peak_kib} KiB; {} honest clients meanwhile: median {:?}, p99 {:?}, longest {:?}",
         honest.len(),
-        at(0.5),
-        at(0.99),
-        at(1.0)
+        at(500),
+        at(990),
+        at(1000)
     );
 }
 

@@ -44,7 +44,9 @@ fn one_source_has_so_many_and_no_more() {
     inside.into_iter().for_each(reset);
     wait_until("a place to come free", SOON, || {
         let mut client = connect(proxy.addr());
-        client.write_all(b"next").is_ok() && client.read_exact(&mut [0; 4]).is_ok()
+        let served = client.write_all(b"next").is_ok() && client.read_exact(&mut [0; 4]).is_ok();
+        reset(client);
+        served
     });
     // Another limit is in force at once.
     proxy.rewrite(&text.replace("= 2", "= 4"));
