@@ -11,7 +11,7 @@ use crate::harness::fake_sentinel::{FakeSentinel, Protocol, View};
 use crate::harness::proxy::{Plan, Proxy};
 use crate::harness::reload::{admin_of, get, plan};
 use crate::harness::stream::{SOON, connect, reset};
-use crate::harness::topology::{Topology, follows};
+use crate::harness::topology::Topology;
 use crate::harness::{raise_descriptor_limit, wait_until};
 use crate::{counted, peak_kib, pings, tell};
 
@@ -62,8 +62,10 @@ fn a_slow_loris_of_five_thousand_is_harmless() {
         // They stand, and the control plane is not blind.
         let mark = proxy.mark();
         switch = Some(servers.fail_over(0));
-        let switched = switch.expect("just set");
-        follows(&proxy, mark, switched);
+        let to = |fields: &serde_json::Value| {
+            switch.is_some_and(|switch| fields["to"] == switch.new.to_string())
+        };
+        proxy.event_where(mark, "switched", SOON, to);
         honest.extend(pings(proxy.addr(), HONEST));
         end.store(true, Ordering::Relaxed);
         let begun = tormenting.join().expect("it ends by itself");
