@@ -508,21 +508,6 @@ fn files_that_are_no_configuration() {
     assert!(refused(binary).contains("is not UTF-8 text (line 2)"));
 }
 
-#[test]
-fn a_very_long_line_is_shown_around_its_culprit() {
-    let text = format!(
-        "{SMALLEST}# {}\n{}x = 1",
-        "-".repeat(5000),
-        " ".repeat(5000)
-    );
-    let shown = error(config::from_text(Path::new("c.toml"), text));
-    assert!(shown.len() < 1000, "{shown}");
-    assert!(
-        shown.contains(" x = 1\n") && shown.contains(" ^\n"),
-        "{shown}"
-    );
-}
-
 /// The line as it stands, or without its comment sign when it is a key with a default.
 fn uncommented(line: &str, needed: &mut Vec<String>) -> String {
     let Some(key) = line.strip_prefix("# ").filter(|l| is_key_line(l)) else {

@@ -25,8 +25,8 @@
 //! Every transition is in `Life::on`, which is pure; `run` does what the stage says, `relay` moves the bytes,
 //! `farewell` closes in order. Generation and hold are *levels*: whoever looks late sees the same.
 //!
-//! Never looks into a byte (but a client's first ones, [`sniff`]), never chooses a master, never resends but a read (`resend_reads`), never invents a reply. Bytes reach an
-//! upstream only past the fence ([`crate::topology::publish::Gate`]), and a client only if the upstream sent them.
+//! Never looks into a byte (but a client's first ones, [`sniff`]), never chooses a master, never resends but a read
+//! (`resend_reads`), never invents a reply. Bytes reach an upstream only past the fence ([`crate::topology::publish::Gate`]), and a client only if the upstream sent them.
 
 pub mod close;
 pub mod journal;

@@ -1,5 +1,5 @@
-//! The first bytes of a client: not one of them is written before it is known that it speaks Redis' protocol ([`crate::session::sniff`]). Behind
-//! that nothing of this is looked at any more.
+//! The first bytes of a client: not one of them is written before it is known that it speaks Redis' protocol
+//! ([`crate::session::sniff`]). Behind that nothing of this is looked at any more.
 
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::task::{Context, Poll};
