@@ -66,6 +66,8 @@ const PURE: &[&str] = &[
     "src/session/journal.rs",
     "src/session/replay.rs",
     "src/session/luggage.rs",
+    "src/session/sniff.rs",
+    "src/listener/conveyed.rs",
     "src/session/subscriptions.rs",
     "src/session/tracker/",
     "src/topology/",

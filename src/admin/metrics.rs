@@ -235,6 +235,7 @@ impl Sheet {
             ("accepted", s.opened),
             ("not_allowed", counters.refused_not_allowed),
             ("full", counters.refused_full),
+            ("source_full", counters.refused_source),
         ] {
             self.count(&table::SESSIONS, &[proxy, result], count);
         }

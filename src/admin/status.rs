@@ -90,7 +90,7 @@ impl ProxyStatus {
             closed: closed.filter(|(_, count)| *count > 0).collect(),
             requests_refused: s.refused,
             requests_unknown: s.unknown,
-            turned_away: counters.refused_full + counters.refused_not_allowed,
+            turned_away: counters.refused(),
             bytes_up: s.bytes_up,
             bytes_down: s.bytes_down,
             dial_failures: s.dial_failures(),

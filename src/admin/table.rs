@@ -82,7 +82,7 @@ metrics! {
     SESSIONS_ACTIVE = Gauge "sessions_active" ["proxy"] "Sessions that are open.";
     SESSIONS_HELD = Gauge "sessions_held" ["proxy"] "Of those, sessions that wait for a master and have none meanwhile.";
     SESSIONS = Counter "sessions_total" ["proxy", "result"]
-        "Connections of clients: accepted, not_allowed (allow_from), or full (max_connections, open files).";
+        "Connections of clients: accepted, not_allowed (allow_from, allowed_uids, a missing header of a balancer), full (max_connections, open files), or source_full (max_connections_per_source).";
     SESSIONS_CLOSED = Counter "sessions_closed_total" ["proxy", "reason"] "Sessions that ended, by reason.";
     SESSIONS_ADOPTED = Counter "sessions_adopted_total" ["proxy"] "Sessions that were taken over from the process before (an upgrade), or taken back from the one after.";
     SESSIONS_MOVED = Counter "sessions_moved_total" ["proxy"] "Times that a session was carried over to another upstream connection.";

@@ -25,7 +25,7 @@ pub enum Effect {
     Rules,
     /// How sessions are made: the next ones. Their dials and their waiting: at once.
     Sessions,
-    /// Who may connect, and how many: the next connections.
+    /// Who may connect, how many, and the permissions of socket files: the next connections.
     Admission,
     /// Where clients connect.
     Listeners,
@@ -67,8 +67,19 @@ pub const fn effect(key: Key) -> Effect {
         | Key::MaxHeld
         | Key::ProxyConnectTimeout
         | Key::SpareUpstreams
-        | Key::UpstreamUserTimeout => Effect::Sessions,
-        Key::AllowFrom | Key::MaxConnections => Effect::Admission,
+        | Key::UpstreamUserTimeout
+        | Key::LoginUsername
+        | Key::LoginPasswordFile
+        | Key::FirstRequestTimeout
+        | Key::WriteStallTimeout => Effect::Sessions,
+        Key::AllowFrom
+        | Key::MaxConnections
+        | Key::MaxPerSource
+        | Key::MaxConnectionsInAll
+        | Key::AllowedUids
+        | Key::ProxyProtocolFrom
+        | Key::SocketMode
+        | Key::SocketGroup => Effect::Admission,
         Key::Listen => Effect::Listeners,
         Key::Name | Key::Master => Effect::Entry,
         Key::ProbeUsername | Key::ProbePasswordFile => Effect::Probe,
@@ -299,6 +310,13 @@ impl Pair<'_> {
                     |(of, at): (&Loaded, usize)| of.config.proxies[at].probe.password.clone();
                 !equal(secret(self.old).as_ref(), secret(self.new).as_ref())
             }
+            Key::LoginPasswordFile => {
+                let secret = |(of, at): (&Loaded, usize)| {
+                    let login = of.config.proxies[at].login.clone();
+                    login.map(|login| login.password.clone())
+                };
+                !equal(secret(self.old).as_ref(), secret(self.new).as_ref())
+            }
             Key::AdminTokenFile => !equal(old.admin.token.as_ref(), new.admin.token.as_ref()),
             // The whole table.
             Key::AddressMap => old.sentinel.address_map != new.sentinel.address_map,
@@ -321,7 +339,10 @@ impl Pair<'_> {
     fn words(&self) -> String {
         let secret = matches!(
             self.key,
-            Key::SentinelPasswordFile | Key::ProbePasswordFile | Key::AdminTokenFile
+            Key::SentinelPasswordFile
+                | Key::ProbePasswordFile
+                | Key::LoginPasswordFile
+                | Key::AdminTokenFile
         );
         let short = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
         let (old, new) = self.values();

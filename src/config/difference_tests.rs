@@ -30,10 +30,11 @@ fn refused(old: &str, new: &str) -> String {
 const fn values(key: Key) -> (&'static str, &'static str) {
     match key {
         Key::SentinelAddresses => ("[\"10.0.0.3\"]", "[\"10.0.0.3\", \"10.0.0.4\"]"),
-        Key::SentinelUsername | Key::ProbeUsername => ("\"a\"", "\"b\""),
-        Key::SentinelPasswordFile | Key::ProbePasswordFile | Key::AdminTokenFile => {
-            ("@one", "@two")
-        }
+        Key::SentinelUsername | Key::ProbeUsername | Key::LoginUsername => ("\"a\"", "\"b\""),
+        Key::SentinelPasswordFile
+        | Key::ProbePasswordFile
+        | Key::LoginPasswordFile
+        | Key::AdminTokenFile => ("@one", "@two"),
         Key::Discover
         | Key::ReplayAuth
         | Key::ResendReads
@@ -44,6 +45,8 @@ const fn values(key: Key) -> (&'static str, &'static str) {
         | Key::PollInterval
         | Key::HoldMax
         | Key::AnnouncedHoldMax
+        | Key::FirstRequestTimeout
+        | Key::WriteStallTimeout
         | Key::ProxyConnectTimeout => ("\"400ms\"", "\"700ms\""),
         Key::UpstreamUserTimeout | Key::ShutdownGrace => ("\"20s\"", "\"40s\""),
         Key::OnSwitch | Key::Pubsub => ("\"move\"", "\"close\""),
@@ -51,11 +54,18 @@ const fn values(key: Key) -> (&'static str, &'static str) {
         Key::Agree => ("\"any\"", "\"majority\""),
         Key::Verify => ("\"auto\"", "\"role\""),
         Key::WhenSentinelsAreLost => ("\"serve\"", "\"stop\""),
-        Key::MaxHeld | Key::MaxConnections => ("10", "20"),
+        Key::MaxHeld | Key::MaxConnections | Key::MaxPerSource | Key::MaxConnectionsInAll => {
+            ("10", "20")
+        }
+        Key::AllowedUids => ("[10]", "[20]"),
+        Key::SocketMode => ("\"0600\"", "\"0666\""),
+        Key::SocketGroup => ("\"0\"", "\"1\""),
         Key::Name => ("\"one\"", "\"two\""),
         Key::Master => ("\"mymaster\"", "\"other\""),
         Key::Listen => ("[\"127.0.0.1:7001\"]", "[\"127.0.0.1:7002\"]"),
-        Key::AllowFrom | Key::AdminAllowFrom => ("[\"10.0.0.0/8\"]", "[\"10.1.0.0/16\"]"),
+        Key::AllowFrom | Key::AdminAllowFrom | Key::ProxyProtocolFrom => {
+            ("[\"10.0.0.0/8\"]", "[\"10.1.0.0/16\"]")
+        }
         Key::AddressMap => ("\"10.0.0.1\" = \"10.9.0.1\"", "\"10.0.0.1\" = \"10.9.0.2\""),
         Key::AdminListen => ("\"127.0.0.1:8479\"", "\"off\""),
         Key::Workers => ("1", "2"),
@@ -84,6 +94,8 @@ fn file_with(key: Key, value: &str) -> String {
         _ if key.section() == super::super::Section::Sentinel => format!("{BASE}{line}\n"),
         Key::ProbeUsername => format!("{BASE}[[proxy]]\n[proxy.probe]\n{}", login(&line)),
         Key::ProbePasswordFile => format!("{BASE}[[proxy]]\n[proxy.probe]\n{line}\n"),
+        Key::LoginUsername => format!("{BASE}[[proxy]]\n[proxy.login]\n{}", login(&line)),
+        Key::LoginPasswordFile => format!("{BASE}[[proxy]]\n[proxy.login]\n{line}\n"),
         Key::AdminActions => format!("{BASE}[admin]\nlisten = \"unix:/run/sm.sock\"\n{line}\n"),
         _ => format!("{BASE}{}\n{line}\n", key.section().header()),
     }

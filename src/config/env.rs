@@ -7,7 +7,7 @@ use secrecy::SecretString;
 
 use super::problem::{Error, Problem, Source, nearest, printable};
 use super::schema::{
-    ENV_ADMIN_TOKEN, ENV_ALIASES, ENV_CONFIG, ENV_PREFIX, ENV_PROBE_PASSWORD,
+    ENV_ADMIN_TOKEN, ENV_ALIASES, ENV_CONFIG, ENV_LOGIN_PASSWORD, ENV_PREFIX, ENV_PROBE_PASSWORD,
     ENV_SENTINEL_PASSWORD, Key,
 };
 use super::written::{Item, Items, Raw};
@@ -26,6 +26,8 @@ pub(super) struct Environment {
     pub(super) sentinel_password: Option<SecretString>,
     /// `SWITCHMASTER_PROXY_PROBE_PASSWORD`
     pub(super) probe_password: Option<SecretString>,
+    /// `SWITCHMASTER_PROXY_LOGIN_PASSWORD`
+    pub(super) login_password: Option<SecretString>,
     /// `SWITCHMASTER_ADMIN_TOKEN`
     pub(super) admin_token: Option<SecretString>,
     /// Where systemd put credentials.
@@ -79,6 +81,7 @@ impl Environment {
         match name {
             ENV_SENTINEL_PASSWORD => self.sentinel_password = Some(value.into()),
             ENV_PROBE_PASSWORD => self.probe_password = Some(value.into()),
+            ENV_LOGIN_PASSWORD => self.login_password = Some(value.into()),
             ENV_ADMIN_TOKEN => self.admin_token = Some(value.into()),
             _ => match key_of(name) {
                 Some(key) => self.take_key(key, value, source)?,
@@ -123,6 +126,7 @@ fn unknown(name: &str) -> String {
                 ENV_CONFIG,
                 ENV_SENTINEL_PASSWORD,
                 ENV_PROBE_PASSWORD,
+                ENV_LOGIN_PASSWORD,
                 ENV_ADMIN_TOKEN,
             ]
             .map(str::to_owned),

@@ -176,14 +176,19 @@ impl Reader<'_> {
         problems: &mut Vec<Problem>,
     ) {
         for (name, value) in in_order(table) {
-            if section == Section::Proxy && name.get_ref() == "probe" {
-                if let DeValue::Table(probe) = value.get_ref() {
-                    self.table(Section::Probe, probe, items, problems);
+            let inner = [(Section::Probe, "probe"), (Section::Login, "login")];
+            let inner = inner.into_iter().find(|(_, inner)| name.get_ref() == inner);
+            if let Some((inner, word)) = inner.filter(|_| section == Section::Proxy) {
+                if let DeValue::Table(keys) = value.get_ref() {
+                    self.table(inner, keys, items, problems);
                 } else {
                     problems.push(Problem::at(
                         &self.source(name.span()),
-                        "`probe` is a table, not a value",
-                        "write [proxy.probe] on a line of its own, below the entry it belongs to",
+                        format!("`{word}` is a table, not a value"),
+                        format!(
+                            "write {} on a line of its own, below the entry it belongs to",
+                            inner.header()
+                        ),
                     ));
                 }
                 continue;

@@ -9,6 +9,7 @@
 //! A reload reads all of it anew, and [`difference`] says what to do about it.
 //! Never binds, dials or logs; the only files read are the configuration and the password files it names.
 
+mod admission;
 pub mod difference;
 mod env;
 mod file;
@@ -53,6 +54,8 @@ pub struct Proxy {
     pub session: session::Config,
     /// The login for the proxy's own ROLE checks.
     pub probe: sentinel::Credentials,
+    /// What clients' connections are logged in with.
+    pub login: Option<Arc<session::Login>>,
 }
 
 /// The whole configuration, resolved.
@@ -175,6 +178,8 @@ struct Written {
     admin_token: Option<Source>,
     /// Who gave each entry's probe password, if anybody; as long as `proxies`.
     probe_passwords: Vec<Option<Source>>,
+    /// The same of the password that its clients' connections are logged in with.
+    login_passwords: Vec<Option<Source>>,
 }
 
 fn combine(
@@ -232,7 +237,7 @@ fn flag_items(flags: &Flags) -> Items {
 }
 
 /// Lays environment and flags over the one entry they can mean. With several entries they cannot
-/// mean one; only the probe login can be everybody's.
+/// mean one; only the logins can be everybody's.
 fn combine_proxies(mut entries: Vec<Items>, env: Items, flags: Items) -> Result<Vec<Items>, Error> {
     if entries.len() <= 1 {
         let mut entry = entries.pop().unwrap_or_default();
@@ -241,11 +246,11 @@ fn combine_proxies(mut entries: Vec<Items>, env: Items, flags: Items) -> Result<
         return Ok(vec![entry]);
     }
 
-    let mut shared_probe = Items::default();
+    let mut shared_logins = Items::default();
     let mut problems = Vec::new();
     for (key, item) in env.iter().chain(flags.iter()) {
-        if key.section() == Section::Probe {
-            shared_probe.set(key, item.clone());
+        if matches!(key.section(), Section::Probe | Section::Login) {
+            shared_logins.set(key, item.clone());
         } else {
             problems.push(Problem::at(
                 &item.source,
@@ -262,9 +267,9 @@ fn combine_proxies(mut entries: Vec<Items>, env: Items, flags: Items) -> Result<
         return Err(Error::new(problems));
     }
     let combined = entries.into_iter().map(|entry| {
-        let mut probe = shared_probe.clone();
-        probe.overlay(entry);
-        probe
+        let mut logins = shared_logins.clone();
+        logins.overlay(entry);
+        logins
     });
     Ok(combined.collect())
 }

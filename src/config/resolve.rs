@@ -1,16 +1,19 @@
 //! From what was written to what is run: the meaning of every key, the bounds, what fits together.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
+use super::admission::{MAX_CONNECTIONS, listener};
 use super::env::Environment;
 use super::problem::{Error, Problem, Source};
-use super::schema::{ENV_ADMIN_TOKEN, ENV_PROBE_PASSWORD, ENV_SENTINEL_PASSWORD, Key};
+use super::schema::{
+    ENV_ADMIN_TOKEN, ENV_LOGIN_PASSWORD, ENV_PROBE_PASSWORD, ENV_SENTINEL_PASSWORD, Key,
+};
 use super::secret::{Password, Places};
 use super::text::{listen_addr, mapping, network, plain_name, proxy_name, refusal, sentinel_addr};
 use super::value::{Listed, Values};
@@ -28,15 +31,12 @@ use crate::{admin, listener, sentinel, session, telemetry};
 const MAX_SENTINELS: usize = 64;
 /// Most `[[proxy]]` entries.
 const MAX_PROXIES: usize = 256;
-/// Most addresses one entry listens on.
-const MAX_LISTENERS: usize = 64;
 /// Most networks one entry allows.
-const MAX_NETWORKS: usize = 1024;
+pub(super) const MAX_NETWORKS: usize = 1024;
 /// Most entries of `[address_map]`.
 const MAX_MAPPINGS: usize = 1024;
 /// Bounds of the counts.
 const MAX_HELD: RangeInclusive<usize> = 0..=1_000_000;
-const MAX_CONNECTIONS: RangeInclusive<usize> = 0..=10_000_000;
 const WORKERS: RangeInclusive<usize> = 1..=Workers::MAX;
 /// Bounds of the times. The lower ones keep a typing error from looking like an outage.
 const CONNECT_TIMEOUT: RangeInclusive<Duration> =
@@ -47,6 +47,10 @@ const HOLD_MAX: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(
 const ANNOUNCED_HOLD_MAX: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
 const SHUTDOWN_GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 const USER_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+
+/// 0 is never, of both.
+const FIRST_REQUEST: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+const WRITE_STALL: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(86_400);
 
 /// Shortest token of those who may act over the admin endpoint: 16 hexadecimal digits are 64 bits.
 const TOKEN_MIN: usize = 16;
@@ -91,6 +95,7 @@ pub(super) fn resolve(
         SHUTDOWN_GRACE,
         super::DEFAULT_SHUTDOWN_GRACE,
     );
+    let max_anywhere = values.count(Key::MaxConnectionsInAll, MAX_CONNECTIONS, 0);
     let mut admin = admin(&mut values);
     sentinel.address_map = address_map(&mut values);
     let log = log(&mut values);
@@ -106,15 +111,23 @@ pub(super) fn resolve(
 
     let only_one = proxies.len() == 1;
     let mut resolved = Vec::new();
-    let mut probe_passwords = Vec::new();
+    let (mut probe_passwords, mut login_passwords) = (Vec::new(), Vec::new());
     for items in &proxies {
-        let mut proxy = proxy(&mut Values::new(items, &mut problems), &session);
+        let mut values = Values::new(items, &mut problems);
+        let mut proxy = proxy(&mut values, &session, max_anywhere);
+        let mut login = Credentials {
+            username: values.text(Key::LoginUsername, plain_name),
+            password: None,
+        };
         let mut logins = Logins {
             problems: &mut problems,
             warnings: &mut warnings,
         };
         let places = probe_password(items, &environment, only_one);
         probe_passwords.push(logins.look(&places, &mut proxy.probe));
+        let places = login_password(items, &environment, only_one);
+        login_passwords.push(logins.look(&places, &mut login));
+        proxy.login = logged_in(login);
         resolved.push(proxy);
     }
     unique_names(&resolved, &proxies, &mut problems);
@@ -140,6 +153,7 @@ pub(super) fn resolve(
             sentinel_password,
             admin_token,
             probe_passwords,
+            login_passwords,
         },
     })
 }
@@ -276,7 +290,7 @@ fn admin(values: &mut Values<'_>) -> admin::Config {
         listener: listener::Config {
             listen: listen.into_iter().collect(),
             allow_from,
-            max_connections: 0,
+            ..listener::Config::default()
         },
         actions: values.boolean(Key::AdminActions, false),
         token: None,
@@ -370,12 +384,22 @@ fn session(values: &mut Values<'_>) -> session::Config {
         pubsub: values.choice(Key::Pubsub, &ON_SWITCH, default.pubsub),
         resend_reads: values.boolean(Key::ResendReads, default.resend_reads),
         max_held: values.count(Key::MaxHeld, MAX_HELD, default.max_held),
+        first_request_timeout: values.duration(
+            Key::FirstRequestTimeout,
+            FIRST_REQUEST,
+            default.first_request_timeout,
+        ),
+        write_stall_timeout: values.duration(
+            Key::WriteStallTimeout,
+            WRITE_STALL,
+            default.write_stall_timeout,
+        ),
         ..default
     }
 }
 
-fn proxy(values: &mut Values<'_>, default: &session::Config) -> Proxy {
-    let listener = listener(values);
+fn proxy(values: &mut Values<'_>, default: &session::Config, max_anywhere: usize) -> Proxy {
+    let listener = listener(values, max_anywhere);
     Proxy {
         name: values
             .text(Key::Name, proxy_name)
@@ -402,72 +426,8 @@ fn proxy(values: &mut Values<'_>, default: &session::Config) -> Proxy {
             username: values.text(Key::ProbeUsername, plain_name),
             password: None,
         },
+        login: None,
     }
-}
-
-fn listener(values: &mut Values<'_>) -> listener::Config {
-    let default = listener::Config::default();
-    let (allow_from, is_open) = match values.list(Key::AllowFrom, MAX_NETWORKS, network) {
-        Listed::Values(networks) => {
-            let networks: Vec<_> = networks.into_iter().map(|(network, _)| network).collect();
-            let is_open = !networks.is_empty();
-            (networks, is_open)
-        }
-        Listed::Unwritten => (default.allow_from, false),
-        // What was meant is unknown, so nothing can be said of what is missing.
-        Listed::Refused => (Vec::new(), true),
-    };
-    let listen = match values.list(Key::Listen, MAX_LISTENERS, listen_addr) {
-        Listed::Values(listed) if listed.is_empty() => {
-            values.refuse(
-                Key::Listen,
-                "the list is empty",
-                "write at least one address: [\"127.0.0.1:6379\"]",
-            );
-            Vec::new()
-        }
-        Listed::Values(listed) => {
-            let remote = listed.iter().find(|(addr, _)| !addr.is_local());
-            if let Some((ListenAddr::Tcp(addr), source)) = remote
-                && !is_open
-            {
-                values.push(needs_allow_from(*addr, source));
-            }
-            listed.into_iter().map(|(addr, _)| addr).collect()
-        }
-        Listed::Unwritten => default.listen,
-        Listed::Refused => Vec::new(),
-    };
-    listener::Config {
-        listen,
-        allow_from,
-        max_connections: values.count(
-            Key::MaxConnections,
-            MAX_CONNECTIONS,
-            default.max_connections,
-        ),
-    }
-}
-
-fn needs_allow_from(addr: SocketAddr, source: &Source) -> Problem {
-    // The nearest network that could be meant, so that the line can be pasted as it is.
-    let network = match addr.ip() {
-        ip if ip.is_unspecified() => "10.0.0.0/8".to_owned(),
-        IpAddr::V4(ip) => format!("{}/24", ipnet::Ipv4Net::new_assert(ip, 24).network()),
-        IpAddr::V6(ip) => format!("{}/64", ipnet::Ipv6Net::new_assert(ip, 64).network()),
-    };
-    Problem::at(
-        source,
-        format!(
-            "proxy.listen: {addr} can be reached from other machines, and `allow_from` does not say from which"
-        ),
-        format!(
-            "Redis trusts this proxy, so everybody who reaches it reaches Redis. Add to the [[proxy]] entry:\n\
-             allow_from = [\"{network}\"]\n\
-             or set {}={network}",
-            Key::AllowFrom.env()
-        ),
-    )
 }
 
 fn sentinel_password<'a>(global: &'a Items, environment: &'a Environment) -> Places<'a> {
@@ -501,6 +461,28 @@ fn probe_password<'a>(
         credentials: environment.credentials.as_deref(),
         credential: "probe_password",
     }
+}
+
+fn login_password<'a>(
+    items: &'a Items,
+    environment: &'a Environment,
+    only_one: bool,
+) -> Places<'a> {
+    Places {
+        username: items.get(Key::LoginUsername),
+        key: Key::LoginPasswordFile,
+        file: items.get(Key::LoginPasswordFile),
+        variable: ENV_LOGIN_PASSWORD,
+        value: environment.login_password.as_ref(),
+        credential: "login_password",
+        ..probe_password(items, environment, only_one)
+    }
+}
+
+/// Without a password there is nothing to log in with.
+fn logged_in(login: Credentials) -> Option<Arc<session::Login>> {
+    let Credentials { username, password } = login;
+    password.map(|password| Arc::new(session::Login { username, password }))
 }
 
 /// Where problems and warnings about logins go.

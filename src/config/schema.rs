@@ -11,6 +11,8 @@ pub enum Section {
     Proxy,
     /// `[proxy.probe]`
     Probe,
+    /// `[proxy.login]`
+    Login,
     /// `[address_map]`, whose keys are the operator's own.
     AddressMap,
     /// `[admin]`
@@ -23,11 +25,12 @@ pub enum Section {
 
 impl Section {
     /// All tables, in the order of the example file.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Sentinel,
         Self::Failover,
         Self::Proxy,
         Self::Probe,
+        Self::Login,
         Self::AddressMap,
         Self::Admin,
         Self::Limits,
@@ -41,6 +44,7 @@ impl Section {
             Self::Failover => "failover",
             Self::Proxy => "proxy",
             Self::Probe => "proxy.probe",
+            Self::Login => "proxy.login",
             Self::AddressMap => "address_map",
             Self::Admin => "admin",
             Self::Limits => "limits",
@@ -55,6 +59,7 @@ impl Section {
             Self::Failover => "[failover]",
             Self::Proxy => "[[proxy]]",
             Self::Probe => "[proxy.probe]",
+            Self::Login => "[proxy.login]",
             Self::AddressMap => "[address_map]",
             Self::Admin => "[admin]",
             Self::Limits => "[limits]",
@@ -146,12 +151,26 @@ keys! {
     SpareUpstreams = Proxy, "spare_upstreams";
     /// Most sessions at once.
     MaxConnections = Proxy, "max_connections";
+    /// Most of them from one address.
+    MaxPerSource = Proxy, "max_connections_per_source";
+    /// Balancers that convey their clients' addresses.
+    ProxyProtocolFrom = Proxy, "proxy_protocol_from";
+    /// Who may connect to a unix socket.
+    AllowedUids = Proxy, "allowed_uids";
+    /// Permissions of unix sockets.
+    SocketMode = Proxy, "socket_mode";
+    /// Group of unix sockets.
+    SocketGroup = Proxy, "socket_group";
     /// Oldest unacknowledged bytes towards the master.
     UpstreamUserTimeout = Proxy, "upstream_user_timeout";
     /// ACL user of the proxy's own ROLE checks.
     ProbeUsername = Probe, "username";
     /// File that holds the password of the proxy's own ROLE checks.
     ProbePasswordFile = Probe, "password_file";
+    /// ACL user that clients' connections are logged in as.
+    LoginUsername = Login, "username";
+    /// File that holds its password.
+    LoginPasswordFile = Login, "password_file";
     /// Announced address -> reachable address; the whole table.
     AddressMap = AddressMap, "";
     /// Where the status page and the metrics are.
@@ -164,6 +183,12 @@ keys! {
     AdminTokenFile = Admin, "token_file";
     /// Data-plane threads.
     Workers = Limits, "workers";
+    /// Most sessions at once over all entries.
+    MaxConnectionsInAll = Limits, "max_connections";
+    /// How long a client may be silent where places are few.
+    FirstRequestTimeout = Limits, "first_request_timeout";
+    /// How long a client may take none of its replies.
+    WriteStallTimeout = Limits, "write_stall_timeout";
     /// How long sessions have to end in order.
     ShutdownGrace = Limits, "shutdown_grace";
     /// What is logged.
@@ -191,7 +216,10 @@ impl Key {
 
     /// True for keys of a `[[proxy]]` entry.
     pub const fn is_per_proxy(self) -> bool {
-        matches!(self.section(), Section::Proxy | Section::Probe)
+        matches!(
+            self.section(),
+            Section::Proxy | Section::Probe | Section::Login
+        )
     }
 }
 
@@ -203,6 +231,8 @@ pub const ENV_CONFIG: &str = "SWITCHMASTER_CONFIG";
 pub const ENV_SENTINEL_PASSWORD: &str = "SWITCHMASTER_SENTINEL_PASSWORD";
 /// Holds the password of the proxy's own ROLE checks.
 pub const ENV_PROBE_PASSWORD: &str = "SWITCHMASTER_PROXY_PROBE_PASSWORD";
+/// Holds the password that clients' connections are logged in with.
+pub const ENV_LOGIN_PASSWORD: &str = "SWITCHMASTER_PROXY_LOGIN_PASSWORD";
 /// Holds the token of those who may act over the admin endpoint.
 pub const ENV_ADMIN_TOKEN: &str = "SWITCHMASTER_ADMIN_TOKEN";
 /// Short names for the three values everybody sets.

@@ -30,15 +30,18 @@ pub(super) fn render(config: &Config, written: &Written) -> String {
             page.secret("password", written.sentinel_password.as_ref());
         }
     }
-    for ((proxy, items), password) in config
+    for (((proxy, items), probe), login) in config
         .proxies
         .iter()
         .zip(&written.proxies)
         .zip(&written.probe_passwords)
+        .zip(&written.login_passwords)
     {
         page.section(Section::Proxy, config, proxy, items);
         page.section(Section::Probe, config, proxy, items);
-        page.secret("password", password.as_ref());
+        page.secret("password", probe.as_ref());
+        page.section(Section::Login, config, proxy, items);
+        page.secret("password", login.as_ref());
     }
     page.address_map(config, &written.global);
     for section in [Section::Admin, Section::Limits, Section::Log] {
@@ -99,7 +102,10 @@ pub(super) fn value(key: Key, config: &Config, proxy: &Proxy, items: &Items) -> 
     Some(match key {
         Key::SentinelAddresses => list(&config.sentinel.addresses),
         Key::SentinelUsername => text(config.sentinel.credentials.username.as_ref()?),
-        Key::SentinelPasswordFile | Key::ProbePasswordFile | Key::AdminTokenFile => {
+        Key::SentinelPasswordFile
+        | Key::ProbePasswordFile
+        | Key::LoginPasswordFile
+        | Key::AdminTokenFile => {
             let item = items.get(key)?;
             match secret::credential(item) {
                 Some(name) => text(format!("credential:{name}")),
@@ -143,6 +149,18 @@ pub(super) fn value(key: Key, config: &Config, proxy: &Proxy, items: &Items) -> 
         Key::ProxyConnectTimeout => duration(proxy.session.connect_timeout),
         Key::SpareUpstreams => proxy.session.spare_upstreams.to_string(),
         Key::MaxConnections => proxy.listener.max_connections.to_string(),
+        Key::MaxPerSource => proxy.listener.max_per_source.to_string(),
+        Key::ProxyProtocolFrom => list(&proxy.listener.proxy_protocol_from),
+        Key::AllowedUids => {
+            let uids = proxy.listener.allowed_uids.iter().map(u32::to_string);
+            format!("[{}]", uids.collect::<Vec<_>>().join(", "))
+        }
+        Key::SocketMode => text(format!("{:04o}", proxy.listener.socket_mode)),
+        Key::SocketGroup => text(&proxy.listener.socket_group.as_ref()?.name),
+        Key::LoginUsername => text(proxy.login.as_ref()?.username.as_ref()?),
+        Key::MaxConnectionsInAll => proxy.listener.max_anywhere.to_string(),
+        Key::FirstRequestTimeout => duration(proxy.session.first_request_timeout),
+        Key::WriteStallTimeout => duration(proxy.session.write_stall_timeout),
         Key::UpstreamUserTimeout => duration(proxy.session.upstream_user_timeout),
         Key::ProbeUsername => text(proxy.probe.username.as_ref()?),
         // Has a page of its own: its keys are values.

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::problem::printable;
 use super::value::Refusal;
+use crate::listener::Group;
 use crate::net::addr::{AddrError, DEFAULT_SENTINEL_PORT, HostPort, ListenAddr, SentinelAddr};
 use crate::net::address_map::Mapping;
 
@@ -69,6 +70,39 @@ pub(super) fn listen_addr(text: &str) -> Result<ListenAddr, Refusal> {
         )),
         _ => Ok(addr),
     }
+}
+
+/// Permissions as chmod(1) writes them. Others than owner and group may be let in; nobody may be let in who can replace the file.
+pub(super) fn socket_mode(text: &str) -> Result<u32, Refusal> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    let is_octal =
+        (3..=4).contains(&digits.len()) && digits.bytes().all(|b| matches!(b, b'0'..=b'7'));
+    match u32::from_str_radix(digits, 8) {
+        Ok(mode) if is_octal && mode <= 0o777 => Ok(mode),
+        _ => Err(refusal(
+            format!("\"{}\" are no permissions", printable(text)),
+            "write three octal digits behind a zero: \"0660\" for owner and group, \"0600\" for the owner alone",
+        )),
+    }
+}
+
+/// A group by its name, or by its number.
+pub(super) fn group(text: &str) -> Result<Group, Refusal> {
+    let gid = match text.parse::<u32>() {
+        Ok(gid) => Some(gid),
+        // Asked of whatever keeps the groups of this machine (nsswitch.conf(5)).
+        Err(_) => match nix::unistd::Group::from_name(text) {
+            Ok(group) => group.map(|group| group.gid.as_raw()),
+            Err(_) => None,
+        },
+    };
+    let name = text.to_owned();
+    gid.map(|gid| Group { name, gid }).ok_or_else(|| {
+        refusal(
+            format!("\"{}\" is no group of this machine", printable(text)),
+            "write one that `getent group` shows; switchmaster's own user has to be in it",
+        )
+    })
 }
 
 pub(super) fn network(text: &str) -> Result<IpNet, Refusal> {

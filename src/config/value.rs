@@ -162,6 +162,27 @@ impl<'a> Values<'a> {
         limit: usize,
         parse: impl Fn(&str) -> Result<T, Refusal>,
     ) -> Listed<T> {
+        self.list_of(key, limit, |item| {
+            expect_text(item, "a list of texts in quotes").and_then(&parse)
+        })
+    }
+
+    /// A list of at most `limit` whole numbers.
+    pub(super) fn numbers(
+        &mut self,
+        key: Key,
+        limit: usize,
+        bounds: RangeInclusive<usize>,
+    ) -> Listed<usize> {
+        self.list_of(key, limit, |item| count(item, &bounds))
+    }
+
+    fn list_of<T>(
+        &mut self,
+        key: Key,
+        limit: usize,
+        parse: impl Fn(&Item) -> Result<T, Refusal>,
+    ) -> Listed<T> {
         if self.items.get(key).is_none() {
             return Listed::Unwritten;
         }
@@ -179,7 +200,7 @@ impl<'a> Values<'a> {
         let mut values = Vec::new();
         let mut refused = false;
         for item in items {
-            match expect_text(&item, "a list of texts in quotes").and_then(&parse) {
+            match parse(&item) {
                 Ok(value) => values.push((value, item.source)),
                 Err((message, help)) => {
                     refused = true;

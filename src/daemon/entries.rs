@@ -143,6 +143,7 @@ impl Loose {
             listener: proxy.listener.clone(),
             bound,
             session: proxy.session,
+            login: proxy.login.clone(),
             reader: self.reader.clone(),
             subscriptions: std::mem::take(&mut self.subscriptions),
             dials: if shared.watched {
@@ -311,8 +312,9 @@ impl Entries {
 
     /// How the sessions of an entry are made from now on, and who may connect.
     pub(super) async fn change(&self, number: usize, proxy: &Proxy) -> Result<(), Stuck> {
-        let (session, listener) = (proxy.session, &proxy.listener);
-        self.reins.change(number, session, listener).await
+        let (session, login) = (proxy.session, proxy.login.clone());
+        let listener = &proxy.listener;
+        self.reins.change(number, session, login, listener).await
     }
 
     /// Lets clients in here, too.

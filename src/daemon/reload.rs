@@ -292,8 +292,7 @@ fn prepare(flags: &Flags, old: &Loaded) -> Result<Prepared, Unfit> {
         let bound = if difference.is_held(old, written) {
             None
         } else {
-            let is_guarded = !listener.allow_from.is_empty();
-            let bound = bind_one(written, is_guarded, &mut Passed::nothing());
+            let bound = bind_one(written, listener, &mut Passed::nothing());
             Some(bound.map_err(|error| refused(new.cannot_bind(entry, &error)))?)
         };
         opened.push(Opened {
@@ -384,6 +383,15 @@ async fn apply(
         let mut running = old.remove(at);
         if difference.has(Effect::Sessions) || difference.has(Effect::Admission) {
             note(entries.change(running.number, proxy).await);
+        }
+        for held in &running.held {
+            if let Err(error) = held.dress(&proxy.listener) {
+                let addr = held.addr();
+                warn!(
+                    event = "config_warning",
+                    "{addr} keeps the permissions that it had: {error}"
+                );
+            }
         }
         for written in &kept.closed {
             while let Some(at) = running.held.iter().position(|h| h.asked() == written) {

@@ -45,7 +45,7 @@ pub(super) fn status(roster: &Roster) {
             event = "status", proxy = %counters.name, phase, master, generation = state.generation.0,
             sessions = s.active(), waiting = s.waiting, opened = s.opened, bytes_up = s.bytes_up, bytes_down = s.bytes_down,
             dial_failures = s.dial_failures(), no_port = s.no_port(), accept_errors = counters.accept_errors,
-            refused = counters.refused_not_allowed + counters.refused_full, closed = %closed_by_reason(&counters),
+            refused = counters.refused(), closed = %closed_by_reason(&counters),
             "{} sessions to {master}", s.active()
         );
     }
@@ -136,7 +136,7 @@ pub(super) fn stopped(before: &[Counters], after: &[Counters], took: Duration) -
             ended_otherwise = ended.otherwise, took_ms = millis(took), sessions = s.active(),
             opened = s.opened, bytes_up = s.bytes_up, bytes_down = s.bytes_down, dial_failures = s.dial_failures(),
             no_port = s.no_port(), accept_errors = counters.accept_errors,
-            refused = counters.refused_not_allowed + counters.refused_full,
+            refused = counters.refused(),
             closed = %closed_by_reason(counters),
             "stopped: {} sessions ended in order, {} were cut", ended.in_order, ended.cut
         );

@@ -445,6 +445,7 @@ fn packets(
                 stay: Stay::default(),
             }),
             tracked: luggage.tracked,
+            fresh: luggage.fresh,
         });
     }
     Ok((known.number, packets))

@@ -1,7 +1,8 @@
 //! The accept loop: who comes in, who is turned away, and what happens when the kernel has nothing to give.
 
+use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,13 +10,18 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use rustix::io::Errno;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
-use super::Config;
 use super::bind::{Bound, SocketFile};
+use super::conveyed::Conveyed;
+use super::header::{self, NoHeader};
+use super::refusal::{Refusal, Trouble};
+use super::sources::{FromSource, Sources};
+use super::{Config, OVERFLOW_UID};
 use crate::net::backoff::Backoff;
 use crate::net::clock::now;
 use crate::net::counter::Counter;
@@ -28,6 +34,10 @@ const PAUSE_FLOOR: Duration = Duration::from_millis(10);
 const PAUSE_CAP: Duration = Duration::from_millis(500);
 /// Connections accepted in a row before the sessions of the same thread have their turn.
 const BATCH: usize = 32;
+/// Connections of balancers whose header is awaited, at one listener; more are closed.
+const HEADERS_AWAITED: usize = 1024;
+/// Longest wait for them when the listener is closed.
+const LAST_HEADERS: Duration = Duration::from_millis(200);
 
 /// What the listeners of one proxy entry share: who may come in, how many are in, and what went wrong.
 #[derive(Debug)]
@@ -43,6 +53,9 @@ pub(crate) struct Door {
     pub(crate) not_allowed: Counter,
     /// Peers beyond `max_connections` or the ceiling, or that no worker could take.
     pub(crate) full: Counter,
+    /// Peers beyond `max_connections_per_source`.
+    pub(crate) source_full: Counter,
+    sources: Arc<Sources>,
     /// One for each kind: what is counted in a line happened for the reason it names.
     error_log: [Rarely; Trouble::ALL.len()],
     refusal_log: [Rarely; Refusal::ALL.len()],
@@ -54,6 +67,10 @@ pub(crate) struct Door {
 struct Terms {
     allow_from: Vec<IpNet>,
     max_connections: usize,
+    max_per_source: usize,
+    max_anywhere: usize,
+    allowed_uids: Vec<u32>,
+    proxy_protocol_from: Vec<IpNet>,
 }
 
 impl Terms {
@@ -61,6 +78,10 @@ impl Terms {
         Arc::new(Self {
             allow_from: config.allow_from.clone(),
             max_connections: config.max_connections,
+            max_per_source: config.max_per_source,
+            max_anywhere: config.max_anywhere,
+            allowed_uids: config.allowed_uids.clone(),
+            proxy_protocol_from: config.proxy_protocol_from.clone(),
         })
     }
 }
@@ -75,6 +96,8 @@ impl Door {
             accept_errors: Counter::default(),
             not_allowed: Counter::default(),
             full: Counter::default(),
+            source_full: Counter::default(),
+            sources: Arc::default(),
             error_log: Default::default(),
             refusal_log: Default::default(),
             reserve_log: Rarely::default(),
@@ -91,19 +114,27 @@ impl Door {
         self.refuse(Refusal::NoWorker, None);
     }
 
-    pub(super) fn refuse(&self, refusal: Refusal, peer: Option<SocketAddr>) {
+    pub(super) fn refuse(&self, refusal: Refusal, peer: Option<Peer>) {
         match refusal {
-            Refusal::NotAllowed => self.not_allowed.add(1),
-            Refusal::Full | Refusal::OpenFiles | Refusal::NoWorker => self.full.add(1),
+            Refusal::NotAllowed | Refusal::NotAUser | Refusal::UnknownUser | Refusal::NoHeader => {
+                self.not_allowed.add(1);
+            }
+            Refusal::Full | Refusal::FullAnywhere | Refusal::OpenFiles | Refusal::NoWorker => {
+                self.full.add(1);
+            }
+            Refusal::SourceFull => self.source_full.add(1),
         }
         let Some(count) = self.refusal_log[refusal as usize].allow(now()) else {
             return;
         };
         let (proxy, reason) = (&self.name, refusal.label());
         match (refusal, peer) {
-            (Refusal::NotAllowed, Some(peer)) => warn!(
+            (
+                Refusal::NotAllowed | Refusal::NotAUser | Refusal::SourceFull | Refusal::NoHeader,
+                Some(peer),
+            ) => warn!(
                 event = "client_refused", %proxy, reason, count,
-                "closed a connection from {}: add it to `allow_from` if it may connect", peer.ip()
+                "closed a connection from {peer}: {}", refusal.advice()
             ),
             _ => warn!(
                 event = "client_refused", %proxy, reason, count,
@@ -139,18 +170,40 @@ impl Door {
         let coming = &self.ceiling.coming;
         let _ = coming.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         Entrance {
+            _source: None,
             _here: Ticket::new(&self.inside),
             _anywhere: Ticket::new(&self.ceiling.inside),
         }
     }
 
-    fn enter(&self, local: bool, peer: Option<SocketAddr>) -> Result<Entrance, Refusal> {
+    fn enter(&self, local: bool, peer: Peer) -> Result<Entrance, Refusal> {
+        let source = self.identify(local, peer)?;
+        let mut entrance = self.place()?;
+        entrance._source = source;
+        Ok(entrance)
+    }
+
+    /// May it come in, as far as it counts who it is?
+    fn identify(&self, local: bool, peer: Peer) -> Result<Option<Box<FromSource>>, Refusal> {
         let terms = self.terms.load();
-        if let Some(peer) = peer
-            && !admits(&terms.allow_from, local, peer.ip())
-        {
-            return Err(Refusal::NotAllowed);
+        match peer {
+            Peer::At(ip) => {
+                if !admits(&terms.allow_from, local, ip) {
+                    return Err(Refusal::NotAllowed);
+                }
+                if terms.max_per_source == 0 {
+                    return Ok(None);
+                }
+                let entered = self.sources.enter(ip, terms.max_per_source);
+                entered.map(Box::new).map(Some).ok_or(Refusal::SourceFull)
+            }
+            Peer::User(uid) => may_user(&terms.allowed_uids, uid).map(|()| None),
         }
+    }
+
+    /// Is there room, whoever it is?
+    fn place(&self) -> Result<Entrance, Refusal> {
+        let terms = self.terms.load();
         let here = Ticket::new(&self.inside);
         if terms.max_connections > 0 && here.number > terms.max_connections {
             return Err(Refusal::Full);
@@ -160,10 +213,64 @@ impl Door {
         if anywhere.number.saturating_add(coming) > self.ceiling.most {
             return Err(Refusal::OpenFiles);
         }
+        if terms.max_anywhere > 0 && anywhere.number > terms.max_anywhere {
+            return Err(Refusal::FullAnywhere);
+        }
         Ok(Entrance {
+            _source: None,
             _here: here,
             _anywhere: anywhere,
         })
+    }
+
+    /// It is a balancer that says whom it speaks for.
+    fn is_balancer(&self, peer: Peer) -> bool {
+        let terms = self.terms.load();
+        match peer {
+            Peer::At(ip) => contains(&terms.proxy_protocol_from, ip),
+            Peer::User(_) => false,
+        }
+    }
+
+    /// Lets a client of this balancer in once it is known who that is.
+    async fn introduce(self: Arc<Self>, mut stream: TcpStream, balancer: Peer) -> Option<Accepted> {
+        let introduced = async {
+            let mut entrance = self.place()?;
+            match header::read(&mut stream).await {
+                Ok(Conveyed::From(ip)) => {
+                    debug!(event = "client_conveyed", proxy = %self.name, "{balancer} speaks for {ip}");
+                    entrance._source =
+                        self.identify(false, Peer::At(ip)).inspect_err(|refusal| {
+                            self.refuse(*refusal, Some(Peer::At(ip)));
+                        })?;
+                }
+                // Its own word, as for a health check.
+                Ok(Conveyed::Nobody) => {}
+                Err(NoHeader::Other | NoHeader::Late) => return Err(Refusal::NoHeader),
+            }
+            Ok(entrance)
+        };
+        match introduced.await {
+            Ok(entrance) => {
+                let stream = Stream::Tcp(stream);
+                return Some(Accepted { stream, entrance });
+            }
+            // Told already, with the client's address.
+            Err(Refusal::NotAllowed | Refusal::SourceFull) => {}
+            Err(refusal) => self.refuse(refusal, Some(balancer)),
+        }
+        None
+    }
+
+    /// Three quarters of the places are taken.
+    pub(crate) fn is_crowded(&self) -> bool {
+        let terms = self.terms.load();
+        let here = self.inside.load(Ordering::Relaxed);
+        let anywhere = self.ceiling.inside.load(Ordering::Relaxed);
+        let is_tight = |taken: usize, most: usize| most > 0 && taken > most - most.div_ceil(4);
+        is_tight(here, terms.max_connections)
+            || is_tight(anywhere, terms.max_anywhere)
+            || is_tight(anywhere, self.ceiling.most)
     }
 }
 
@@ -225,6 +332,8 @@ impl Drop for Ticket {
 /// Counts one connection at its entry and under the ceiling of all.
 #[derive(Debug)]
 pub(crate) struct Entrance {
+    /// In a box: most have none.
+    _source: Option<Box<FromSource>>,
     _here: Ticket,
     _anywhere: Ticket,
 }
@@ -235,111 +344,6 @@ pub(crate) struct Accepted {
     /// Registered with the runtime that accepted it.
     pub(crate) stream: Stream,
     pub(crate) entrance: Entrance,
-}
-
-/// Why a connection is closed at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    NotAllowed,
-    Full,
-    OpenFiles,
-    NoWorker,
-}
-
-impl Refusal {
-    /// Every refusal once, in order.
-    pub(super) const ALL: [Self; 4] = [
-        Self::NotAllowed,
-        Self::Full,
-        Self::OpenFiles,
-        Self::NoWorker,
-    ];
-
-    pub(super) const fn label(self) -> &'static str {
-        match self {
-            Self::NotAllowed => "not_allowed",
-            Self::Full => "max_connections",
-            Self::OpenFiles => "open_files",
-            Self::NoWorker => "no_worker",
-        }
-    }
-
-    const fn advice(self) -> &'static str {
-        match self {
-            Self::NotAllowed => "add its address to `allow_from` if it may connect",
-            Self::Full => {
-                "as many are open as may be: raise `max_connections` if there may be more (the admin endpoint has 64)"
-            }
-            Self::OpenFiles => {
-                "there are as many sessions as the limit of open files allows, two files a session; raise LimitNOFILE in the unit (or `ulimit -n`)"
-            }
-            Self::NoWorker => "no worker took it; raise `[limits] workers` if this goes on",
-        }
-    }
-}
-
-/// What an error of `accept(2)` means for the loop. None of them ends it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
-    /// This one connection is lost; the next may be fine.
-    Connection,
-    /// No descriptor left in this process.
-    ProcessFiles,
-    /// No descriptor or memory left on this machine.
-    MachineResources,
-    /// Anything that may last.
-    Listener,
-}
-
-impl Trouble {
-    /// Every trouble once, in order.
-    pub(super) const ALL: [Self; 4] = [
-        Self::Connection,
-        Self::ProcessFiles,
-        Self::MachineResources,
-        Self::Listener,
-    ];
-
-    pub(super) fn of(error: &io::Error) -> Self {
-        let Some(errno) = Errno::from_io_error(error) else {
-            return Self::Listener;
-        };
-        match errno {
-            // accept(2): errors of the network already pending on the new socket are to be treated like EAGAIN.
-            Errno::CONNABORTED
-            | Errno::INTR
-            | Errno::PERM
-            | Errno::PROTO
-            | Errno::NETDOWN
-            | Errno::NOPROTOOPT
-            | Errno::HOSTDOWN
-            | Errno::NONET
-            | Errno::HOSTUNREACH
-            | Errno::OPNOTSUPP
-            | Errno::NETUNREACH => Self::Connection,
-            Errno::MFILE => Self::ProcessFiles,
-            Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => Self::MachineResources,
-            _ => Self::Listener,
-        }
-    }
-
-    /// Trying again at once would burn a core for the same answer.
-    pub(super) const fn pauses(self) -> bool {
-        !matches!(self, Self::Connection)
-    }
-
-    const fn advice(self) -> &'static str {
-        match self {
-            Self::Connection => "the client gave up before it was accepted; nothing to do",
-            Self::ProcessFiles => {
-                "every file descriptor is in use, two a session; raise LimitNOFILE in the unit (or `ulimit -n`)"
-            }
-            Self::MachineResources => {
-                "the machine is out of file descriptors or socket memory; raise fs.file-max or free memory"
-            }
-            Self::Listener => "the listening socket fails; connections that are open go on",
-        }
-    }
 }
 
 /// Accepts until it is to stop, and deals what may come in: whoever was accepted is dealt. Ends otherwise only when the runtime
@@ -362,9 +366,11 @@ where
     let mut batch = 0;
     // Once, and not for each connection.
     let mut stopped = pin!(stop.cancelled());
+    // Those whose header is awaited; dropped, they are closed.
+    let mut introduced = JoinSet::new();
     loop {
         if stop.is_cancelled() {
-            return Ok(());
+            break;
         }
         if !door.ceiling.reserve.restore() {
             door.waits_for_reserve();
@@ -373,15 +379,29 @@ where
         }
         let accepted = tokio::select! {
             biased;
-            () = &mut stopped => return Ok(()),
+            () = &mut stopped => break,
+            Some(client) = introduced.join_next() => {
+                if let Ok(Some(accepted)) = client {
+                    deal(accepted).await;
+                }
+                continue;
+            }
             accepted = listening.accept() => accepted,
         };
         match accepted {
+            Ok((Stream::Tcp(stream), peer)) if door.is_balancer(peer) => {
+                backoff.reset();
+                if introduced.len() < HEADERS_AWAITED {
+                    introduced.spawn(Arc::clone(&door).introduce(stream, peer));
+                } else {
+                    door.refuse(Refusal::NoHeader, Some(peer));
+                }
+            }
             Ok((stream, peer)) => {
                 backoff.reset();
                 match door.enter(local, peer) {
                     Ok(entrance) => deal(Accepted { stream, entrance }).await,
-                    Err(refusal) => door.refuse(refusal, peer),
+                    Err(refusal) => door.refuse(refusal, Some(peer)),
                 }
             }
             Err(error) => {
@@ -398,6 +418,17 @@ where
             tokio::task::yield_now().await;
         }
     }
+    // A balancer sends its header at once: whoever was accepted is dealt.
+    let rest = async {
+        while let Some(client) = introduced.join_next().await {
+            if let Ok(Some(accepted)) = client {
+                deal(accepted).await;
+            }
+        }
+    };
+    // The others are closed.
+    let _ = timeout(LAST_HEADERS, rest).await;
+    Ok(())
 }
 
 /// Pauses, unless it is to stop.
@@ -418,23 +449,58 @@ pub(super) enum Listening {
 }
 
 impl Listening {
-    /// The next connection; its address where it has one that says something.
-    async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+    /// The next connection, and who it is.
+    async fn accept(&self) -> io::Result<(Stream, Peer)> {
         match self {
             Self::Tcp(socket) => {
                 let (stream, peer) = socket.accept().await?;
-                Ok((Stream::Tcp(stream), Some(peer)))
+                Ok((Stream::Tcp(stream), Peer::At(peer.ip())))
             }
             Self::Unix { socket, .. } => {
                 let (stream, _) = socket.accept().await?;
-                Ok((Stream::Unix(stream), None))
+                let uid = stream.peer_cred().map_or(OVERFLOW_UID, |peer| peer.uid());
+                Ok((Stream::Unix(stream), Peer::User(uid)))
             }
         }
+    }
+}
+
+/// Who connects, by the kernel's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// Over TCP.
+    At(IpAddr),
+    /// Over a unix socket.
+    User(u32),
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(ip) => ip.fmt(f),
+            Self::User(uid) => write!(f, "uid {uid}"),
+        }
+    }
+}
+
+/// May this user connect to a unix socket?
+pub(super) fn may_user(allowed: &[u32], uid: u32) -> Result<(), Refusal> {
+    match allowed {
+        [] => Ok(()),
+        // It may be anybody.
+        _ if uid == OVERFLOW_UID => Err(Refusal::UnknownUser),
+        _ if allowed.contains(&uid) => Ok(()),
+        _ => Err(Refusal::NotAUser),
     }
 }
 
 /// May this TCP peer connect? On a loopback listener this host itself always may.
 pub(super) fn admits(allow_from: &[IpNet], local: bool, peer: IpAddr) -> bool {
     let peer = peer.to_canonical();
-    (local && peer.is_loopback()) || allow_from.iter().any(|net| net.contains(&peer))
+    (local && peer.is_loopback()) || contains(allow_from, peer)
+}
+
+fn contains(networks: &[IpNet], peer: IpAddr) -> bool {
+    let peer = peer.to_canonical();
+    networks.iter().any(|net| net.contains(&peer))
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,8 +23,6 @@ use crate::net::socket::prepare_client_leg;
 
 /// Connections the kernel keeps until they are accepted; `net.core.somaxconn` caps it.
 const BACKLOG: i32 = 4096;
-/// Owner and group may connect to a unix socket.
-const UNIX_MODE: u32 = 0o660;
 
 /// A socket that listens. Dropping the last of its doubles closes it, and removes the file of a unix socket.
 #[derive(Debug)]
@@ -117,6 +115,17 @@ impl Bound {
     /// There is a file that this program made.
     pub const fn has_file(&self) -> bool {
         self.file.is_some()
+    }
+
+    /// Gives that file, which was made by another configuration perhaps, the group and the permissions of this one.
+    ///
+    /// # Errors
+    /// When the kernel forbids it.
+    pub fn dress(&self, config: &Config) -> io::Result<()> {
+        match (&self.addr, self.has_file()) {
+            (ListenAddr::Unix(path), true) => dress(path, config),
+            _ => Ok(()),
+        }
     }
 
     /// Whether that file is removed with the socket.
@@ -250,20 +259,19 @@ impl BindError {
     }
 }
 
-/// Binds one listener, which is several sockets where systemd passes them; `is_guarded` when it is known who may connect from
-/// other machines.
+/// Binds one listener of an entry, which is several sockets where systemd passes them.
 ///
 /// # Errors
 /// See [`BindError`].
 pub fn bind_one(
     addr: &ListenAddr,
-    is_guarded: bool,
+    config: &Config,
     passed: &mut Passed,
 ) -> Result<Vec<Bound>, BindError> {
     match addr {
         ListenAddr::Tcp(at) => Ok(vec![bind_tcp(*at)?]),
-        ListenAddr::Unix(path) => Ok(vec![bind_unix(path)?]),
-        ListenAddr::Systemd(name) => passed.take(name, is_guarded),
+        ListenAddr::Unix(path) => Ok(vec![bind_unix(path, config)?]),
+        ListenAddr::Systemd(name) => passed.take(name, config.is_guarded()),
     }
 }
 
@@ -352,7 +360,7 @@ fn tcp_error(addr: SocketAddr, source: io::Error) -> BindError {
     }
 }
 
-fn bind_unix(path: &Path) -> Result<Bound, BindError> {
+fn bind_unix(path: &Path, config: &Config) -> Result<Bound, BindError> {
     let fail = |source: io::Error| match source.kind() {
         io::ErrorKind::PermissionDenied => {
             BindError::Permission(ListenAddr::Unix(path.to_path_buf()))
@@ -369,7 +377,7 @@ fn bind_unix(path: &Path) -> Result<Bound, BindError> {
         socket.bind(&SockAddr::unix(path)?)?;
         let file = SocketFile::new(path)?;
         // Before listening: nobody connects while the mode is still the umask's.
-        fs::set_permissions(path, fs::Permissions::from_mode(UNIX_MODE))?;
+        dress(path, config)?;
         socket.listen(BACKLOG)?;
         Ok((socket, file))
     };
@@ -382,6 +390,14 @@ fn bind_unix(path: &Path) -> Result<Bound, BindError> {
         socket,
         file: Some(Arc::new(file)),
     })
+}
+
+/// Gives a socket file its group and its permissions: the group first, which may be given by its members alone.
+fn dress(path: &Path, config: &Config) -> io::Result<()> {
+    if let Some(group) = &config.socket_group {
+        chown(path, None, Some(group.gid))?;
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(config.socket_mode))
 }
 
 /// Removes a socket file nobody answers on: what a killed process leaves behind.

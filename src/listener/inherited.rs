@@ -43,15 +43,20 @@ impl Inherited {
         config: &Config,
         passed: &mut Passed,
     ) -> Result<Vec<Bound>, BindError> {
-        let is_guarded = !config.allow_from.is_empty();
         let mut all = Vec::with_capacity(config.listen.len());
         for asked in &config.listen {
             let kept = self.take(entry, asked);
             for bound in &kept {
-                bound.check_guarded(is_guarded)?;
+                bound.check_guarded(config.is_guarded())?;
+                if let Err(error) = bound.dress(config) {
+                    warn!(
+                        event = "config_warning",
+                        "{asked} keeps the permissions that it had: {error}"
+                    );
+                }
             }
             if kept.is_empty() {
-                all.extend(bind_one(asked, is_guarded, passed)?);
+                all.extend(bind_one(asked, config, passed)?);
             } else {
                 all.extend(kept);
             }

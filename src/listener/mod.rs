@@ -4,13 +4,17 @@
 //! bind() -> Bound --serve()--> admitted? --> deal(Accepted)   (whoever carries it decides where it goes)
 //! ```
 //!
-//! Never reads from a connection, and no error of `accept(2)` ends it.
+//! Never reads from a connection, but for the header of a balancer (`proxy_protocol_from`), and no error of `accept(2)` ends it.
 
 mod accept;
 mod bind;
+pub mod conveyed;
+mod header;
 mod holder;
 mod inherited;
 mod passed;
+mod refusal;
+mod sources;
 #[cfg(test)]
 mod tests;
 
@@ -33,7 +37,40 @@ pub struct Config {
     pub allow_from: Vec<IpNet>,
     /// Most sessions at once, 0 = as many as the descriptor limit allows.
     pub max_connections: usize,
+    /// Most of them from one address, or one IPv6 network of 64 bits; 0 = as many as come.
+    pub max_per_source: usize,
+    /// Most sessions over all entries, 0 = as many as the descriptor limit allows.
+    pub max_anywhere: usize,
+    /// Balancers that convey their clients' addresses, and from which nothing else is taken.
+    pub proxy_protocol_from: Vec<IpNet>,
+    /// Who may connect to a unix socket, by the kernel's word; empty = whoever may open the file.
+    pub allowed_uids: Vec<u32>,
+    /// Permissions of the files of unix sockets.
+    pub socket_mode: u32,
+    /// Their group, where it is not that of the process.
+    pub socket_group: Option<Group>,
 }
+
+/// A group of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// As it was written.
+    pub name: String,
+    /// What the kernel knows.
+    pub gid: u32,
+}
+
+impl Config {
+    /// It is known who may connect from other machines.
+    pub const fn is_guarded(&self) -> bool {
+        !self.allow_from.is_empty()
+    }
+}
+
+/// What a user is called whom the kernel cannot name here: one of another user namespace (user_namespaces(7)).
+pub const OVERFLOW_UID: u32 = 65534;
+/// Owner and group may connect to a unix socket.
+pub const DEFAULT_SOCKET_MODE: u32 = 0o660;
 
 impl Default for Config {
     fn default() -> Self {
@@ -41,6 +78,12 @@ impl Default for Config {
             listen: vec![ListenAddr::Tcp(([127, 0, 0, 1], 6379).into())],
             allow_from: Vec::new(),
             max_connections: 0,
+            max_per_source: 0,
+            max_anywhere: 0,
+            proxy_protocol_from: Vec::new(),
+            allowed_uids: Vec::new(),
+            socket_mode: DEFAULT_SOCKET_MODE,
+            socket_group: None,
         }
     }
 }

@@ -8,7 +8,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::io::Errno;
 
-use super::accept::{Refusal, Trouble, admits};
+use super::accept::{admits, may_user};
+use super::refusal::{Refusal, Trouble};
 use super::*;
 use crate::net::rarely::logged;
 use crate::net::reserve::Reserve;
@@ -116,6 +117,23 @@ fn who_may_connect() {
 }
 
 #[test]
+fn users_by_the_kernels_word() {
+    for (allowed, uid, verdict) in [
+        (&[][..], 1000, Ok(())),
+        (&[], OVERFLOW_UID, Ok(())),
+        (&[1000, 1001], 1001, Ok(())),
+        (&[1000], 0, Err(Refusal::NotAUser)),
+        (
+            &[1000, OVERFLOW_UID],
+            OVERFLOW_UID,
+            Err(Refusal::UnknownUser),
+        ),
+    ] {
+        assert_eq!(may_user(allowed, uid), verdict, "{uid} of {allowed:?}");
+    }
+}
+
+#[test]
 fn no_error_of_accept_is_taken_for_another() {
     let of = |errno: Errno| Trouble::of(&io::Error::from(errno));
     assert_eq!(of(Errno::MFILE), Trouble::ProcessFiles);
@@ -151,7 +169,8 @@ fn a_line_counts_what_happened_for_its_own_reason() {
         assert!(lines.contains(&line), "{line} in {lines}");
     }
     assert_eq!(lines.matches("accept_failed").count(), Trouble::ALL.len());
-    assert_eq!(door.not_allowed.read() + door.full.read(), 8);
+    let counted = door.not_allowed.read() + door.full.read() + door.source_full.read();
+    assert_eq!(counted, 2 * Refusal::ALL.len() as u64);
 }
 
 #[test]

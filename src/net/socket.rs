@@ -1,6 +1,7 @@
 //! Socket options and questions to the kernel that the runtime does not offer.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -44,6 +45,12 @@ pub fn prepare_upstream_leg(stream: &impl AsFd, user_timeout: Duration) -> io::R
 /// When the descriptor is no socket.
 pub fn reset_on_close(stream: &impl AsFd) -> io::Result<()> {
     SockRef::from(stream).set_linger(Some(Duration::ZERO))
+}
+
+/// Where the other end is; `None` where that is no address of a network.
+pub fn peer(stream: &impl AsFd) -> Option<IpAddr> {
+    let addr = SockRef::from(stream).peer_addr().ok()?.as_socket()?;
+    Some(addr.ip().to_canonical())
 }
 
 /// True when the peer has sent nothing that is unread, and neither closed nor reset.

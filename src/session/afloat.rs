@@ -50,6 +50,12 @@ pub(super) async fn linger<W: Watch>(seat: &mut Seat, life: &mut Life, carried: 
     while life.stage == Stage::Detached {
         let event = poll_fn(|cx| {
             if seat.has_turned() {
+                if seat.is_suspect() {
+                    if carried.fresh && carried.is_silent() {
+                        return Poll::Ready(Event::Ended(CloseReason::NoRequest));
+                    }
+                    seat.has_asked();
+                }
                 // What waits, or is owed, is not for another process.
                 let idle = spoke == Event::Spoke && !repeats;
                 if idle && seat.house.lets_go() && is_empty(carried) {
@@ -153,6 +159,9 @@ fn answer<W: Watch>(
     waited: Duration,
     house: &House,
 ) -> ControlFlow<CloseReason, bool> {
+    if carried.fresh && !carried.unsent.is_empty() && !carried.meets_unsent()? {
+        return Continue(true);
+    }
     let Some(tracker) = carried.watch.tracker() else {
         return Break(CloseReason::HeldTooLong);
     };

@@ -39,6 +39,18 @@ pub enum CloseReason {
     Panicked,
     /// It goes on in the process that follows this one (an upgrade); its client has noticed nothing.
     HandedOver,
+    /// The client spoke HTTP; the master saw nothing of it, as of the next two.
+    SpokeHttp,
+    /// The client spoke TLS where none is spoken.
+    SpokeTls,
+    /// The client sent a header of the PROXY protocol where none is expected.
+    SpokeProxy,
+    /// The client had asked for nothing in `first_request_timeout`, and others need its place.
+    NoRequest,
+    /// The client took none of the replies that there were for it in `write_stall_timeout`.
+    WriteStalled,
+    /// The master refused the proxy's own login (`[proxy.login]`).
+    LoginRefused,
 }
 
 /// Whose doing an end was.
@@ -58,7 +70,7 @@ pub enum Fault {
 
 impl CloseReason {
     /// Every reason once, in the order of their indices.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 23] = [
         Self::ClientClosed,
         Self::ClientReset,
         Self::ClientLeftWaiting,
@@ -76,6 +88,12 @@ impl CloseReason {
         Self::ShutdownForced,
         Self::Panicked,
         Self::HandedOver,
+        Self::SpokeHttp,
+        Self::SpokeTls,
+        Self::SpokeProxy,
+        Self::NoRequest,
+        Self::WriteStalled,
+        Self::LoginRefused,
     ];
 
     /// Its place in [`Self::ALL`].
@@ -103,14 +121,29 @@ impl CloseReason {
             Self::ShutdownForced => "shutdown_forced",
             Self::Panicked => "panicked",
             Self::HandedOver => "handed_over",
+            Self::SpokeHttp => "http",
+            Self::SpokeTls => "tls",
+            Self::SpokeProxy => "proxy_header",
+            Self::NoRequest => "no_request",
+            Self::WriteStalled => "write_stalled",
+            Self::LoginRefused => "login_refused",
         }
     }
 
     /// Whose doing it was.
     pub const fn fault(self) -> Fault {
         match self {
-            Self::ClientClosed | Self::ClientReset | Self::ClientLeftWaiting => Fault::Client,
-            Self::UpstreamClosed | Self::UpstreamReset | Self::DialFailed => Fault::Upstream,
+            Self::ClientClosed
+            | Self::ClientReset
+            | Self::ClientLeftWaiting
+            | Self::SpokeHttp
+            | Self::SpokeTls
+            | Self::SpokeProxy
+            | Self::NoRequest
+            | Self::WriteStalled => Fault::Client,
+            Self::UpstreamClosed | Self::UpstreamReset | Self::DialFailed | Self::LoginRefused => {
+                Fault::Upstream
+            }
             Self::Switched
             | Self::HeldTooLong
             | Self::NoMaster
@@ -123,7 +156,7 @@ impl CloseReason {
     }
 
     /// How loudly one such end is said. What happens in ordinary service, or is told by the one line of a
-    /// switch, is said per session at debug only.
+    /// switch or by one about the client, is said per session at debug only.
     pub const fn level(self) -> tracing::Level {
         match self {
             Self::HeldTooLong
@@ -131,6 +164,7 @@ impl CloseReason {
             | Self::TooManyWaiting
             | Self::DialFailed
             | Self::ReplayRefused
+            | Self::LoginRefused
             | Self::NotWatched => tracing::Level::WARN,
             Self::Panicked => tracing::Level::ERROR,
             Self::ClientClosed
@@ -142,8 +176,33 @@ impl CloseReason {
             | Self::WaitRefused
             | Self::Shutdown
             | Self::ShutdownForced
+            | Self::SpokeHttp
+            | Self::SpokeTls
+            | Self::SpokeProxy
+            | Self::NoRequest
+            | Self::WriteStalled
             | Self::HandedOver => tracing::Level::DEBUG,
         }
+    }
+
+    /// What its client did, or did not do, where a line of its own says so.
+    pub const fn advice(self) -> Option<&'static str> {
+        Some(match self {
+            Self::SpokeHttp => {
+                "it spoke HTTP: a browser, a scanner, or a health check that belongs to the admin endpoint (/livez, /readyz)"
+            }
+            Self::SpokeTls => {
+                "it spoke TLS, and this listener does not: use redis:// and not rediss:// for it"
+            }
+            Self::SpokeProxy => {
+                "it sent a header of the PROXY protocol, which is not expected from it: switch that off at the load balancer before it"
+            }
+            Self::NoRequest => {
+                "it asked for nothing in `first_request_timeout` ([limits]) while three quarters of the places were taken"
+            }
+            Self::WriteStalled => "it took no replies for `write_stall_timeout` ([limits])",
+            _ => return None,
+        })
     }
 
     /// True for ends that concern the upstream alone: a session that can be moved outlives them.
@@ -159,7 +218,16 @@ impl CloseReason {
     pub const fn resets_upstream(self) -> bool {
         matches!(
             self,
-            Self::Switched | Self::HeldTooLong | Self::ClientReset | Self::ShutdownForced
+            Self::Switched
+                | Self::HeldTooLong
+                | Self::ClientReset
+                | Self::ShutdownForced
+                | Self::SpokeHttp
+                | Self::SpokeTls
+                | Self::SpokeProxy
+                | Self::NoRequest
+                | Self::WriteStalled
+                | Self::LoginRefused
         )
     }
 }

@@ -62,10 +62,10 @@ pub(crate) fn adopt(house: &Rc<House>, packet: Packet) -> Option<impl Future<Out
     };
     seat.brought = Some(Box::new(Brought(upstream)));
     Some(match packet.tracked {
-        None => Either::Left(serve(seat, Carried::new(client, Blind))),
+        None => Either::Left(serve(seat, Carried::met(client, Blind, packet.fresh))),
         Some(packed) => {
             let tracker = Tracker::unpack(packed, rules(house));
-            Either::Right(serve(seat, Carried::new(client, tracker)))
+            Either::Right(serve(seat, Carried::met(client, tracker, packet.fresh)))
         }
     })
 }
@@ -114,7 +114,7 @@ impl Seat {
 
     /// It leaves: nobody here reads or writes its sockets any more.
     pub(super) fn leave<W: Watch>(&mut self, carried: Carried<W>) {
-        let tracked = carried.watch.packed();
+        let (tracked, fresh) = (carried.watch.packed(), carried.fresh);
         let client = carried.client.unregister();
         let leaving = |Connected { upstream, claim }| {
             let origin = claim.origin();
@@ -136,6 +136,7 @@ impl Seat {
             client,
             upstream,
             tracked,
+            fresh,
         });
     }
 }

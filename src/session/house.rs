@@ -12,23 +12,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use slab::Slab;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tracing::{debug, error, warn};
-
 use super::claim::{Claim, Upstreams};
 use super::close::CloseReason;
 use super::handing::{Brought, Outbox};
 use super::spare::{SPARE_KEPT, Spares};
 use super::tally::Tally;
-use super::{Config, Ending, Outlook};
+use super::{Config, Ending, Login, Outlook};
 use crate::net::clock::{Moment, now};
 use crate::net::rarely::Rarely;
 use crate::net::reserve::Reserve;
 use crate::net::stream::Stream;
 use crate::topology::publish::{Gate, Leave, Left, Reader, Subscription};
-use crate::topology::{Generation, MasterAddr, Phase, State};
+use crate::topology::{Generation, Phase, State};
 use crate::upstream::DialError;
+use slab::Slab;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Size of the one buffer of a worker, in bytes. 16 KiB splits a 16 KiB value in two; exactly 64 KiB costs
 /// twice the processor time (a write of it leaves a tiny segment behind a full one).
@@ -40,7 +38,7 @@ pub(crate) const DIALS_AT_ONCE: usize = 64;
 
 /// Nobody dials for so long when there was no port for a dial: the kernel looks through all of them each time, which takes
 /// milliseconds of the worker's thread.
-const NO_PORT_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const NO_PORT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Sessions woken by one ring before all else on the worker has its turn. To give an upstream up costs tens of microseconds, so
 /// thousands in a row would stop everybody else for a second.
@@ -61,10 +59,11 @@ pub(crate) struct Common {
     /// How long dials took that succeeded, in seconds.
     dial_seconds: metrics::Histogram,
     reserve: Reserve,
-    replays: Rarely,
+    pub(super) replays: Rarely,
+    pub(super) logins: Rarely,
     /// One for each reason, as of those below: what is counted in a line happened for the reason it names.
-    dials: [Rarely; DialError::LABELS.len()],
-    closes: [Rarely; CloseReason::ALL.len()],
+    pub(super) dials: [Rarely; DialError::LABELS.len()],
+    pub(super) closes: [Rarely; CloseReason::ALL.len()],
 }
 
 impl Default for Common {
@@ -75,6 +74,7 @@ impl Default for Common {
             dial_seconds: metrics::Histogram::noop(),
             reserve: Reserve::default(),
             replays: Rarely::default(),
+            logins: Rarely::default(),
             dials: Default::default(),
             closes: Default::default(),
         }
@@ -96,13 +96,15 @@ impl Common {
 #[derive(Debug)]
 pub(crate) struct House {
     config: Cell<Config>,
+    /// And since when it counts: an upstream that is older has heard another, or none.
+    login: RefCell<(Option<Arc<Login>>, Moment)>,
     pub(super) buffer: Buffer,
     pub(super) tally: Arc<Tally>,
-    name: Arc<str>,
+    pub(super) name: Arc<str>,
     reader: Reader,
     subscription: Subscription,
-    common: Arc<Common>,
-    seats: RefCell<Slab<Place>>,
+    pub(super) common: Arc<Common>,
+    pub(super) seats: RefCell<Slab<Place>>,
     spares: RefCell<Spares>,
     /// The generation and the edition whose spares may be there.
     spares_of: Cell<(Generation, u64)>,
@@ -111,7 +113,7 @@ pub(crate) struct House {
     /// The edition that every session has been told of.
     heard: Cell<u64>,
     /// There was no port for a dial to the master of this generation; until when nobody tries again.
-    no_port: Cell<Option<(Generation, Moment)>>,
+    pub(super) no_port: Cell<Option<(Generation, Moment)>>,
     /// Counts rings of the bell.
     turn: Cell<u64>,
     published: Cell<Generation>,
@@ -133,6 +135,7 @@ impl House {
     ) -> Rc<Self> {
         Rc::new(Self {
             config: Cell::new(config),
+            login: RefCell::default(),
             buffer,
             tally,
             name,
@@ -211,7 +214,9 @@ impl House {
 
     /// Keeps an upstream that is as good as new for the next client; gives it back when it cannot be kept.
     pub(super) fn keep_spare(&self, upstream: Stream, claim: Claim) -> Option<(Stream, Claim)> {
+        let is_foreign = claim.since() < self.login.borrow().1;
         if !self.config().spare_upstreams
+            || is_foreign
             || self.ending.get() != Ending::No
             || self.gate().leave(claim.pass()) != Leave::Open
         {
@@ -241,6 +246,20 @@ impl House {
         self.config.get()
     }
 
+    /// What each new upstream is told first.
+    pub(super) fn login(&self) -> Option<Arc<Login>> {
+        self.login.borrow().0.clone()
+    }
+
+    /// From now on new upstreams are logged in with this; those that are spare were with another.
+    pub(crate) fn log_in_with(&self, login: Option<Arc<Login>>) {
+        if self.login() == login {
+            return;
+        }
+        *self.login.borrow_mut() = (login, now());
+        self.drop_spares();
+    }
+
     /// From now on sessions are made, dial and wait by this; what one was made by, it keeps.
     pub(crate) fn change(&self, config: Config) {
         self.config.set(config);
@@ -257,10 +276,15 @@ impl House {
         }
         self.ending.set(ending);
         self.drop_spares();
-        self.turn.set(self.turn.get().wrapping_add(1));
+        self.ring();
         for with_upstream in [true, false] {
             self.rouse_some(&mut 0, usize::MAX, with_upstream);
         }
+    }
+
+    /// Whoever is woken looks what there is.
+    pub(super) fn ring(&self) {
+        self.turn.set(self.turn.get().wrapping_add(1));
     }
 
     pub(super) fn ending(&self) -> Ending {
@@ -334,51 +358,6 @@ impl House {
             .is_some_and(|(without, until)| without == generation && now() < until)
     }
 
-    pub(super) fn dial_failed(
-        &self,
-        master: &MasterAddr,
-        generation: Generation,
-        error: &DialError,
-    ) {
-        self.tally.dial_failures[error.index()].add(1);
-        if matches!(error, DialError::NoPort) {
-            self.no_port.set(Some((generation, now() + NO_PORT_PAUSE)));
-        }
-        if !error.is_our_own() {
-            self.doubt();
-        }
-        if let Some(count) = self.common.dials[error.index()].allow(now()) {
-            warn!(
-                event = "dial_failed",
-                proxy = %self.name,
-                addr = %master,
-                reason = error.label(),
-                count,
-                "cannot connect to the master: {error}"
-            );
-        }
-    }
-
-    /// A new master did not take over what a session needs.
-    pub(super) fn replay_failed(&self, reason: &'static str, again: bool) {
-        self.doubt();
-        self.tally.replay_failures.add(1);
-        if let Some(count) = self.common.replays.allow(now()) {
-            let then = if again {
-                "it is tried again"
-            } else {
-                "the session is closed"
-            };
-            warn!(
-                event = "replay_failed",
-                proxy = %self.name,
-                reason,
-                count,
-                "the new master did not take over a session: {then}"
-            );
-        }
-    }
-
     /// Wakes every session, some at a time: between them all else on this worker has its turn. Whoever speaks before it is
     /// woken finds by itself that the bell has rung, and the fence closed before that. First those who have an upstream to give
     /// up: thousands may be waiting for a master, and the old one's end is not to wait for them. Ends when the bell has rung again for
@@ -447,34 +426,17 @@ impl House {
             self.subscription.acknowledge(published, self.left.take());
         }
     }
-
-    fn closed(&self, reason: CloseReason) {
-        self.tally.closed[reason.index()].add(1);
-        let (proxy, fault) = (&self.name, reason.fault());
-        match reason.level() {
-            tracing::Level::ERROR => {
-                if let Some(count) = self.common.closes[reason.index()].allow(now()) {
-                    error!(
-                        event = "session_closed", %proxy, %reason, ?fault, count,
-                        "a defect of the proxy ended a session; all others go on"
-                    );
-                }
-            }
-            tracing::Level::WARN => {
-                if let Some(count) = self.common.closes[reason.index()].allow(now()) {
-                    warn!(event = "session_closed", %proxy, %reason, ?fault, count, "closed clients");
-                }
-            }
-            _ => debug!(event = "session_closed", %proxy, %reason, ?fault, "session closed"),
-        }
-    }
 }
 
 /// What the bell knows of a session.
 #[derive(Debug)]
-struct Place {
-    waker: Waker,
-    has_upstream: Cell<bool>,
+pub(super) struct Place {
+    pub(super) waker: Waker,
+    pub(super) has_upstream: Cell<bool>,
+    pub(super) since: Moment,
+    /// See `crowd`.
+    pub(super) has_asked: Cell<bool>,
+    pub(super) suspect: Cell<bool>,
 }
 
 /// One session's place in its house; dropping it is the end of the session, however that came about.
@@ -506,6 +468,9 @@ impl Seat {
             let place = Place {
                 waker: cx.waker().clone(),
                 has_upstream: Cell::new(false),
+                since: now(),
+                has_asked: Cell::new(false),
+                suspect: Cell::new(false),
             };
             self.key = Some(self.house.seats.borrow_mut().insert(place));
             Poll::Ready(())
@@ -515,10 +480,12 @@ impl Seat {
 
     /// Notes whether this session has an upstream, or is getting one.
     pub(super) fn note_upstream(&self, has: bool) {
+        self.place(|place| place.has_upstream.set(has));
+    }
+
+    pub(super) fn place<T>(&self, look: impl FnOnce(&Place) -> T) -> Option<T> {
         let seats = self.house.seats.borrow();
-        if let Some(place) = self.key.and_then(|key| seats.get(key)) {
-            place.has_upstream.set(has);
-        }
+        self.key.and_then(|key| seats.get(key)).map(look)
     }
 
     /// True once for each time the bell rang since the last call, however often it rang.

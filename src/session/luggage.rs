@@ -21,6 +21,8 @@ pub struct Luggage {
     pub upstream: Option<Kind>,
     /// What the tracker knows; `None` of a session that has none (`on_switch = "close"`), and is relayed blindly.
     pub tracked: Option<Packed>,
+    /// Its client has said nothing yet: what it speaks is to be looked at.
+    pub fresh: bool,
 }
 
 impl Luggage {
@@ -31,7 +33,7 @@ impl Luggage {
 
     /// Most bytes it is encoded in, roughly.
     pub fn weight(&self) -> usize {
-        const KINDS: usize = 4;
+        const KINDS: usize = 5;
         KINDS + self.tracked.as_ref().map_or(0, Packed::weight)
     }
 
@@ -53,6 +55,8 @@ pub struct Packet {
     pub upstream: Option<Upstream>,
     /// What is known of both.
     pub tracked: Option<Packed>,
+    /// The client has said nothing yet.
+    pub fresh: bool,
 }
 
 /// A master's socket on its way, and what it is worth.
@@ -114,6 +118,7 @@ impl Packet {
             client: self.client.kind(),
             upstream: self.upstream.as_ref().map(|u| u.socket.kind()),
             tracked: self.tracked.clone(),
+            fresh: self.fresh,
         }
     }
 

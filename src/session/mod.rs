@@ -25,18 +25,21 @@
 //! Every transition is in `Life::on`, which is pure; `run` does what the stage says, `relay` moves the bytes,
 //! `farewell` closes in order. Generation and hold are *levels*: whoever looks late sees the same.
 //!
-//! Never looks into a byte, never chooses a master, never resends but a read (`resend_reads`), never invents a reply. Bytes reach an
-//! upstream only past the fence ([`crate::topology::publish::Gate`]), and a client only if the upstream sent them.
+//! Never looks into a byte (but a client's first ones, [`sniff`]), never chooses a master, never resends but a read
+//! (`resend_reads`), never invents a reply. Bytes reach an upstream only past the fence ([`crate::topology::publish::Gate`]), and a client only if the upstream sent them.
 
 pub mod close;
 pub mod journal;
+pub mod login;
 pub mod luggage;
 pub mod replay;
+pub mod sniff;
 pub mod tally;
 pub mod tracker;
 
 mod afloat;
 mod claim;
+mod crowd;
 #[cfg(test)]
 mod ending_tests;
 mod farewell;
@@ -48,6 +51,7 @@ mod relay;
 mod run;
 mod spare;
 mod subscriptions;
+mod tell;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -62,6 +66,7 @@ pub(crate) use handing::adopt;
 #[cfg(test)]
 pub(crate) use house::DIALS_AT_ONCE;
 pub(crate) use house::{Buffer, Common, House, Seat, new_buffer};
+pub use login::Login;
 pub(crate) use run::run;
 
 /// What becomes of a session when its master changes.
@@ -93,6 +98,10 @@ pub struct Config {
     pub upstream_user_timeout: Duration,
     /// Most clients of one worker set that wait for a master at once (per proxy entry).
     pub max_held: usize,
+    /// A client that has not asked for anything for so long is closed when places become few; 0 = never.
+    pub first_request_timeout: Duration,
+    /// A client that takes none of its replies for so long is closed; 0 = never.
+    pub write_stall_timeout: Duration,
 }
 
 impl Default for Config {
@@ -106,6 +115,8 @@ impl Default for Config {
             connect_timeout: Duration::from_millis(500),
             upstream_user_timeout: Duration::from_secs(30),
             max_held: 10_000,
+            first_request_timeout: Duration::from_secs(10),
+            write_stall_timeout: Duration::ZERO,
         }
     }
 }

@@ -94,6 +94,11 @@ impl Failure {
         )
     }
 
+    /// True when it is the proxy's own login that is not accepted.
+    pub const fn is_of_login(self) -> bool {
+        matches!(self, Self::Denied(Step::Login) | Self::Refused(Step::Login))
+    }
+
     /// The word for logs and metrics; public interface.
     pub const fn label(self) -> &'static str {
         match self {
@@ -379,6 +384,12 @@ impl Check {
             // A login that may not ask for the role was verified by other means.
             let tolerated = step == Step::Role && !says(b"WRONGPASS ");
             return (!tolerated).then_some(Failure::Denied(step));
+        }
+        // The password came here before it came there: nobody is asked for one yet.
+        let unneeded = says(b"ERR AUTH <password> called without any password")
+            || says(b"ERR Client sent AUTH, but no password is set");
+        if step == Step::Login && unneeded {
+            return None;
         }
         // What a server of another version does not know was a hint to the old one, too.
         let optional = matches!(step, Step::LibInfo | Step::NoTouch | Step::Capa);

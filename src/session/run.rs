@@ -5,6 +5,7 @@ use std::io;
 use std::ops::ControlFlow::{Break, Continue};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,8 +18,10 @@ use super::close::{CloseReason, Fault};
 use super::farewell::farewell;
 use super::handing::Brought;
 use super::house::{DialSlot, House, Seat};
+use super::journal::Journal;
+use super::login::Login;
 use super::relay::{Carried, Relay};
-use super::replay::{Answer, Replay};
+use super::replay::{Answer, Failure, Replay};
 use super::tracker::{Rules, Tracker};
 use super::watch::{Blind, Watch};
 use super::{Ending, Event, Life, OnSwitch, Stage};
@@ -57,7 +60,7 @@ pub(crate) fn run(seat: Seat, client: Stream) -> impl Future<Output = ()> {
 pub(super) fn rules(house: &House) -> Rules {
     let config = house.config();
     Rules {
-        login: false,
+        login: house.login().is_some(),
         replay_auth: config.replay_auth,
         pubsub: config.pubsub == OnSwitch::Move,
         resend_reads: config.resend_reads,
@@ -72,6 +75,10 @@ pub(super) fn rules(house: &House) -> Rules {
 pub(super) fn serve<W: Watch>(mut seat: Seat, mut carried: Carried<W>) -> impl Future<Output = ()> {
     async move {
         seat.sit().await;
+        if seat.brought.is_some() && !carried.fresh {
+            // With no request begun, or it would not have been handed over: it has asked for something.
+            seat.has_asked();
+        }
         let mut life = Life::new(now(), W::MOVES);
         seat.begin(&mut life);
         let reason = loop {
@@ -96,6 +103,7 @@ pub(super) fn serve<W: Watch>(mut seat: Seat, mut carried: Carried<W>) -> impl F
         seat.close(reason);
         if reason != CloseReason::ClientReset {
             let Carried { client, owed, .. } = carried;
+            seat.house.turned_away(reason, &client);
             Box::pin(farewell(&mut seat, client, owed)).await;
         }
     }
@@ -188,17 +196,28 @@ async fn try_dial<W: Watch>(
         observe(seat, life, Event::Looked);
         return None;
     }
-    let (upstream, claim) = match seat.house.take_spare(generation) {
-        Some(spare) => spare,
-        None => dial_new(seat, life, &carried.client, generation).await?,
+    let (upstream, claim, is_spare) = match seat.house.take_spare(generation) {
+        Some((upstream, claim)) => (upstream, claim, true),
+        None => {
+            let (upstream, claim) = dial_new(seat, life, &carried.client, generation).await?;
+            (upstream, claim, false)
+        }
     };
+    // Behind the dial: an upstream that began before a change of the login is known for that.
+    let login = seat.house.login();
+    if login.is_some()
+        && let Some(tracker) = carried.watch.tracker()
+    {
+        tracker.logged_in();
+    }
     // From here on in the order in which they have to be dropped.
     let mut connected = Connected { upstream, claim };
-    let moves = life.served;
+    let moves = life.served && W::MOVES;
     let mut heard = Vec::new();
-    if moves && let Some(tracker) = carried.watch.tracker() {
+    if moves || (login.is_some() && !is_spare) {
         // In a box, so that a first dial does not pay for it.
-        let introduced = Box::pin(introduce(seat, life, tracker, &mut connected)).await;
+        let tracker = carried.watch.tracker();
+        let introduced = Box::pin(introduce(seat, life, tracker, login, &mut connected)).await;
         let Some(introduced) = introduced else {
             // What is left of a replay must not reach a master that was passed meanwhile. Fails only on a descriptor that
             // is no socket.
@@ -300,17 +319,22 @@ async fn while_dialing<T>(
     }
 }
 
-/// Makes a new upstream like the one before, and gives what it said already that is the client's. `None`: the stage says
-/// what now.
+/// Makes a new upstream like the one before, if there was one, or just logs it in; and gives what it said already that is the
+/// client's. `None`: the stage says what now.
 async fn introduce(
     seat: &mut Seat,
     life: &mut Life,
-    tracker: &mut Tracker,
+    mut tracker: Option<&mut Tracker>,
+    login: Option<Arc<Login>>,
     connected: &mut Connected,
 ) -> Option<Vec<u8>> {
     let mut heard = Vec::new();
     let generation = connected.claim.generation();
-    if let Some(replay) = Replay::new(tracker.journal(), None) {
+    let nothing = Journal::default();
+    let journal = tracker
+        .as_ref()
+        .map_or(&nothing, |tracker| tracker.journal());
+    if let Some(replay) = Replay::new(journal, login.as_ref().map(|login| login.words())) {
         // The replay is a write like any other.
         if seat.house.gate().leave(connected.claim.pass()) != Leave::Open {
             observe(seat, life, Event::Looked);
@@ -323,22 +347,32 @@ async fn introduce(
                 heard = messages;
                 None
             }
-            Ok(Ok((Answer::Failed(why), _))) => Some((why.label(), why.is_transient())),
-            Ok(Ok((Answer::NotYet, _)) | Err(_)) => Some(("closed", true)),
-            Err(_) => Some(("timeout", true)),
+            Ok(Ok((Answer::Failed(why), _))) => Some((why.label(), Some(why))),
+            Ok(Ok((Answer::NotYet, _)) | Err(_)) => Some(("closed", None)),
+            Err(_) => Some(("timeout", None)),
         };
-        if let Some((why, again)) = failed {
-            seat.house.replay_failed(why, again);
-            let event = if again {
-                Event::DialFailed
+        if let Some((label, why)) = failed {
+            let again = why.is_none_or(Failure::is_transient);
+            let event = if why.is_some_and(Failure::is_of_login) {
+                seat.house.login_refused(label);
+                Event::Ended(CloseReason::LoginRefused)
             } else {
-                Event::Ended(CloseReason::ReplayRefused)
+                seat.house.replay_failed(label, again);
+                if again {
+                    Event::DialFailed
+                } else {
+                    Event::Ended(CloseReason::ReplayRefused)
+                }
             };
             observe(seat, life, event);
             return None;
         }
     }
-    tracker.moved();
+    if life.served
+        && let Some(tracker) = &mut tracker
+    {
+        tracker.moved();
+    }
     Some(heard)
 }
 
@@ -434,6 +468,13 @@ pub(super) async fn live<W: Watch>(
     }
     let stage = poll_fn(|cx| {
         if seat.has_turned() {
+            if seat.is_suspect() {
+                if relay.is_mute() {
+                    let mute = Event::Ended(CloseReason::NoRequest);
+                    return Poll::Ready(observe(seat, life, mute));
+                }
+                seat.has_asked();
+            }
             // One that is old is about to take another master, or an equal one.
             let lets_go = seat.house.lets_go() && !claim.is_old();
             if lets_go && relay.can_be_handed(&seat.house) {
@@ -486,6 +527,9 @@ pub(super) async fn live<W: Watch>(
         if let Some(why) = relay.retired() {
             seat.house.tally.retired[why.index()].add(1);
         }
+    }
+    if relay.has_heard() {
+        seat.has_asked();
     }
     let may_keep = relay.can_part();
     let (upstream, spotless) = relay.into_upstream();

@@ -231,6 +231,7 @@ mod tests {
             client: Kind::Unix,
             upstream: Some(Kind::Unix),
             tracked: None,
+            fresh: false,
         };
         Message::Sessions(Batch {
             reign: Reign {

@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use crate::session::luggage::Luggage;
 
 /// The form that sessions have here. To be counted up whenever [`Luggage`] or anything in it changes.
-pub const SESSIONS: u32 = 1;
+pub const SESSIONS: u32 = 2;
 /// Longest message.
 pub const MESSAGE_MAX: usize = 96 * 1024;
 /// Most descriptors of one message (`SCM_MAX_FD`, unix(7)).
@@ -318,6 +318,7 @@ mod tests {
             client: Kind::Unix,
             upstream: Some(Kind::Tcp),
             tracked: tracker.pack(),
+            fresh: db == 0,
         }
     }
 
@@ -415,8 +416,8 @@ mod tests {
     #[test]
     fn another_form_of_sessions_is_noticed_before_they_are_read() {
         assert_eq!(
-            decode(&[BYTES, 2, 0xff, 0xff]),
-            Err(Malformed::OtherForm(2))
+            decode(&[BYTES, 1, 0xff, 0xff]),
+            Err(Malformed::OtherForm(1))
         );
     }
 

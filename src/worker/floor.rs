@@ -18,13 +18,17 @@ use super::SESSIONS_END_LIMIT;
 use super::dealer::{Deal, Dealer, Dealt, Tickets};
 use super::thread::Room;
 use crate::listener::{Bound, Door, SocketId, serve};
+use crate::net::clock::now;
 use crate::net::stream::Stream;
 use crate::session::close::CloseReason;
 use crate::session::luggage::Packet;
-use crate::session::{self, Buffer, Ending, House, Seat, adopt, run};
+use crate::session::{self, Buffer, Ending, House, Login, Seat, adopt, run};
 
 /// Orders on their way to one worker; whoever gives more waits.
 pub(super) const ORDERS: usize = 16;
+/// How often it is looked whether places are few; and how soon again when there are more to be looked at than in one go.
+const CROWD_LOOK: Duration = Duration::from_secs(1);
+const CROWD_MORE: Duration = Duration::from_millis(50);
 
 /// What a worker is told while it serves. Entries go by their numbers, which are never used again.
 #[derive(Debug)]
@@ -32,7 +36,7 @@ pub(super) enum Order {
     /// An entry is served from now on.
     House(usize, Box<Room>),
     /// How its sessions are made from now on.
-    Change(usize, session::Config),
+    Change(usize, session::Config, Option<Arc<Login>>),
     /// Worker 0 only: clients of this entry come in here, too.
     Open(usize, Bound, Arc<Door>),
     /// Worker 0 only: they no longer do.
@@ -106,6 +110,7 @@ impl Floor {
             room.common,
             Rc::clone(&self.buffer),
         );
+        house.log_in_with(room.login);
         let bell = attendants.bells.spawn_local(Rc::clone(&house).attend());
         let lodging = Lodging {
             house,
@@ -142,6 +147,20 @@ impl Floor {
             Err(_) => {
                 if let Some(lodging) = self.lodging(deal.entry) {
                     Seat::new(&lodging.house).close(CloseReason::NotWatched);
+                }
+            }
+        }
+    }
+
+    /// Where places become few, those make room who have one and never asked for anything; never ends.
+    pub(super) async fn watch_for_crowds(self: Rc<Self>) {
+        let mut more = false;
+        loop {
+            tokio::time::sleep(if more { CROWD_MORE } else { CROWD_LOOK }).await;
+            more = false;
+            for lodging in self.lodgings() {
+                if lodging.door.is_crowded() {
+                    more |= lodging.house.suspect_the_silent(now());
                 }
             }
         }
@@ -199,9 +218,10 @@ impl Floor {
     ) {
         match order {
             Order::House(entry, room) => self.settle(entry, *room, attendants),
-            Order::Change(entry, config) => {
+            Order::Change(entry, config, login) => {
                 if let Some(lodging) = self.lodging(entry) {
                     lodging.house.change(config);
+                    lodging.house.log_in_with(login);
                 }
             }
             Order::Open(entry, bound, door) => {

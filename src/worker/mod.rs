@@ -36,7 +36,7 @@ use tracing::warn;
 use crate::listener::{self, Bound, Ceiling, Door};
 use crate::net::reserve::Reserve;
 use crate::session::tally::{Sum, Tally};
-use crate::session::{self, Common};
+use crate::session::{self, Common, Login};
 use crate::topology::publish::{Reader, Subscription};
 
 use dealer::Dealer;
@@ -88,6 +88,8 @@ pub struct Entry {
     pub bound: Vec<Bound>,
     /// Sessions.
     pub session: session::Config,
+    /// What their upstreams are logged in with.
+    pub login: Option<Arc<Login>>,
     /// Where the published state is read.
     pub reader: Reader,
     /// One for each worker.
@@ -105,10 +107,19 @@ pub struct Counters {
     pub sessions: Sum,
     /// Failed calls of `accept(2)`.
     pub accept_errors: u64,
-    /// Connections closed because `allow_from` does not name the peer.
+    /// Connections closed because neither `allow_from` nor `allowed_uids` names the peer.
     pub refused_not_allowed: u64,
     /// Connections closed because of `max_connections` or the most sessions there may be, or because no worker could take them.
     pub refused_full: u64,
+    /// Connections closed because of `max_connections_per_source`.
+    pub refused_source: u64,
+}
+
+impl Counters {
+    /// Connections closed at the door, for whatever reason.
+    pub const fn refused(&self) -> u64 {
+        self.refused_not_allowed + self.refused_full + self.refused_source
+    }
 }
 
 /// The running data plane.
@@ -184,6 +195,7 @@ impl Counting {
             accept_errors: door.accept_errors.read(),
             refused_not_allowed: door.not_allowed.read(),
             refused_full: door.full.read(),
+            refused_source: door.source_full.read(),
         }
     }
 
@@ -224,6 +236,7 @@ fn furnish(
         rooms.push(Room {
             name: Arc::clone(&entry.name),
             config: entry.session,
+            login: entry.login.clone(),
             reader: entry.reader.clone(),
             subscription,
             tally,

@@ -15,7 +15,7 @@ use super::floor::{Order, Told};
 use super::{Counting, Entry, SESSIONS_END_LIMIT, Tallies, furnish};
 use crate::listener::{self, Bound, Ceiling, SocketId};
 use crate::net::reserve::Reserve;
-use crate::session;
+use crate::session::{self, Login};
 
 /// Longest wait for a worker to do what it was told; only a stuck one needs it.
 const OBEY_LIMIT: Duration = Duration::from_secs(2);
@@ -72,13 +72,15 @@ impl Reins {
         &self,
         number: usize,
         session: session::Config,
+        login: Option<Arc<Login>>,
         listener: &listener::Config,
     ) -> Result<(), Stuck> {
         if let Some(counted) = self.tallies.find(number) {
             counted.0.door.change(listener);
         }
         for worker in 0..self.workers.len() {
-            self.tell(worker, Order::Change(number, session)).await?;
+            let order = Order::Change(number, session, login.clone());
+            self.tell(worker, order).await?;
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use super::heart::Heart;
 use super::{Departed, SESSIONS_END_LIMIT, Stops};
 use crate::listener::{Bound, Door};
 use crate::session::tally::Tally;
-use crate::session::{self, Common, Ending, new_buffer};
+use crate::session::{self, Common, Ending, Login, new_buffer};
 use crate::topology::publish::{Reader, Subscription};
 
 /// Threads that names of masters are resolved on, at most (`getaddrinfo(3)` blocks).
@@ -73,6 +73,7 @@ pub(super) struct Doorway {
 pub(super) struct Room {
     pub(super) name: Arc<str>,
     pub(super) config: session::Config,
+    pub(super) login: Option<Arc<Login>>,
     pub(super) reader: Reader,
     pub(super) subscription: Subscription,
     pub(super) tally: Arc<Tally>,
@@ -139,6 +140,9 @@ async fn work(worker: usize, plan: Plan, stops: Stops, heart: Heart) {
         floor.settle(entry, room, &mut attendants);
     }
     attendants.bells.spawn_local(heart.beat());
+    attendants
+        .bells
+        .spawn_local(Rc::clone(&floor).watch_for_crowds());
     let mut receiving = JoinSet::new();
     receiving.spawn_local(receive(plan.inbox, Rc::clone(&floor)));
     let (mut dealer, mut orders) = (None, plan.orders);

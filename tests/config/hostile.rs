@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use switchmaster::config;
 use switchmaster::config::schema::{Key, Section};
 
-use super::error;
+use super::{SMALLEST, error};
 
 #[test]
 fn deep_nesting_is_an_error_and_not_a_full_stack() {
@@ -19,6 +19,21 @@ fn deep_nesting_is_an_error_and_not_a_full_stack() {
         );
         error(config::from_text(Path::new("c.toml"), text));
     }
+}
+
+#[test]
+fn a_very_long_line_is_shown_around_its_culprit() {
+    let text = format!(
+        "{SMALLEST}# {}\n{}x = 1",
+        "-".repeat(5000),
+        " ".repeat(5000)
+    );
+    let shown = error(config::from_text(Path::new("c.toml"), text));
+    assert!(shown.len() < 1000, "{shown}");
+    assert!(
+        shown.contains(" x = 1\n") && shown.contains(" ^\n"),
+        "{shown}"
+    );
 }
 
 proptest! {

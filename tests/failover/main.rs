@@ -24,6 +24,7 @@ mod in_flight;
 mod leader;
 mod login;
 mod moving;
+mod on_behalf;
 mod partition;
 mod planned;
 mod redis_rs;

@@ -10,7 +10,7 @@ use switchmaster::demo::wire::{Conn, Value, WireError};
 use crate::harness::fake_master::{Bytes, FakeMaster};
 use crate::harness::fake_sentinel::{FakeSentinel, Protocol, View};
 use crate::harness::proxy::Plan;
-use crate::harness::stream::{connect, echoed, free_address};
+use crate::harness::stream::{connect, echoed, free_address, read_to_end};
 use crate::harness::topology::{FOLLOW, Topology, blocked_clients, follows, port_of};
 use crate::harness::{wait_for, wait_until};
 use crate::lineage::{Lineage, call, client, ping};
@@ -23,6 +23,27 @@ fn ok() -> Value {
 
 fn queued() -> Value {
     Value::Simple("QUEUED".to_owned())
+}
+
+/// What a client speaks is looked at once, by whichever process hears its first words.
+#[test]
+fn first_words_are_looked_at_once() {
+    const HTTP: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+    for mode in ["move", "close"] {
+        let master = FakeMaster::start(Bytes::Echo);
+        let sentinel = FakeSentinel::start(Protocol::Resp3, View::of(master.addr()));
+        let plan = Plan::following(&[sentinel.addr()]).env("SWITCHMASTER_FAILOVER_ON_SWITCH", mode);
+        let mut lineage = Lineage::begin(plan);
+        let (mut spoken, mut silent) = (connect(lineage.addr), connect(lineage.addr));
+        assert_eq!(echoed(&mut spoken, b"spoken\r\n"), b"spoken\r\n");
+        let finished = lineage.upgrade();
+        assert_eq!(finished.number("left"), 0.0, "{mode}: {}", finished.fields);
+        let before = master.bytes();
+        silent.write_all(HTTP).expect("written");
+        assert_eq!(read_to_end(&mut silent), b"", "{mode}");
+        assert_eq!(master.bytes(), before, "{mode}");
+        assert_eq!(echoed(&mut spoken, HTTP), HTTP, "{mode}");
+    }
 }
 
 /// Each of these is in the middle of something that only its own connection knows.

@@ -6,6 +6,7 @@
 //! messages. Without (close mode, or a tracker that has retired) nobody knows of requests: such a session goes on until there is a
 //! moment of silence behind the master's last word.
 
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,7 +24,13 @@ const IDLE_MOMENT: Duration = Duration::from_millis(500);
 impl<W: Watch> Relay<'_, W> {
     /// Drops what was not begun. To be called when the proxy has begun to end; again is no harm.
     pub(super) fn begin_to_drain(&mut self) {
-        if self.up != Flow::Open {
+        if !self.up.is_free() {
+            return;
+        }
+        if self.up == Flow::Fresh {
+            // It has not begun anything.
+            self.up = Flow::Deaf;
+            self.carried.unsent = BytesMut::new();
             return;
         }
         self.up = Flow::Finishing;
@@ -90,6 +97,25 @@ impl<W: Watch> Relay<'_, W> {
     /// A client that has ended before had its own reason.
     fn reason_to_rest(&self) -> CloseReason {
         self.reason.unwrap_or(CloseReason::Shutdown)
+    }
+
+    /// Ends a session whose client takes nothing for too long, where that is limited.
+    #[cold]
+    pub(super) fn poll_stall(
+        &mut self,
+        cx: &mut Context<'_>,
+        house: &House,
+    ) -> ControlFlow<CloseReason> {
+        let limit = house.config().write_stall_timeout;
+        if limit.is_zero() {
+            self.stall = None;
+            return Continue(());
+        }
+        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(limit)));
+        match stall.as_mut().poll(cx) {
+            Poll::Ready(()) => Break(CloseReason::WriteStalled),
+            Poll::Pending => Continue(()),
+        }
     }
 
     fn rest(&self) -> Rest {

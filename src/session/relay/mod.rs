@@ -5,8 +5,10 @@
 //! aside, and that direction reads no more until it is gone. So a slow reader costs at most one buffer each way,
 //! and is never cut for being slow.
 
+mod carried;
 mod drain;
 mod hand;
+mod meet;
 mod part;
 mod retire;
 #[cfg(test)]
@@ -20,6 +22,8 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::task::yield_now;
 use tokio::time::{Sleep, sleep};
+
+pub(super) use carried::Carried;
 
 use super::Ending;
 use super::close::CloseReason;
@@ -45,6 +49,8 @@ const SILENCE_AFTER_UPSTREAM_END: Duration = Duration::from_secs(1);
 enum Flow {
     /// The source is read.
     Open,
+    /// The source has said nothing yet that tells what it speaks; see [`meet`]. Upward only.
+    Fresh,
     /// The source is read to the end of what it has begun; see [`drain`]. Upward only, as the next.
     Finishing,
     /// The source has begun something that is not finished: from there on it is not heard, whatever it says, as all of that
@@ -62,33 +68,15 @@ enum Flow {
 impl Flow {
     /// Neither end has ended.
     const fn is_open(self) -> bool {
-        matches!(self, Self::Open | Self::Finishing | Self::Deaf)
+        matches!(
+            self,
+            Self::Open | Self::Fresh | Self::Finishing | Self::Deaf
+        )
     }
-}
 
-/// What outlives an upstream: the client, what is known of it, and what is on its way.
-#[derive(Debug)]
-pub(super) struct Carried<W> {
-    pub(super) client: Stream,
-    pub(super) watch: W,
-    /// Read from the client and written to no master, or to be written again; begins at a request.
-    pub(super) unsent: BytesMut,
-    /// The client said something that its last master was not to hear, and has waited since.
-    pub(super) kept_waiting: bool,
-    /// Replies that were read and not yet taken by the client.
-    pub(super) owed: BytesMut,
-}
-
-impl<W> Carried<W> {
-    /// A client that has just come.
-    pub(super) fn new(client: Stream, watch: W) -> Self {
-        Self {
-            client,
-            watch,
-            unsent: BytesMut::new(),
-            kept_waiting: false,
-            owed: BytesMut::new(),
-        }
+    /// Everything is heard, and nothing was asked to end.
+    const fn is_free(self) -> bool {
+        matches!(self, Self::Open | Self::Fresh)
     }
 }
 
@@ -121,6 +109,8 @@ pub(super) struct Relay<'a, W> {
     /// The client sent something since the upstream last did, or since the silence was last measured.
     spoke: bool,
     silence: Option<Pin<Box<Sleep>>>,
+    /// Since the client takes none of what it is owed.
+    stall: Option<Pin<Box<Sleep>>>,
 }
 
 /// Replies that may be undone.
@@ -134,11 +124,16 @@ struct Unproven {
 
 impl<'a, W: Watch> Relay<'a, W> {
     pub(super) fn new(carried: &'a mut Carried<W>, upstream: Stream, pass: Pass) -> Self {
+        let up = if carried.fresh {
+            Flow::Fresh
+        } else {
+            Flow::Open
+        };
         Self {
             carried,
             upstream,
             pass,
-            up: Flow::Open,
+            up,
             down: Flow::Open,
             withheld: false,
             retires: false,
@@ -151,6 +146,7 @@ impl<'a, W: Watch> Relay<'a, W> {
             proof: None,
             spoke: false,
             silence: None,
+            stall: None,
         }
     }
 
@@ -200,14 +196,18 @@ impl<'a, W: Watch> Relay<'a, W> {
         match (self.down, self.up) {
             (Flow::Open, Flow::Finishing | Flow::Deaf) => self.poll_rest(cx),
             (Flow::Open, Flow::Ended) if house.ending() != Ending::No => self.poll_rest(cx),
-            (Flow::Open | Flow::Finishing | Flow::Deaf | Flow::Ending | Flow::Broken, _) => {
-                Poll::Pending
-            }
+            (
+                Flow::Open
+                | Flow::Fresh
+                | Flow::Finishing
+                | Flow::Deaf
+                | Flow::Ending
+                | Flow::Broken,
+                _,
+            ) => Poll::Pending,
             (Flow::Ended, Flow::Ended | Flow::Broken) => Poll::Ready(self.reason()),
             (Flow::Ended, _) if self.keeps => Poll::Ready(self.reason()),
-            (Flow::Ended, Flow::Open | Flow::Finishing | Flow::Deaf | Flow::Ending) => {
-                self.poll_silence(cx)
-            }
+            (Flow::Ended, _) => self.poll_silence(cx),
         }
     }
 
@@ -225,6 +225,12 @@ impl<'a, W: Watch> Relay<'a, W> {
                 return Continue(());
             }
             if !self.carried.unsent.is_empty() {
+                if self.up == Flow::Fresh {
+                    if self.hear_out(cx, house)?.is_pending() {
+                        return Continue(());
+                    }
+                    continue;
+                }
                 if !self.may_write(house)? {
                     return Continue(());
                 }
@@ -249,7 +255,7 @@ impl<'a, W: Watch> Relay<'a, W> {
                 }
             }
             match self.up {
-                Flow::Open | Flow::Finishing | Flow::Deaf => {
+                Flow::Open | Flow::Fresh | Flow::Finishing | Flow::Deaf => {
                     if self.read_client(cx, house)?.is_pending() {
                         return Continue(());
                     }
@@ -291,6 +297,10 @@ impl<'a, W: Watch> Relay<'a, W> {
             Poll::Ready(Ok(n)) => {
                 let n = match self.up {
                     Flow::Open => n,
+                    Flow::Fresh => match self.meet(&buffer[..n])? {
+                        0 => return Continue(Poll::Ready(())),
+                        n => n,
+                    },
                     _ => self.still_takes(&buffer[..n]),
                 };
                 self.spoke |= n > 0;
@@ -377,14 +387,15 @@ impl<'a, W: Watch> Relay<'a, W> {
                     Poll::Ready(Ok(n)) => {
                         house.tally.bytes_down.add(n as u64);
                         took(&mut self.carried.owed, n);
+                        self.stall = None;
                         continue;
                     }
                     Poll::Ready(Err(_)) => return Break(CloseReason::ClientReset),
-                    Poll::Pending => return Continue(()),
+                    Poll::Pending => return self.poll_stall(cx, house),
                 }
             }
             match self.down {
-                Flow::Open | Flow::Finishing | Flow::Deaf => {
+                Flow::Open | Flow::Fresh | Flow::Finishing | Flow::Deaf => {
                     if self.read_upstream(cx, house)?.is_pending() {
                         return Continue(());
                     }

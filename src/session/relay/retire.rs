@@ -23,8 +23,7 @@ const READ_AHEAD_MAX: usize = 16 * 1024;
 impl<W: Watch> Relay<'_, W> {
     /// Looks whether this upstream is `old`. A client that has closed will say no more, and is served to its end.
     pub(super) fn begin_to_retire(&mut self, old: bool) {
-        self.retires =
-            old && W::MOVES && self.up == Flow::Open && !read_closed(&self.carried.client);
+        self.retires = old && W::MOVES && self.up.is_free() && !read_closed(&self.carried.client);
         // From now on, not from behind what the next turn would write.
         self.withheld |= self.retires && !self.is_bound();
     }

@@ -179,6 +179,11 @@ impl Tracker {
         sight
     }
 
+    /// The proxy has logged in on its connection, or will on the next: RESET would undo that.
+    pub fn logged_in(&mut self) {
+        self.rules.login = true;
+    }
+
     /// The session has been carried to a connection to another master, and everything was replayed.
     ///
     /// Only after [`movable`](Self::movable) said so; and not for the first connection of a session.

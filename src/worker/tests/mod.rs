@@ -68,6 +68,7 @@ impl Rig {
             listen: vec![options.listen.unwrap_or(any)],
             allow_from: options.allow_from,
             max_connections: options.max_connections,
+            ..listener::Config::default()
         };
         let bound = listener::Inherited::default()
             .bind(None, &listener, &mut listener::Passed::nothing())
@@ -82,6 +83,7 @@ impl Rig {
             name: "main".into(),
             listener,
             bound,
+            login: None,
             session: session::Config {
                 on_switch: if options.moves {
                     OnSwitch::Move

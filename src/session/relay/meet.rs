@@ -1,0 +1,63 @@
+//! The first bytes of a client: not one of them is written before it is known that it speaks Redis' protocol
+//! ([`crate::session::sniff`]). Behind that nothing of this is looked at any more.
+
+use std::ops::ControlFlow::{self, Break, Continue};
+use std::task::{Context, Poll};
+
+use super::super::House;
+use super::super::close::CloseReason;
+use super::{Flow, Relay};
+use crate::session::watch::Watch;
+
+impl<W: Watch> Relay<'_, W> {
+    /// The first bytes of a client have come. How many of them may be written: all, or none yet, and then they are kept.
+    #[cold]
+    pub(super) fn meet(&mut self, said: &[u8]) -> ControlFlow<CloseReason, usize> {
+        if self.carried.meets(said)? {
+            self.up = Flow::Open;
+            return Continue(said.len());
+        }
+        self.carried.unsent.extend_from_slice(said);
+        Continue(0)
+    }
+
+    /// What there is of a client's first words is kept back until more of them say what it speaks.
+    #[cold]
+    pub(super) fn hear_out(
+        &mut self,
+        cx: &mut Context<'_>,
+        house: &House,
+    ) -> ControlFlow<CloseReason, Poll<()>> {
+        if self.carried.meets_unsent()? {
+            self.up = Flow::Open;
+            self.spoke = true;
+            return Continue(Poll::Ready(()));
+        }
+        let mut buffer = house.buffer.borrow_mut();
+        match self.carried.client.poll_read(cx, &mut buffer) {
+            Poll::Pending => Continue(Poll::Pending),
+            Poll::Ready(Err(_)) => Break(CloseReason::ClientReset),
+            // What it said was no complete request, and will never be one.
+            Poll::Ready(Ok(0)) => Break(CloseReason::ClientClosed),
+            Poll::Ready(Ok(n)) => {
+                self.carried.unsent.extend_from_slice(&buffer[..n]);
+                Continue(Poll::Ready(()))
+            }
+        }
+    }
+
+    /// Its client has not asked this upstream for anything yet, as far as that is known: half a request is none.
+    pub(in crate::session) fn is_mute(&self) -> bool {
+        let has_asked = match self.carried.watch.unanswered() {
+            Some(unanswered) => unanswered > 0,
+            // Not followed request by request.
+            None => !self.carried.fresh,
+        };
+        !has_asked && !self.heard && self.carried.is_silent()
+    }
+
+    /// Its upstream has said something: its client has asked for it.
+    pub(in crate::session) const fn has_heard(&self) -> bool {
+        self.heard
+    }
+}
