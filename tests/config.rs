@@ -2,6 +2,9 @@
 //!
 //! `tests/config/bad/*.toml` begin with `# error: TEXT` lines; each TEXT must be in what is shown.
 
+#[path = "harness/authority.rs"]
+#[allow(dead_code, reason = "other tests use the rest of it")]
+mod authority;
 #[path = "config/hostile.rs"]
 mod hostile;
 
@@ -11,6 +14,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use secrecy::ExposeSecret;
+
+use authority::Authority;
 use switchmaster::config::schema::{Key, Section};
 use switchmaster::config::{self, EXAMPLE, Error, Flags, Loaded};
 
@@ -93,8 +98,19 @@ fn the_example_shows_the_real_defaults() {
             "addresses",
             "username",
             "password_file",
+            "ca_file",
+            "cert_file",
+            "key_file",
+            "server_name",
             "username",
             "password_file",
+            "cert_file",
+            "key_file",
+            "client_ca_file",
+            "ca_file",
+            "cert_file",
+            "key_file",
+            "server_name",
             "token_file"
         ],
         "only keys without a default may stay commented out"
@@ -132,6 +148,8 @@ fn all_keys_of_the_example_are_valid_with_their_sample_values() {
     let [password, token] = ["password", "token"].map(|name| dir.path().join(name));
     fs::write(&password, "secret").expect("written");
     fs::write(&token, "0123456789abcdef\n").expect("written");
+    let authority = Authority::new(dir.path(), "ca");
+    let pair = authority.sign("here", &["localhost"]);
     let text: String = EXAMPLE
         .lines()
         .map(
@@ -141,6 +159,16 @@ fn all_keys_of_the_example_are_valid_with_their_sample_values() {
                 }
                 Some(key) if key.starts_with("token_file") => {
                     format!("token_file = {:?}\n", token)
+                }
+                Some(key) if key.starts_with("cert_file") => {
+                    format!("cert_file = {:?}\n", pair.cert)
+                }
+                Some(key) if key.starts_with("key_file") => {
+                    format!("key_file = {:?}\n", pair.key)
+                }
+                Some(key) if key.contains("ca_file = ") => {
+                    let name = key.split(' ').next().unwrap_or_default();
+                    format!("{name} = {:?}\n", authority.file())
                 }
                 Some(key) => format!("{key}\n"),
                 None => format!("{line}\n"),
@@ -193,6 +221,10 @@ fn every_key_has_a_working_twin() {
     let [password, token] = ["password", "token"].map(|name| dir.path().join(name));
     fs::write(&password, "secret").expect("written");
     fs::write(&token, "0123456789abcdef\n").expect("written");
+    let authority = Authority::new(dir.path(), "ca");
+    let pair = authority.sign("here", &["localhost"]);
+    let [ca, cert, key_file] =
+        [&authority.file(), &pair.cert, &pair.key].map(|path| path.display().to_string());
     let values: Vec<(String, String)> = Key::ALL
         .into_iter()
         .map(|key| {
@@ -203,6 +235,16 @@ fn every_key_has_a_working_twin() {
                     password.to_str().expect("text")
                 }
                 Key::AdminTokenFile => token.to_str().expect("text"),
+                Key::SentinelCaFile | Key::ClientTlsCaFile | Key::UpstreamTlsCaFile => &*ca,
+                Key::SentinelCertFile | Key::ClientTlsCertFile | Key::UpstreamTlsCertFile => &*cert,
+                Key::SentinelKeyFile | Key::ClientTlsKeyFile | Key::UpstreamTlsKeyFile => {
+                    &*key_file
+                }
+                Key::SentinelServerName | Key::UpstreamTlsServerName => "redis-a",
+                Key::SentinelTls
+                | Key::SentinelInsecure
+                | Key::UpstreamTlsEnabled
+                | Key::UpstreamTlsInsecure => "true",
                 Key::Discover | Key::ReplayAuth | Key::SpareUpstreams => "false",
                 Key::AddressMap => "172.19.0.2:6379=redis-a:6379,172.19.0.3=10.0.0.3",
                 Key::FenceAtOdown | Key::ResendReads | Key::AdminActions => "true",
@@ -515,7 +557,18 @@ fn uncommented(line: &str, needed: &mut Vec<String>) -> String {
         return format!("{line}\n");
     };
     let name = key.split(' ').next().unwrap_or_default();
-    if ["addresses", "username", "password_file", "token_file"].contains(&name) {
+    let without_default = [
+        "addresses",
+        "username",
+        "password_file",
+        "token_file",
+        "ca_file",
+        "client_ca_file",
+        "cert_file",
+        "key_file",
+        "server_name",
+    ];
+    if without_default.contains(&name) {
         needed.push(name.to_owned());
         return String::new();
     }

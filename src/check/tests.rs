@@ -427,6 +427,8 @@ fn host() -> Host {
         port_range: Some((32_768, 60_999)),
         doors: Vec::new(),
         running: None,
+        certificates: Vec::new(),
+        now: Duration::ZERO,
     }
 }
 

@@ -176,14 +176,19 @@ impl Reader<'_> {
         problems: &mut Vec<Problem>,
     ) {
         for (name, value) in in_order(table) {
-            if section == Section::Proxy && name.get_ref() == "probe" {
-                if let DeValue::Table(probe) = value.get_ref() {
-                    self.table(Section::Probe, probe, items, problems);
+            if section == Section::Proxy
+                && let Some(inner) = inner_table(name.get_ref())
+            {
+                if let DeValue::Table(table) = value.get_ref() {
+                    self.table(inner, table, items, problems);
                 } else {
+                    let header = inner.header();
                     problems.push(Problem::at(
                         &self.source(name.span()),
-                        "`probe` is a table, not a value",
-                        "write [proxy.probe] on a line of its own, below the entry it belongs to",
+                        format!("`{}` is a table, not a value", name.get_ref()),
+                        format!(
+                            "write {header} on a line of its own, below the entry it belongs to"
+                        ),
                     ));
                 }
                 continue;
@@ -297,6 +302,13 @@ impl Reader<'_> {
             span,
         }
     }
+}
+
+/// A table of an entry, by its name in there.
+fn inner_table(name: &str) -> Option<Section> {
+    Section::ALL
+        .into_iter()
+        .find(|section| section.name().strip_prefix("proxy.") == Some(name))
 }
 
 /// The table's entries as they stand in the file, so that problems are told from top to bottom.

@@ -15,7 +15,7 @@ use super::secret::{Password, Places};
 use super::text::{listen_addr, mapping, network, plain_name, proxy_name, refusal, sentinel_addr};
 use super::value::{Listed, Values};
 use super::written::Items;
-use super::{Config, Loaded, Proxy, Written};
+use super::{Config, Loaded, Proxy, Written, tls};
 use crate::net::addr::ListenAddr;
 use crate::net::address_map::AddressMap;
 use crate::sentinel::Credentials;
@@ -101,6 +101,8 @@ pub(super) fn resolve(
     };
     let places = sentinel_password(&global, &environment);
     let sentinel_password = logins.look(&places, &mut sentinel.credentials);
+    let mut files = tls::Files::new(&global, &environment, logins.problems, logins.warnings);
+    sentinel.tls = files.sentinel();
 
     let admin_token = token(&global, &environment, &mut admin, &mut logins);
 
@@ -108,7 +110,12 @@ pub(super) fn resolve(
     let mut resolved = Vec::new();
     let mut probe_passwords = Vec::new();
     for items in &proxies {
-        let mut proxy = proxy(&mut Values::new(items, &mut problems), &session);
+        let mut files = tls::Files::new(items, &environment, &mut problems, &mut warnings);
+        let (client_tls, upstream_tls) = (files.clients(), files.upstream());
+        let guarded = client_tls.is_refused() || client_tls.demands_certificates();
+        let mut proxy = proxy(&mut Values::new(items, &mut problems), &session, guarded);
+        proxy.listener.tls = client_tls.into_acceptor();
+        proxy.upstream_tls = upstream_tls;
         let mut logins = Logins {
             problems: &mut problems,
             warnings: &mut warnings,
@@ -181,6 +188,7 @@ fn sentinel(values: &mut Values<'_>) -> sentinel::Config {
             username: values.text(Key::SentinelUsername, plain_name),
             password: None,
         },
+        tls: None,
         address_map: AddressMap::default(),
         discover: values.boolean(Key::Discover, default.discover),
         connect_timeout: values.duration(
@@ -277,6 +285,7 @@ fn admin(values: &mut Values<'_>) -> admin::Config {
             listen: listen.into_iter().collect(),
             allow_from,
             max_connections: 0,
+            tls: None,
         },
         actions: values.boolean(Key::AdminActions, false),
         token: None,
@@ -374,8 +383,8 @@ fn session(values: &mut Values<'_>) -> session::Config {
     }
 }
 
-fn proxy(values: &mut Values<'_>, default: &session::Config) -> Proxy {
-    let listener = listener(values);
+fn proxy(values: &mut Values<'_>, default: &session::Config, is_guarded: bool) -> Proxy {
+    let listener = listener(values, is_guarded);
     Proxy {
         name: values
             .text(Key::Name, proxy_name)
@@ -402,10 +411,12 @@ fn proxy(values: &mut Values<'_>, default: &session::Config) -> Proxy {
             username: values.text(Key::ProbeUsername, plain_name),
             password: None,
         },
+        upstream_tls: None,
     }
 }
 
-fn listener(values: &mut Values<'_>) -> listener::Config {
+/// `is_guarded` when clients have to prove who they are.
+fn listener(values: &mut Values<'_>, is_guarded: bool) -> listener::Config {
     let default = listener::Config::default();
     let (allow_from, is_open) = match values.list(Key::AllowFrom, MAX_NETWORKS, network) {
         Listed::Values(networks) => {
@@ -430,6 +441,7 @@ fn listener(values: &mut Values<'_>) -> listener::Config {
             let remote = listed.iter().find(|(addr, _)| !addr.is_local());
             if let Some((ListenAddr::Tcp(addr), source)) = remote
                 && !is_open
+                && !is_guarded
             {
                 values.push(needs_allow_from(*addr, source));
             }
@@ -446,6 +458,7 @@ fn listener(values: &mut Values<'_>) -> listener::Config {
             MAX_CONNECTIONS,
             default.max_connections,
         ),
+        tls: None,
     }
 }
 
@@ -464,7 +477,8 @@ fn needs_allow_from(addr: SocketAddr, source: &Source) -> Problem {
         format!(
             "Redis trusts this proxy, so everybody who reaches it reaches Redis. Add to the [[proxy]] entry:\n\
              allow_from = [\"{network}\"]\n\
-             or set {}={network}",
+             or set {}={network}\n\
+             or demand certificates of clients: client_ca_file in [proxy.client_tls]",
             Key::AllowFrom.env()
         ),
     )

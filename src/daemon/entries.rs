@@ -143,6 +143,7 @@ impl Loose {
             listener: proxy.listener.clone(),
             bound,
             session: proxy.session,
+            upstream_tls: proxy.upstream_tls.clone(),
             reader: self.reader.clone(),
             subscriptions: std::mem::take(&mut self.subscriptions),
             dials: if shared.watched {
@@ -230,7 +231,7 @@ impl Entries {
             let running = this.control(proxy, &config.rules, ends, new, (number, counting));
             this.running.push(running);
         }
-        this.show();
+        this.arrange(config);
         Ok((this, pool))
     }
 
@@ -312,7 +313,10 @@ impl Entries {
     /// How the sessions of an entry are made from now on, and who may connect.
     pub(super) async fn change(&self, number: usize, proxy: &Proxy) -> Result<(), Stuck> {
         let (session, listener) = (proxy.session, &proxy.listener);
-        self.reins.change(number, session, listener).await
+        let upstream_tls = proxy.upstream_tls.clone();
+        self.reins
+            .change(number, session, listener, upstream_tls)
+            .await
     }
 
     /// Lets clients in here, too.
@@ -335,6 +339,7 @@ impl Entries {
     pub(super) fn arrange(&mut self, config: &Config) {
         let place = |running: &Running| config.proxies.iter().position(|p| running.is_of(p));
         self.running.sort_by_key(place);
+        self.roster.set_certificates(config.certificates());
         self.show();
     }
 
@@ -496,6 +501,7 @@ fn settings(proxy: &Proxy, rules: &Rules, held: &[Bound]) -> Settings {
     Settings {
         rules: *rules,
         probe: proxy.probe.clone(),
+        tls: proxy.upstream_tls.clone(),
         connect_timeout: proxy.session.connect_timeout,
         own: own_addresses(held),
     }

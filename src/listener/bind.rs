@@ -258,7 +258,7 @@ impl BindError {
 pub fn bind(config: &Config, passed: &mut Passed) -> Result<Vec<Bound>, BindError> {
     let mut all = Vec::with_capacity(config.listen.len());
     for addr in &config.listen {
-        all.extend(bind_one(addr, !config.allow_from.is_empty(), passed)?);
+        all.extend(bind_one(addr, config.is_guarded(), passed)?);
     }
     Ok(all)
 }

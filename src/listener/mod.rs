@@ -17,6 +17,7 @@ mod tests;
 use ipnet::IpNet;
 
 use crate::net::addr::ListenAddr;
+use crate::net::tls::Acceptor;
 
 pub(crate) use accept::{Accepted, Ceiling, Door, Entrance, Ticket, serve};
 pub use bind::{BindError, Bound, SocketId, bind, bind_one, could_bind};
@@ -33,6 +34,21 @@ pub struct Config {
     pub allow_from: Vec<IpNet>,
     /// Most sessions at once, 0 = as many as the descriptor limit allows.
     pub max_connections: usize,
+    /// How clients are met; `None` is without TLS.
+    pub tls: Option<Acceptor>,
+}
+
+impl Config {
+    /// It is known who may connect from other machines: by their addresses, or as they have to prove who they are.
+    pub fn is_guarded(&self) -> bool {
+        !self.allow_from.is_empty() || self.demands_certificates()
+    }
+
+    fn demands_certificates(&self) -> bool {
+        self.tls
+            .as_ref()
+            .is_some_and(Acceptor::demands_certificates)
+    }
 }
 
 impl Default for Config {
@@ -41,6 +57,7 @@ impl Default for Config {
             listen: vec![ListenAddr::Tcp(([127, 0, 0, 1], 6379).into())],
             allow_from: Vec::new(),
             max_connections: 0,
+            tls: None,
         }
     }
 }

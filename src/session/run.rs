@@ -16,7 +16,8 @@ use super::claim::Claim;
 use super::close::{CloseReason, Fault};
 use super::farewell::farewell;
 use super::handing::Brought;
-use super::house::{DialSlot, House, Seat};
+use super::house::{House, Seat};
+use super::places::DialSlot;
 use super::relay::{Carried, Relay};
 use super::replay::{Answer, Replay};
 use super::tracker::{Rules, Tracker};
@@ -266,7 +267,10 @@ async fn dial_new(
         connect_timeout: seat.house.config().connect_timeout,
         user_timeout: seat.house.config().upstream_user_timeout,
     };
-    match while_dialing(seat, life, generation, dial(addr, options)).await? {
+    let tls = seat.house.upstream_tls();
+    let tls = tls.as_deref().map(|tls| (tls, &master.host_port().host));
+    let dialing = dial(addr, options, tls);
+    match while_dialing(seat, life, generation, dialing).await? {
         Ok(upstream) => {
             seat.house.dialled(&claim);
             Some((upstream, claim))

@@ -16,6 +16,7 @@ mod dealer;
 pub mod files;
 mod floor;
 mod hands;
+mod handshakes;
 mod heart;
 mod reins;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use tracing::warn;
 
 use crate::listener::{self, Bound, Ceiling, Door};
 use crate::net::reserve::Reserve;
+use crate::net::tls::{Connector, Refused};
 use crate::session::tally::{Sum, Tally};
 use crate::session::{self, Common};
 use crate::topology::publish::{Reader, Subscription};
@@ -88,6 +90,8 @@ pub struct Entry {
     pub bound: Vec<Bound>,
     /// Sessions.
     pub session: session::Config,
+    /// How masters are met; `None` is without TLS.
+    pub upstream_tls: Option<Connector>,
     /// Where the published state is read.
     pub reader: Reader,
     /// One for each worker.
@@ -109,6 +113,8 @@ pub struct Counters {
     pub refused_not_allowed: u64,
     /// Connections closed because of `max_connections` or the most sessions there may be, or because no worker could take them.
     pub refused_full: u64,
+    /// Connections closed for what TLS has against them, in the order of [`Refused::ALL`](crate::net::tls::Refused).
+    pub refused_tls: [u64; Refused::ALL.len()],
 }
 
 /// The running data plane.
@@ -184,6 +190,7 @@ impl Counting {
             accept_errors: door.accept_errors.read(),
             refused_not_allowed: door.not_allowed.read(),
             refused_full: door.full.read(),
+            refused_tls: door.tls_refusals(),
         }
     }
 
@@ -203,6 +210,7 @@ struct Counted {
     number: usize,
     name: Arc<str>,
     door: Arc<Door>,
+    common: Arc<Common>,
     tallies: Vec<Arc<Tally>>,
 }
 
@@ -216,6 +224,7 @@ fn furnish(
     let name = Arc::clone(&entry.name);
     let door = Arc::new(Door::new(name, &entry.listener, ceiling.clone()));
     let common = Arc::new(Common::new(entry.dials, reserve.clone()));
+    common.meet_masters(entry.upstream_tls);
     let mut tallies = Vec::with_capacity(entry.subscriptions.len());
     let mut rooms = Vec::with_capacity(entry.subscriptions.len());
     for subscription in entry.subscriptions {
@@ -235,6 +244,7 @@ fn furnish(
         number,
         name: entry.name,
         door,
+        common,
         tallies,
     };
     (counted, rooms, entry.bound)

@@ -10,6 +10,7 @@
 pub(crate) mod announced;
 pub(crate) mod application;
 pub(crate) mod args;
+pub(crate) mod authority;
 pub(crate) mod chaos;
 pub(crate) mod cost;
 pub(crate) mod fake_master;
@@ -24,6 +25,7 @@ pub(crate) mod planned;
 pub(crate) mod proxy;
 pub(crate) mod reload;
 pub(crate) mod rogue;
+pub(crate) mod secure;
 pub(crate) mod sockets;
 pub(crate) mod split;
 pub(crate) mod stream;

@@ -82,6 +82,9 @@ impl Plan {
             .env("SWITCHMASTER_FAILOVER_ON_SWITCH", on_switch())
             // The default port is one, the proxies under test are many.
             .env("SWITCHMASTER_ADMIN_LISTEN", "off");
+        if let Some(papers) = super::secure::papers() {
+            papers.proxy(&mut command);
+        }
         Self {
             command,
             config: None,
@@ -105,6 +108,12 @@ impl Plan {
     /// The same, and sessions outlive a switch where they can (the program's default).
     pub(crate) fn moving(sentinels: &[SocketAddr]) -> Self {
         Self::following(sentinels).env("SWITCHMASTER_FAILOVER_ON_SWITCH", "move")
+    }
+
+    /// TLS on every leg.
+    pub(crate) fn secure(mut self, papers: &super::secure::Papers) -> Self {
+        papers.proxy(&mut self.command);
+        self
     }
 
     /// More arguments.

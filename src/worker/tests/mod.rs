@@ -68,6 +68,7 @@ impl Rig {
             listen: vec![options.listen.unwrap_or(any)],
             allow_from: options.allow_from,
             max_connections: options.max_connections,
+            tls: None,
         };
         let bound = listener::bind(&listener, &mut listener::Passed::nothing()).expect("bind");
         let addr = match bound[0].addr() {
@@ -88,6 +89,7 @@ impl Rig {
                 },
                 ..options.session
             },
+            upstream_tls: None,
             reader,
             subscriptions,
             dials: options.dials.unwrap_or_else(metrics::Histogram::noop),
