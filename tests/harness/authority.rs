@@ -13,7 +13,7 @@ use rcgen::{
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Signs whatever it is asked to.
-pub struct Authority {
+pub(crate) struct Authority {
     folder: PathBuf,
     name: String,
     issuer: Issuer<'static, KeyPair>,
@@ -21,14 +21,14 @@ pub struct Authority {
 
 /// A certificate and its key.
 #[derive(Clone, Debug)]
-pub struct Pair {
-    pub cert: PathBuf,
-    pub key: PathBuf,
+pub(crate) struct Pair {
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 impl Authority {
     /// One whose files are in this folder and begin with this name.
-    pub fn new(folder: &Path, name: &str) -> Self {
+    pub(crate) fn new(folder: &Path, name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -45,22 +45,22 @@ impl Authority {
     }
 
     /// Its own certificate.
-    pub fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.folder.join(format!("{}.pem", self.name))
     }
 
     /// A certificate for these names and addresses, good for a year.
-    pub fn sign(&self, file: &str, names: &[&str]) -> Pair {
+    pub(crate) fn sign(&self, file: &str, names: &[&str]) -> Pair {
         self.sign_until(file, names, SystemTime::now() + 365 * DAY)
     }
 
     /// One that was good until yesterday.
-    pub fn sign_expired(&self, file: &str, names: &[&str]) -> Pair {
+    pub(crate) fn sign_expired(&self, file: &str, names: &[&str]) -> Pair {
         self.sign_until(file, names, SystemTime::now() - DAY)
     }
 
     /// One that ends then.
-    pub fn sign_until(&self, file: &str, names: &[&str], end: SystemTime) -> Pair {
+    pub(crate) fn sign_until(&self, file: &str, names: &[&str], end: SystemTime) -> Pair {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
         params.distinguished_name.push(DnType::CommonName, file);

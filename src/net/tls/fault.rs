@@ -16,6 +16,11 @@ impl TlsError {
         Self(what.to_string())
     }
 
+    #[cfg(test)]
+    pub(crate) fn in_words(what: &str) -> Self {
+        Self(what.to_owned())
+    }
+
     /// It has not answered to the first word.
     pub(super) fn late(limit: &str) -> Self {
         Self(format!(
