@@ -124,6 +124,7 @@ impl Plan {
 
     /// One more variable in its environment.
     pub(crate) fn env(mut self, key: &str, value: impl AsRef<OsStr>) -> Self {
+        super::secure::gives_way(&mut self.command, key);
         self.command.env(key, value);
         self
     }

@@ -1,6 +1,7 @@
 //! A topology with TLS at every port, certificates demanded of everybody, and ACL users for those who are not clients: what any test
 //! of the fault matrix runs on with `SWITCHMASTER_TEST_TLS=1`.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -11,6 +12,20 @@ use switchmaster::net::tls::{Connector, Identity, Roots, Verify};
 use tempfile::TempDir;
 
 use super::authority::{Authority, Pair};
+
+/// The users that the proxy logs in as, by the keys that name them.
+const USERS: [(&str, &str, &str); 2] = [
+    (
+        "SWITCHMASTER_SENTINEL_USERNAME",
+        "proxy",
+        "SWITCHMASTER_SENTINEL_PASSWORD",
+    ),
+    (
+        "SWITCHMASTER_PROXY_PROBE_USERNAME",
+        "probe",
+        "SWITCHMASTER_PROXY_PROBE_PASSWORD",
+    ),
+];
 
 /// Of every ACL user here.
 const PASSWORD: &str = "a-password-of-tests";
@@ -38,6 +53,18 @@ pub(crate) fn everywhere() -> &'static Papers {
         wire::connect_with_tls(papers.connector());
         papers
     })
+}
+
+/// A test that brings a password of its own brings its user, too, if it has one.
+pub(crate) fn gives_way(command: &mut Command, to: &str) {
+    for (key, user, password) in USERS {
+        let is_ours = |(name, value): (&OsStr, Option<&OsStr>)| {
+            name == key && value.is_some_and(|value| value == user)
+        };
+        if to == password && command.get_envs().any(is_ours) {
+            command.env_remove(key);
+        }
+    }
 }
 
 impl Papers {
@@ -101,11 +128,10 @@ impl Papers {
     /// The proxy meets everybody with TLS: clients, masters, Sentinels.
     pub(crate) fn proxy(&self, command: &mut Command) {
         let (ca, server, client) = (&self.ca, &self.server, &self.client);
+        for (key, user, password) in USERS {
+            command.env(key, user).env(password, PASSWORD);
+        }
         command
-            .env("SWITCHMASTER_SENTINEL_USERNAME", "proxy")
-            .env("SWITCHMASTER_SENTINEL_PASSWORD", PASSWORD)
-            .env("SWITCHMASTER_PROXY_PROBE_USERNAME", "probe")
-            .env("SWITCHMASTER_PROXY_PROBE_PASSWORD", PASSWORD)
             .env("SWITCHMASTER_PROXY_CLIENT_TLS_CERT_FILE", &server.cert)
             .env("SWITCHMASTER_PROXY_CLIENT_TLS_KEY_FILE", &server.key)
             .env("SWITCHMASTER_PROXY_CLIENT_TLS_CLIENT_CA_FILE", ca);

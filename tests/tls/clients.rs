@@ -85,7 +85,9 @@ fn bytes_come_and_go() {
     let stage = with(|_| String::new());
     let mut client = stage.client();
     client.echoes(b"hello");
-    let long: Vec<u8> = (0..300_000).map(|n| (n % 251) as u8).collect();
+    let long: Vec<u8> = (0..300_000)
+        .map(|n| u8::try_from(n % 251).expect("small"))
+        .collect();
     client.echoes(&long);
     // One that says no more is answered to the end.
     client.0.write_all(b"the last word").expect("taken");
@@ -108,21 +110,20 @@ fn bytes_come_and_go() {
 fn row_43_what_speaks_no_tls_is_closed_with_a_reason() {
     let stage = with(|_| String::new());
     let before = stage.master.bytes();
-    let mut expected = 0;
-    for said in [
+    let all = [
         &b"*1\r\n$4\r\nPING\r\n"[..],
         b"PING\r\n",
         b"GET / HTTP/1.1\r\nHost: redis\r\n\r\n",
         b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n",
         &[0; 512],
         &[0xff; 512],
-    ] {
+    ];
+    for (said, expected) in all.into_iter().zip(1..) {
         let mut client = connect(stage.addr());
         client.write_all(said).expect("taken");
         let heard = until_closed(&mut client);
         // An alert at the most.
         assert!(heard.len() <= 7, "{}", heard.escape_ascii());
-        expected += 1;
         wait_until("it to be counted", SOON, || {
             stage.refused("not_tls") == expected
         });

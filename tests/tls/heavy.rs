@@ -91,7 +91,9 @@ fn piped(mut client: Client) {
 /// One that is larger than everything between, for a client that is in no hurry.
 fn large_replies(mut client: Client) {
     const SIZE: usize = 12 * 1024 * 1024;
-    let value: Vec<u8> = (0..SIZE).map(|n| (n % 249) as u8).collect();
+    let value: Vec<u8> = (0..SIZE)
+        .map(|n| u8::try_from(n % 249).expect("small"))
+        .collect();
     let ok = client.exchange(&command(&[b"SET", b"large", &value]), 5);
     assert_eq!(ok.expect("taken"), b"+OK\r\n");
     client
@@ -111,7 +113,7 @@ fn large_replies(mut client: Client) {
 fn both_ways_at_once(proxy: &Proxy, client: Client) {
     const ROUNDS: usize = 400;
     const SIZE: usize = 20_000;
-    let value = |n: usize| vec![b'a' + (n % 26) as u8; SIZE];
+    let value = |n: usize| vec![b'a' + u8::try_from(n % 26).expect("small"); SIZE];
     let Client(mut stream) = client;
     stream.sock.set_nonblocking(true).expect("an option");
     let mut to_say: Vec<u8> = (0..ROUNDS)

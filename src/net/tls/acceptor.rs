@@ -86,7 +86,7 @@ impl Acceptor {
                 session.set_buffer_limit(Some(OUTGOING_MAX));
             });
         match timeout(HANDSHAKE_LIMIT, accepting).await {
-            Ok(Ok(stream)) => Ok(Sealed::new(stream)),
+            Ok(Ok(stream)) => Ok(Sealed::stream(stream)),
             Ok(Err(error)) => Err(Refused::of(&error)),
             Err(_) => Err(Refused::Late),
         }

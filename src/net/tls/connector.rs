@@ -153,7 +153,7 @@ impl Connector {
             });
         // A handshake has more state than a session should carry about for it.
         match timeout(HANDSHAKE_LIMIT, Box::pin(connecting)).await {
-            Ok(Ok(stream)) => Ok(Sealed::new(stream)),
+            Ok(Ok(stream)) => Ok(Sealed::stream(stream)),
             Ok(Err(error)) => Err(TlsError::of_handshake(&error)),
             Err(_) => Err(TlsError::late("1 s")),
         }

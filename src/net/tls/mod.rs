@@ -12,10 +12,6 @@
 mod acceptor;
 #[cfg(test)]
 #[path = "../../../tests/harness/authority.rs"]
-#[expect(
-    unreachable_pub,
-    reason = "the tests of the whole program have it, too"
-)]
 pub(crate) mod authority;
 mod connector;
 mod fault;

@@ -25,7 +25,7 @@ use crate::net::stream::Stream;
 pub struct Sealed(TlsStream<Stream>);
 
 impl Sealed {
-    pub(super) fn new(stream: impl Into<TlsStream<Stream>>) -> Stream {
+    pub(super) fn stream(stream: impl Into<TlsStream<Stream>>) -> Stream {
         Stream::Tls(Box::new(Self(stream.into())))
     }
 

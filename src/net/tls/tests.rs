@@ -44,6 +44,10 @@ fn host(name: &str) -> Host {
     Host::parse(name).expect("a host")
 }
 
+fn nth(at: usize) -> u8 {
+    u8::try_from(at % 256).expect("less than 256")
+}
+
 fn sockets() -> (Stream, Stream) {
     let (one, other) = UnixStream::pair().expect("pair");
     for socket in [&one, &other] {
@@ -231,7 +235,7 @@ async fn many_bytes_both_ways_through_small_sockets() {
         let mut written = 0;
         while written < BYTES {
             let chunk: Vec<u8> = (written..BYTES.min(written + 32 * 1024))
-                .map(|at| (at as u8).wrapping_mul(pattern))
+                .map(|at| nth(at).wrapping_mul(pattern))
                 .collect();
             let n = poll_fn(|cx| stream.poll_write(cx, &chunk)).await?;
             written += n;
@@ -247,7 +251,7 @@ async fn many_bytes_both_ways_through_small_sockets() {
                 return Ok(read);
             }
             for byte in &buffer[..n] {
-                assert_eq!(*byte, (read as u8).wrapping_mul(pattern), "at {read}");
+                assert_eq!(*byte, nth(read).wrapping_mul(pattern), "at {read}");
                 read += 1;
             }
         }
