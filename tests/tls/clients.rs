@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::client::{Client, knowing, until_closed};
@@ -33,7 +34,7 @@ pub(crate) fn with(more: impl FnOnce(&Authority) -> String) -> Stage {
     let server = authority.sign("server", &["127.0.0.1"]);
     let (master, sentinel) = stage();
     let text = format!(
-        "[sentinel]\naddresses = [\"{}\"]\n[[proxy]]\nlisten = [\"127.0.0.1:0\"]\n[proxy.client_tls]\ncert_file = {:?}\n\
+        "[sentinel]\naddresses = [\"{}\"]\n[limits]\nshutdown_grace = \"2s\"\n[[proxy]]\nlisten = [\"127.0.0.1:0\"]\n[proxy.client_tls]\ncert_file = {:?}\n\
          key_file = {:?}\n{}",
         sentinel.addr(),
         server.cert,
@@ -208,4 +209,34 @@ fn an_open_address_needs_a_list_or_certificates() {
         "{refused}"
     );
     load(&format!("client_ca_file = {:?}\n", authority.file())).expect("everybody is known");
+}
+
+/// Its keys are in the memory of the process that has it: it stays there to its end, and others come in next door.
+#[test]
+fn an_upgrade_leaves_a_session_with_tls_where_it_is() {
+    let stage = with(|_| String::new());
+    let mut before = stage.client();
+    before.echoes(b"before");
+    let mark = stage.proxy.mark();
+    let pid = Pid::from_raw(stage.proxy.pid().cast_signed()).expect("a process");
+    kill_process(pid, Signal::USR2).expect("it runs");
+    let started = stage.proxy.event_after(mark, "upgrade_started", SOON);
+    let _next = Next(started.number("pid"));
+    before.echoes(b"meanwhile");
+    stage.proxy.event_after(mark, "took_over", 3 * SOON);
+    stage.client().echoes(b"behind it");
+    // In order: a cut would be an error.
+    assert_eq!(before.read_to_end(), b"");
+    stage.client().echoes(b"and on");
+}
+
+/// The process that follows; killed when dropped.
+struct Next(f64);
+
+impl Drop for Next {
+    fn drop(&mut self) {
+        let pid = format!("{}", self.0).parse().ok().and_then(Pid::from_raw);
+        // It may have ended.
+        let _ = kill_process(pid.expect("a process"), Signal::KILL);
+    }
 }

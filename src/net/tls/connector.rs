@@ -155,7 +155,7 @@ impl Connector {
         match timeout(HANDSHAKE_LIMIT, Box::pin(connecting)).await {
             Ok(Ok(stream)) => Ok(Sealed::stream(stream)),
             Ok(Err(error)) => Err(TlsError::of_handshake(&error)),
-            Err(_) => Err(TlsError::late("1 s")),
+            Err(_) => Err(TlsError::late(HANDSHAKE_LIMIT)),
         }
     }
 }

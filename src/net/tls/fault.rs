@@ -1,6 +1,7 @@
 //! What went wrong with TLS, in words that say what to do.
 
 use std::io;
+use std::time::Duration;
 
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{AlertDescription, CertificateError, Error};
@@ -22,9 +23,10 @@ impl TlsError {
     }
 
     /// It has not answered to the first word.
-    pub(super) fn late(limit: &str) -> Self {
+    pub(super) fn late(limit: Duration) -> Self {
         Self(format!(
-            "no handshake within {limit}: is it a TLS port (tls-port) that was dialled?"
+            "no handshake within {}: is it a TLS port (tls-port) that was dialled?",
+            humantime::format_duration(limit)
         ))
     }
 

@@ -9,10 +9,10 @@
 //!   plain TCP does not tell, either; every request and reply says itself where it ends, so half of one is never taken for one. And
 //!   a server that is killed, or one of many clients, says no more than that.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
@@ -43,13 +43,21 @@ impl Sealed {
         }
     }
 
-    /// See [`Stream::poll_write`].
+    /// See [`Stream::poll_write`]. An error says that none of these bytes has gone out, or will: whoever hears it may say them to
+    /// somebody else.
     pub(in crate::net) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
+        ready!(self.poll_flush(cx))?;
+        let taken = match &mut self.0 {
+            TlsStream::Client(stream) => stream.get_mut().1.writer().write(bytes)?,
+            TlsStream::Server(stream) => stream.get_mut().1.writer().write(bytes)?,
+        };
+        // Some may be on their way when the rest fails. The next call is told of that.
+        let _ = self.poll_flush(cx);
+        Poll::Ready(Ok(taken))
     }
 
     /// See [`Stream::poll_flush`].

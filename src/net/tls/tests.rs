@@ -362,6 +362,18 @@ async fn an_end_without_a_farewell_is_an_end() {
     assert_eq!(end.ok(), Some(0));
 }
 
+/// What was taken may be on its way: nobody is told that it was not, and may be said again.
+#[tokio::test]
+async fn what_was_taken_is_never_denied() {
+    let (mut client, server) = pair().await;
+    drop(server);
+    let write =
+        async |client: &mut Stream| poll_fn(|cx| client.poll_write(cx, b"SET a 1\r\n")).await;
+    assert_eq!(write(&mut client).await.ok(), Some(9));
+    let error = write(&mut client).await.expect_err("nobody is there");
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+}
+
 #[test]
 fn files_that_are_of_no_use() {
     let place = place();
