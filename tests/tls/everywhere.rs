@@ -1,6 +1,9 @@
 //! Real servers that speak nothing but TLS and demand certificates, with the proxy in the middle.
 
 use std::io::{Read, Write};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use switchmaster::demo::wire::{Conn, Value};
 
@@ -147,6 +150,89 @@ fn peers_that_cannot_be_believed() {
         .map_err(|e| e.to_string())
         .and_then(|client| client.exchange(b"PING\r\n", 7).map_err(|e| e.to_string()));
     assert_eq!(pong.as_deref(), Ok(&b"+PONG\r\n"[..]));
+}
+
+/// What `check --live` finds, by their codes: everything as it should be, and one thing after the other that is not.
+#[test]
+fn the_doctor_knows_certificates() {
+    let servers = servers();
+    let papers = everywhere();
+    let folder = tempfile::tempdir().expect("a folder");
+    let other = Authority::new(folder.path(), "other");
+    let sentinels: Vec<String> = servers
+        .sentinels()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let found = |more: &[(&str, &Path)]| -> Vec<String> {
+        let mut check = Command::new(env!("CARGO_BIN_EXE_switchmaster"));
+        check
+            .args(["check", "--live", "--json", "--listen", "127.0.0.1:0"])
+            .args(["--sentinel", &sentinels.join(",")])
+            .env("SWITCHMASTER_ADMIN_LISTEN", "off");
+        papers.proxy(&mut check);
+        check.envs(more.iter().copied());
+        let output = check.output().expect("it runs");
+        let findings: serde_json::Value =
+            serde_json::from_slice(&output.stdout).expect("what it found");
+        let findings = findings["findings"].as_array().expect("a list").iter();
+        let codes = findings.map(|finding| finding["code"].as_str().expect("a word").to_owned());
+        codes.collect()
+    };
+    let times = |more: &[(&str, &Path)], code: &str, expected: usize| {
+        let codes = found(more);
+        let count = codes.iter().filter(|found| *found == code).count();
+        assert_eq!(count, expected, "{code}: {codes:?}");
+    };
+    for (code, expected) in [
+        ("certificate_valid", 3),
+        ("sentinel_ok", 3),
+        ("master_ok", 1),
+        ("replica_ok", 2),
+    ] {
+        times(&[], code, expected);
+    }
+    let (ca, elsewhere) = (other.file(), Path::new("elsewhere"));
+    let sentinel_ca = ("SWITCHMASTER_SENTINEL_CA_FILE", &*ca);
+    times(&[sentinel_ca], "sentinel_tls_failed", 3);
+    let sentinel_name = ("SWITCHMASTER_SENTINEL_SERVER_NAME", elsewhere);
+    times(&[sentinel_name], "sentinel_tls_failed", 3);
+    let upstream_ca = ("SWITCHMASTER_PROXY_UPSTREAM_TLS_CA_FILE", &*ca);
+    times(&[upstream_ca], "master_tls_failed", 1);
+    // Our own: for clients, as it needs no server's consent.
+    let week = SystemTime::now() + 6 * Duration::from_secs(24 * 60 * 60);
+    for (pair, code) in [
+        (
+            other.sign_until("soon", &["localhost"], week),
+            "certificate_expires_soon",
+        ),
+        (
+            other.sign_expired("old", &["localhost"]),
+            "certificate_expired",
+        ),
+    ] {
+        let cert = ("SWITCHMASTER_PROXY_CLIENT_TLS_CERT_FILE", &*pair.cert);
+        let key = ("SWITCHMASTER_PROXY_CLIENT_TLS_KEY_FILE", &*pair.key);
+        times(&[cert, key], code, 1);
+    }
+    // A replica that shows what nobody here vouches for; it goes on replicating.
+    let stranger = other.sign("stranger", &["127.0.0.1"]);
+    let master = servers.master().addr();
+    let nodes = servers.cluster().nodes().iter();
+    let replica = { nodes }.find(|node| node.addr() != master);
+    let set = replica.expect("two").connect().and_then(|mut conn| {
+        let [cert, key] = [&stranger.cert, &stranger.key].map(|path| path.display().to_string());
+        conn.call(&[
+            "CONFIG",
+            "SET",
+            "tls-cert-file",
+            &cert,
+            "tls-key-file",
+            &key,
+        ])
+    });
+    assert_eq!(set.expect("it answers"), Value::Simple("OK".to_owned()));
+    times(&[], "replica_tls_failed", 1);
 }
 
 /// Renewed on our side, for servers: the next connections show it, and what is open goes on.

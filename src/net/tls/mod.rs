@@ -1,4 +1,5 @@
-//! TLS on a leg: a handshake turns a [`Stream`] into one that is encrypted ([`Sealed`]), and nobody behind that has to know.
+//! TLS on a leg: a handshake turns a [`Stream`](super::stream::Stream) into one that is encrypted ([`Sealed`]), and nobody behind that
+//! has to know.
 //!
 //! ```text
 //! files --material--> Identity, Roots --> Acceptor (we are the server) --accept()--+
