@@ -155,6 +155,7 @@ async fn plane(plan: Plan, served: Arc<Served>, tasks: TaskTracker, end: Cancell
     let (_settings, settings) = watch::channel(control::Settings {
         rules,
         probe: Credentials::default(),
+        tls: None,
         connect_timeout: session::Config::default().connect_timeout,
         own: Vec::new(),
     });

@@ -52,6 +52,8 @@ def arguments():
                         help=f"of {', '.join(known)}; haproxy and haproxy-again are always among them")
     parser.add_argument("--idle-seconds", type=float, help="of idle sessions (default 10, quick 1)")
     parser.add_argument("--no-idle", action="store_true", help="leave the idle sessions out")
+    parser.add_argument("--tls", action="store_true",
+                        help="clients come with TLS, which the proxies end: HAProxy and switchmaster, no idle sessions")
     parser.add_argument("--syscalls", action="store_true", help="also count system calls per request (needs perf)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement of every round")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the report, as docs/benchmarks.md is")
@@ -68,6 +70,9 @@ def arguments():
     if not (1 <= args.rounds <= 1000 and 0.05 <= args.seconds <= 600 and 0.1 <= args.idle_seconds <= 600):
         parser.error("rounds are 1 to 1000, seconds 0.05 to 600, idle seconds 0.1 to 600")
     args.programs = [n for n in known if n in args.programs or n in (programs.BASE, programs.CONTROL)]
+    if args.tls:
+        args.programs = [n for n in args.programs if n in programs.WITH_TLS]
+        args.no_idle = True
     args.only = [w for w in workloads.WORKLOADS if w.name in args.only]
     return args
 
@@ -122,7 +127,7 @@ class Rig:
         """Every proxy carries a value of 1 MiB unchanged, or nothing is measured."""
         value = bytes(n * 7 % 251 for n in range(PROOF_SIZE))
         for name, (_, port) in self.running.items():
-            wire = loads.Wire(port)
+            wire = loads.Wire(port, self.args.tls)
             wire.set(PROOF_KEY, value)
             if wire.get(PROOF_KEY) != value:
                 raise programs.NotStarted(f"{name} does not carry a value of {PROOF_SIZE} bytes unchanged")
@@ -142,11 +147,11 @@ class Rig:
                 raise loads.Failed(f"not begun: the run already takes {LATE:g} times as long as planned")
             if (workload.name, name) not in self.rates:
                 wanted = loads.requests_for(workload, workload.warm_up, 1.0)
-                warm = loads.measure(proxy, port, workload, wanted, self.args.seconds)
+                warm = loads.measure(proxy, port, workload, wanted, self.args.seconds, self.args.tls)
                 self.rates[workload.name, name] = warm["rps"]
                 self.run["calibrations"].append({"workload": workload.name, "program": name, "figures": warm})
             wanted = loads.requests_for(workload, self.rates[workload.name, name], self.args.seconds)
-            seen["figures"] = loads.measure(proxy, port, workload, wanted, self.args.seconds)
+            seen["figures"] = loads.measure(proxy, port, workload, wanted, self.args.seconds, self.args.tls)
             self.rates[workload.name, name] = seen["figures"]["rps"]
         except (loads.Failed, OSError) as error:
             seen["error"] = str(error)
@@ -163,7 +168,7 @@ class Rig:
                 try:
                     rate = self.rates.get((workload.name, name), workload.warm_up)
                     wanted = loads.requests_for(workload, rate, self.args.seconds)
-                    seen["per_request"] = loads.syscalls(proxy, port, workload, wanted)
+                    seen["per_request"] = loads.syscalls(proxy, port, workload, wanted, self.args.tls)
                 except loads.Failed as error:
                     seen["error"] = str(error)
                 self.run["syscalls"].append(seen)
@@ -208,12 +213,12 @@ def run(args):
         "commit": commit(),
         "machine": readings.describe() | {"descriptors": descriptors},
         "settings": {"rounds": args.rounds, "seconds": args.seconds, "idle_seconds": args.idle_seconds,
-                     "repetitions": args.repetitions, "quick": args.quick},
+                     "repetitions": args.repetitions, "quick": args.quick, "tls": args.tls},
         "programs": args.programs,
         "versions": programs.versions(binaries, args.programs),
     }
     with tempfile.TemporaryDirectory(prefix="side-by-side-") as folder:
-        with programs.Bench(folder, binaries, descriptors) as bench:
+        with programs.Bench(folder, binaries, descriptors, args.tls) as bench:
             measured = Rig(args, bench).measure()
     about["seconds_taken"] = round((datetime.now(timezone.utc) - begun).total_seconds(), 1)
     about |= measured

@@ -1,10 +1,10 @@
 """One measurement: redis-benchmark against one port, and what the proxy spent on it."""
 
 import re
-import socket
 import subprocess
 import time
 
+import programs
 import readings
 
 # A measurement that takes so many times longer than planned has failed.
@@ -28,9 +28,10 @@ class Failed(Exception):
     """A measurement that says nothing; the text says why."""
 
 
-def command(port, workload, requests):
+def command(port, workload, requests, tls=False):
     args = ["redis-benchmark", "-h", "127.0.0.1", "-p", str(port), "-t", workload.command, "--precision", "3"]
     args += ["-d", str(workload.size), "-c", str(workload.clients), "-n", str(requests), "-P", str(workload.pipeline)]
+    args += ["--tls", "--insecure"] if tls else []
     return args + ([] if workload.keep else ["-k", "0"])
 
 
@@ -41,14 +42,14 @@ def requests_for(workload, rate, seconds):
     return wanted - wanted % workload.pipeline
 
 
-def measure(proxy, port, workload, requests, seconds):
+def measure(proxy, port, workload, requests, seconds, tls=False):
     """`proxy` is what carries it, None for none. Raises Failed."""
     if proxy and proxy.child.poll() is not None:
         raise Failed("the proxy has ended")
     pids = proxy.pids() if proxy else []
     before = readings.cpu_ns(pids)
     machine = readings.Machine()
-    said = run(command(port, workload, requests), max(LEAST_LIMIT_S, TIMES_PLANNED * seconds))
+    said = run(command(port, workload, requests, tls), max(LEAST_LIMIT_S, TIMES_PLANNED * seconds))
     busy, steal = machine.since()
     figures = parse(said, requests)
     if proxy:
@@ -95,11 +96,11 @@ def parse(said, requests):
     }
 
 
-def syscalls(proxy, port, workload, requests):
+def syscalls(proxy, port, workload, requests, tls=False):
     """System calls of the proxy per request, by perf. Raises Failed, too, where perf may not count."""
     pids = ",".join(str(pid) for pid in proxy.pids())
     args = ["perf", "stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-p", pids, "--"]
-    said = run(args + command(port, workload, requests), LEAST_LIMIT_S)
+    said = run(args + command(port, workload, requests, tls), LEAST_LIMIT_S)
     counted = re.search(r"^(\d+),[^,]*,raw_syscalls:sys_enter", said, re.MULTILINE)
     if not counted:
         raise Failed("perf did not count (it needs root, or kernel.perf_event_paranoid = -1)")
@@ -109,8 +110,8 @@ def syscalls(proxy, port, workload, requests):
 class Wire:
     """Just enough of a client to place a value and to read it back."""
 
-    def __init__(self, port):
-        self.socket = socket.create_connection(("127.0.0.1", port), WIRE_S)
+    def __init__(self, port, tls=False):
+        self.socket = programs.connect(port, tls, WIRE_S)
         self.reader = self.socket.makefile("rb")
 
     def set(self, key, value):

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from dataclasses import dataclass
@@ -79,8 +80,9 @@ def clean_environment():
 class Bench:
     """The topology and the proxies; `with` ends them all."""
 
-    def __init__(self, folder, binaries, descriptors):
+    def __init__(self, folder, binaries, descriptors, tls=False):
         self.folder = Path(folder)
+        self.tls = certificate(self.folder) if tls else None
         self.binaries = binaries
         self.descriptors = descriptors
         self.children = []
@@ -121,9 +123,9 @@ class Bench:
     def start_program(self, name):
         """Returns the child and its port, once a PING through it is answered."""
         program = PROGRAMS[name]
-        return self.start(name, lambda port: program.args(self, program, port))
+        return self.start(name, lambda port: program.args(self, program, port), tls=self.tls is not None)
 
-    def start(self, name, args, executable=None):
+    def start(self, name, args, executable=None, tls=False):
         log = self.folder / f"{name}.log"
         for _ in range(ATTEMPTS):
             port = free_port()
@@ -131,7 +133,7 @@ class Bench:
             self.children.append(running)
             end = time.monotonic() + START_S
             while time.monotonic() < end and running.child.poll() is None:
-                if answers(port):
+                if answers(port, tls):
                     return running, port
                 time.sleep(STEP_S)
             running.end()
@@ -147,8 +149,10 @@ def switchmaster(on_switch=None):
 
     def args(bench, _program, port):
         sentinels = ",".join(f"127.0.0.1:{port}" for port in bench.sentinel_ports)
-        setting = ["env", f"SWITCHMASTER_FAILOVER_ON_SWITCH={on_switch}"] if on_switch else []
-        return [*setting, bench.binaries["switchmaster"], "run", "--sentinel", sentinels, "--master", "mymaster",
+        setting = [f"SWITCHMASTER_FAILOVER_ON_SWITCH={on_switch}"] if on_switch else []
+        if bench.tls:
+            setting += [f"SWITCHMASTER_PROXY_CLIENT_TLS_{kind}_FILE={bench.tls}" for kind in ("CERT", "KEY")]
+        return ["env", *setting, bench.binaries["switchmaster"], "run", "--sentinel", sentinels, "--master", "mymaster",
                 "--listen", f"127.0.0.1:{port}"]
 
     return args
@@ -167,7 +171,7 @@ def haproxy(threads=1, buffer=None):
         config.write_text(
             f"global\n  nbthread {threads}\n  maxconn {(bench.descriptors - SPARE_DESCRIPTORS) // 2}\n{tune}"
             "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n"
-            f"listen redis\n  bind 127.0.0.1:{port} backlog 4096\n"
+            f"listen redis\n  bind 127.0.0.1:{port} backlog 4096{f' ssl crt {bench.tls}' if bench.tls else ''}\n"
             f"  server master {program.upstream}:{bench.server_port}\n"
         )
         return ["haproxy", "-db", "-q", "-f", str(config)]
@@ -207,6 +211,8 @@ PROGRAMS = {
     ]
 }
 PRODUCT, BASE, CONTROL, FLOOR, DIRECT = "switchmaster", "haproxy", "haproxy-again", "floor", "direct"
+# Those that end TLS here.
+WITH_TLS = {"switchmaster", "switchmaster-close", "haproxy", "haproxy-again", "haproxy-2t", "haproxy-32k"}
 # Not a default of HAProxy's, so only on demand.
 ON_DEMAND = {"haproxy-32k"}
 LABELS = {name: program.label for name, program in PROGRAMS.items()} | {DIRECT: "direct"}
@@ -218,9 +224,30 @@ def free_port():
         return s.getsockname()[1]
 
 
-def answers(port):
+def certificate(folder):
+    """A certificate of its own making and its key (P-256, as most are made now) in one file."""
+    key, cert, both = (folder / name for name in ("key.pem", "cert.pem", "both.pem"))
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                    "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost"],
+                   check=True, capture_output=True, timeout=START_S)
+    both.write_bytes(cert.read_bytes() + key.read_bytes())
+    both.chmod(0o600)
+    return both
+
+
+def connect(port, tls, limit):
+    """A connection to a proxy or a server of this run; with TLS to whoever is there."""
+    plain = socket.create_connection(("127.0.0.1", port), limit)
+    if not tls:
+        return plain
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(plain)
+
+
+def answers(port, tls=False):
     try:
-        with socket.create_connection(("127.0.0.1", port), PING_S) as s:
+        with connect(port, tls, PING_S) as s:
             s.settimeout(PING_S)
             s.sendall(b"PING\r\n")
             return s.recv(7) == b"+PONG\r\n"

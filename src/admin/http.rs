@@ -88,6 +88,8 @@ pub(super) fn serve(
                                 let uid = stream.peer_cred().ok().map(|cred| cred.uid());
                                 talk(stream, Peer::Unix(uid), app).await;
                             }
+                            // Nobody shakes hands here.
+                            Stream::Tls(_) => {}
                         }
                     };
                     ending.run_until_cancelled(talking).await;

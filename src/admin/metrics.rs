@@ -13,8 +13,9 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder
 use super::actions::Refusals;
 use super::reload::{self, Outcome};
 use super::table::{self, Kind, Metric};
-use super::{Entry, Vitals};
+use super::{Certificate, Entry, Vitals};
 use crate::control::ledger::{self, Account, OutageAccount, Totals};
+use crate::net::tls::Refused;
 use crate::session::close::CloseReason;
 use crate::worker::Counters;
 
@@ -101,6 +102,7 @@ pub(super) struct Process<'a> {
     pub(super) refusals: &'a Refusals,
     pub(super) vitals: &'a Vitals,
     pub(super) reloads: reload::Count,
+    pub(super) certificates: &'a [Certificate],
 }
 
 /// What a scrape gives.
@@ -172,6 +174,11 @@ impl Sheet {
         }
         self.flag(&table::LAST_RELOAD_SUCCESSFUL, &[], reloads.last_succeeded);
         self.set(&table::LAST_RELOAD_TIMESTAMP, &[], reloads.succeeded_at);
+        for certificate in process.certificates {
+            let labels = [certificate.proxy.as_str(), certificate.leg];
+            let end = certificate.validity.not_after.as_secs_f64();
+            self.set(&table::CERTIFICATE_EXPIRY, &labels, end);
+        }
     }
 
     fn master(&self, account: &Account) {
@@ -238,6 +245,9 @@ impl Sheet {
             ("source_full", counters.refused_source),
         ] {
             self.count(&table::SESSIONS, &[proxy, result], count);
+        }
+        for (refused, count) in Refused::ALL.into_iter().zip(counters.refused_tls) {
+            self.count(&table::TLS_REFUSED, &[proxy, refused.label()], count);
         }
         for reason in CloseReason::ALL {
             self.count(

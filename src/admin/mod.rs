@@ -38,7 +38,7 @@ use self::actions::Refusals;
 use self::http::serve;
 pub use self::metrics::Histograms;
 use self::reload::{Reload, Reloads};
-pub use self::roster::{Entry, Roster};
+pub use self::roster::{Certificate, Entry, Roster};
 use self::samples::{Sample, Samples};
 use self::status::{ProxyStatus, Status};
 pub use self::vitals::{STUCK_AFTER, Upgrades, Vitals};
@@ -234,6 +234,7 @@ impl Panel {
             refusals: &self.refusals,
             vitals: &self.vitals,
             reloads: self.reloads.read(),
+            certificates: &self.roster.certificates(),
         };
         metrics::render(&seen, &self.histograms, &process)
     }

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use super::samples::Samples;
 use crate::control::ledger::Book;
 use crate::control::orders::Orders;
+use crate::net::tls::Validity;
 use crate::topology::publish::Reader;
 use crate::worker::Counting;
 
@@ -70,19 +71,43 @@ impl Entry {
     }
 }
 
-/// All entries, in the order of the configuration.
+/// A certificate of our own, as the configuration in force has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// To whom it is shown: `client`, `upstream` or `sentinel`.
+    pub leg: &'static str,
+    /// The entry that it is of; empty where it is of all.
+    pub proxy: String,
+    /// Until when it is valid.
+    pub validity: Validity,
+}
+
+/// All entries, in the order of the configuration, and the certificates that they are served with.
 #[derive(Clone, Debug, Default)]
-pub struct Roster(Arc<ArcSwap<Vec<Arc<Entry>>>>);
+pub struct Roster {
+    entries: Arc<ArcSwap<Vec<Arc<Entry>>>>,
+    certificates: Arc<ArcSwap<Vec<Certificate>>>,
+}
 
 impl Roster {
     /// These and no others, from now on.
     pub fn set(&self, entries: Vec<Arc<Entry>>) {
-        self.0.store(Arc::new(entries));
+        self.entries.store(Arc::new(entries));
+    }
+
+    /// These certificates and no others, from now on.
+    pub fn set_certificates(&self, certificates: Vec<Certificate>) {
+        self.certificates.store(Arc::new(certificates));
+    }
+
+    /// Those there are now.
+    pub fn certificates(&self) -> Arc<Vec<Certificate>> {
+        self.certificates.load_full()
     }
 
     /// Those there are now.
     pub fn entries(&self) -> Arc<Vec<Arc<Entry>>> {
-        self.0.load_full()
+        self.entries.load_full()
     }
 
     /// The one of this name.

@@ -83,6 +83,8 @@ metrics! {
     SESSIONS_HELD = Gauge "sessions_held" ["proxy"] "Of those, sessions that wait for a master and have none meanwhile.";
     SESSIONS = Counter "sessions_total" ["proxy", "result"]
         "Connections of clients: accepted, not_allowed (allow_from, allowed_uids, a missing header of a balancer), full (max_connections, open files), or source_full (max_connections_per_source).";
+    TLS_REFUSED = Counter "tls_handshake_failures_total" ["proxy", "reason"]
+        "Connections of clients that were closed before they were served because of TLS, by reason: not_tls (it speaks something else), timeout, left, crowded (too many at once), no_certificate, bad_certificate, declined (it does not accept ours), incompatible, misbehaved.";
     SESSIONS_CLOSED = Counter "sessions_closed_total" ["proxy", "reason"] "Sessions that ended, by reason.";
     SESSIONS_ADOPTED = Counter "sessions_adopted_total" ["proxy"] "Sessions that were taken over from the process before (an upgrade), or taken back from the one after.";
     SESSIONS_MOVED = Counter "sessions_moved_total" ["proxy"] "Times that a session was carried over to another upstream connection.";
@@ -123,6 +125,9 @@ metrics! {
         "0 while the configuration as it was read last cannot be carried out and an older one is in force, else 1.";
     LAST_RELOAD_TIMESTAMP = Gauge "config_last_reload_timestamp_seconds" []
         "When the configuration in force was read last, in seconds of the Unix epoch; at first the start.";
+
+    CERTIFICATE_EXPIRY = Gauge "certificate_expiry_timestamp_seconds" ["proxy", "leg"]
+        "When a certificate of the proxy's own expires, in seconds of the Unix epoch: the one it shows to clients, to data nodes (upstream), or to Sentinels (whose proxy is empty); of a chain, the part that ends first.";
 
     LOG_LINES_DROPPED = Counter "log_lines_dropped_total" [] "Log lines lost because stderr was not read fast enough.";
 }

@@ -16,6 +16,7 @@ use crate::net::addr::{HostPort, NodeAddr};
 use crate::net::address_map::AddressMap;
 use crate::net::reserve::Reserve;
 use crate::net::resolver::Resolver;
+use crate::net::tls::Connector;
 use crate::sentinel::Credentials;
 use crate::sentinel::client::inspect::Testimony;
 use crate::sentinel::client::{ClientError, Dial, RoleLink, SentinelLink};
@@ -46,15 +47,20 @@ pub(super) async fn ask(loaded: &Loaded) -> Answers {
     let config = &loaded.config;
     let masters = masters(config);
     let (resolver, tasks) = (Resolver::default(), TaskTracker::new());
-    let dial = |limit: Duration, credentials: &Credentials| Dial {
+    let dial = |limit: Duration, credentials: &Credentials, tls: &Option<Connector>| Dial {
         connect_timeout: limit.min(CONNECT_LIMIT),
         credentials: credentials.clone(),
+        tls: tls.clone(),
         resolver: resolver.clone(),
         reserve: Reserve::default(),
         tasks: tasks.clone(),
     };
     let settings = &config.sentinel;
-    let to_sentinels = dial(settings.connect_timeout, &settings.credentials);
+    let to_sentinels = dial(
+        settings.connect_timeout,
+        &settings.credentials,
+        &settings.tls,
+    );
     let named = settings.addresses.iter().map(|addr| addr.0.clone());
     let mut sentinels = ask_sentinels(named.collect(), true, &to_sentinels, &masters).await;
     if settings.discover {
@@ -83,7 +89,11 @@ pub(super) async fn ask(loaded: &Loaded) -> Answers {
         };
         let task = EntryTask {
             announced: believed(&sentinels, index).map(|(addr, _)| addr),
-            dial: dial(proxy.session.connect_timeout, &proxy.probe),
+            dial: dial(
+                proxy.session.connect_timeout,
+                &proxy.probe,
+                &proxy.upstream_tls,
+            ),
             map: map.clone(),
             own: own.clone(),
         };

@@ -1,7 +1,9 @@
 //! What was seen, not yet judged. Gathered by [`super::host`] and [`super::ask`].
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use crate::admin::Certificate;
 use crate::listener::BindError;
 use crate::net::addr::{HostPort, ListenAddr};
 use crate::sentinel::client::ClientError;
@@ -27,6 +29,10 @@ pub(super) struct Host {
     pub(super) doors: Vec<Door>,
     /// The proxy that answers at the admin endpoint.
     pub(super) running: Option<Running>,
+    /// Certificates of our own.
+    pub(super) certificates: Vec<Certificate>,
+    /// Since the Unix epoch.
+    pub(super) now: Duration,
 }
 
 /// An address to listen on.

@@ -30,10 +30,13 @@ pub enum Code {
     FewOpenFiles,
     NarrowPortRange,
     ConfigWarning,
+    CertificateExpired,
+    CertificateExpiresSoon,
     // Sentinels.
     SentinelNamesThisProxy,
     QuorumUnreachable,
     SentinelUnreachable,
+    SentinelTlsFailed,
     SentinelLoginNeeded,
     SentinelLoginRefused,
     SentinelRightMissing,
@@ -51,6 +54,7 @@ pub enum Code {
     // The master.
     MasterAddressLoopback,
     MasterUnreachable,
+    MasterTlsFailed,
     MasterIsReplica,
     MasterLoading,
     NotADataNode,
@@ -64,12 +68,14 @@ pub enum Code {
     ReplicaMissing,
     ReplicaAddressLoopback,
     ReplicaUnreachable,
+    ReplicaTlsFailed,
     ReplicaIsMaster,
     ReplicaBehind,
     MinReplicasUnset,
     MinReplicasNotLookedAt,
     // What is as it should be.
     ConfigValid,
+    CertificateValid,
     PortFree,
     ProxyRunning,
     OpenFiles,
@@ -148,6 +154,14 @@ pub(super) fn redis_cli(at: &HostPort, words: &[&str]) -> String {
         line.push_str(&shell_word(word));
     }
     line
+}
+
+/// A command that shows what this peer has to say about TLS.
+pub(super) fn tls_client(at: &HostPort) -> String {
+    let peer = shell_word(&format!("{}:{}", at.host, at.port));
+    format!(
+        "openssl s_client -connect {peer} </dev/null | openssl x509 -noout -subject -enddate -ext subjectAltName"
+    )
 }
 
 /// A word as a shell takes it for one.

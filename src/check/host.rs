@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, getrlimit};
 
@@ -49,6 +49,10 @@ pub(super) fn look(loaded: &Loaded) -> Host {
             .and_then(|text| port_range(&text)),
         doors,
         running: admin.listener.listen.first().and_then(running),
+        certificates: config.certificates(),
+        now: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default(),
     }
 }
 

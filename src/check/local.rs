@@ -1,7 +1,10 @@
 //! What is to be said of this host. Pure.
 
+use std::time::Duration;
+
 use super::facts::{Door, DoorOf, Host, Running};
 use super::finding::{Code, Finding};
+use crate::admin::Certificate;
 use crate::listener::{BindError, Holder};
 use crate::net::addr::ListenAddr;
 use crate::worker::files::{FEW_SESSIONS, sessions_of};
@@ -12,6 +15,12 @@ const OWN_NAME: &str = "switchmaster";
 const FEW_PORTS: u32 = 16_384;
 /// Seconds for which the port of a closed connection cannot be used again (`TCP_TIMEWAIT_LEN` of the kernel).
 const TIME_WAIT: u32 = 60;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Left of a certificate when it should have been renewed: those that renew themselves do it 30 days before the end.
+const EXPIRES_SOON: Duration = DAY.saturating_mul(30);
+/// Left of it when it is an outage that is about to happen.
+const EXPIRES_NOW: Duration = DAY.saturating_mul(7);
 
 pub(super) fn judge(host: &Host) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -28,6 +37,11 @@ pub(super) fn judge(host: &Host) -> Vec<Finding> {
         let finding = Finding::warn(Code::ConfigWarning, "configuration", warning.clone());
         findings.push(finding.hint("switchmaster config show"));
     }
+    findings.extend(
+        host.certificates
+            .iter()
+            .map(|certificate| of_certificate(certificate, host.now)),
+    );
     findings.extend(host.doors.iter().map(|door| at_door(door, host)));
     let range = host.port_range;
     findings.extend(host.doors.iter().filter_map(|door| in_range(door, range)));
@@ -36,6 +50,44 @@ pub(super) fn judge(host: &Host) -> Vec<Finding> {
     findings.push(open_files(host.open_files));
     findings.push(port_range(host.port_range));
     findings
+}
+
+fn of_certificate(certificate: &Certificate, now: Duration) -> Finding {
+    let Certificate {
+        leg,
+        proxy,
+        validity,
+    } = certificate;
+    let whose = match (*leg, &**proxy) {
+        (leg, "") => leg.to_owned(),
+        (leg, proxy) => format!("{leg} of proxy \"{proxy}\""),
+    };
+    let subject = format!("certificate {}", validity.path.display());
+    let until = validity.until();
+    let hint = "renew it: write the new certificate and its key into the same files, and: systemctl reload switchmaster";
+    let left = validity.not_after.saturating_sub(now);
+    let days = left.as_secs() / DAY.as_secs();
+    if validity.is_over(now) {
+        let message = format!("has expired ({until}): nobody accepts it ({whose})");
+        Finding::fail(Code::CertificateExpired, subject, message).hint(hint)
+    } else if left < EXPIRES_NOW {
+        let message = format!("expires in {} ({until}; {whose})", in_days(days));
+        Finding::fail(Code::CertificateExpiresSoon, subject, message).hint(hint)
+    } else if left < EXPIRES_SOON {
+        let message = format!("expires in {} ({until}; {whose})", in_days(days));
+        Finding::warn(Code::CertificateExpiresSoon, subject, message).hint(hint)
+    } else {
+        let message = format!("valid until {until} ({whose})");
+        Finding::ok(Code::CertificateValid, subject, message)
+    }
+}
+
+fn in_days(days: u64) -> String {
+    match days {
+        0 => "less than a day".to_owned(),
+        1 => "a day".to_owned(),
+        days => format!("{days} days"),
+    }
 }
 
 fn at_door(door: &Door, host: &Host) -> Finding {

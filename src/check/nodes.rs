@@ -1,7 +1,7 @@
 //! What is to be said of the master and its replicas. Pure.
 
 use super::facts::{Node, Nodes, SentinelFacts, is_loopback, is_remote, views};
-use super::finding::{Code, Finding, Level, redis_cli};
+use super::finding::{Code, Finding, Level, redis_cli, tls_client};
 use crate::net::addr::HostPort;
 use crate::net::address_map::AddressMap;
 use crate::sentinel::client::ClientError;
@@ -240,6 +240,14 @@ fn unreachable(
     error: &ClientError,
     map: &AddressMap,
 ) -> Finding {
+    if let ClientError::Tls(_) = error {
+        let code = match code {
+            Code::MasterUnreachable => Code::MasterTlsFailed,
+            _ => Code::ReplicaTlsFailed,
+        };
+        let message = format!("answers, but not as it has to{}: {error}", way(node));
+        return Finding::fail(code, subject, message).hint(tls_client(&node.reached));
+    }
     let message = format!("cannot be reached from here{}: {error}", way(node));
     let ping = redis_cli(&node.reached, &["PING"]);
     let hint = if map.reach(node.announced.clone()) == node.announced {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::facts::{SentinelFacts, believed, views};
-use super::finding::{Code, Finding, redis_cli};
+use super::finding::{Code, Finding, redis_cli, tls_client};
 use super::local::counted;
 use crate::net::addr::HostPort;
 use crate::net::address_map::AddressMap;
@@ -78,6 +78,14 @@ fn of_failing(sentinel: &SentinelFacts, error: &ClientError, setting: &Setting<'
                     setting.masters.first().map_or("mymaster", String::as_str)
                 ))
             }
+        }
+        ClientError::Tls(_) => {
+            let new = if sentinel.listed {
+                Finding::fail
+            } else {
+                Finding::warn
+            };
+            new(Code::SentinelTlsFailed, subject, error.to_string()).hint(tls_client(at))
         }
         ClientError::LoginNeeded(_) => Finding::fail(
             Code::SentinelLoginNeeded,

@@ -7,9 +7,11 @@ use super::facts::*;
 use super::finding::{Code, Finding, Level, sort};
 use super::sentinels::Setting;
 use super::{local, nodes, sentinels};
+use crate::admin::Certificate;
 use crate::listener;
 use crate::net::addr::{HostPort, ListenAddr, NodeAddr, SentinelAddr};
 use crate::net::address_map::{AddressMap, Mapping};
+use crate::net::tls::{TlsError, Validity};
 use crate::sentinel::Peer;
 use crate::sentinel::client::ClientError;
 use crate::sentinel::client::inspect::{MasterTestimony, Subscription, Testimony};
@@ -222,6 +224,17 @@ fn the_wrong_one_is_the_one_with_the_older_epoch_or_the_fewer_friends() {
 }
 
 #[test]
+fn a_peer_that_cannot_be_believed_is_there_all_the_same() {
+    let findings = said(|s| s[0].told = Err(ClientError::Tls(TlsError::in_words("no"))));
+    assert_eq!(first(&findings), (Level::Fail, Code::SentinelTlsFailed));
+    let hint = findings[0].hint.as_deref().expect("a command");
+    assert!(
+        hint.starts_with("openssl s_client -connect 10.0.0.2:26379"),
+        "{hint}"
+    );
+}
+
+#[test]
 fn missing_rights_come_with_the_line_that_grants_them() {
     let findings = said(|s| {
         told(&mut s[0]).subscription = Subscription::CommandDenied;
@@ -427,6 +440,8 @@ fn host() -> Host {
         port_range: Some((32_768, 60_999)),
         doors: Vec::new(),
         running: None,
+        certificates: Vec::new(),
+        now: Duration::ZERO,
     }
 }
 
@@ -485,6 +500,34 @@ fn faults_of_this_host() {
     assert!(few[0].message.contains("384 sessions"), "{few:?}");
     let warned = said_here(|host| host.warnings.push("unknown variable".to_owned()));
     assert_eq!(first(&warned), (Level::Warn, Code::ConfigWarning));
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    for (days, level, code) in [
+        (31, Level::Ok, Code::CertificateValid),
+        (29, Level::Warn, Code::CertificateExpiresSoon),
+        (6, Level::Fail, Code::CertificateExpiresSoon),
+        (0, Level::Fail, Code::CertificateExpired),
+    ] {
+        let findings = said_here(|host| {
+            host.now = 20_000 * DAY + Duration::from_secs(1);
+            host.certificates.push(Certificate {
+                leg: "client",
+                proxy: "main".to_owned(),
+                validity: Validity {
+                    path: "/etc/switchmaster/server.crt".into(),
+                    not_after: (20_000 + days) * DAY,
+                },
+            });
+        });
+        let found = findings.iter().find(|finding| finding.code == code);
+        let found = found.unwrap_or_else(|| panic!("{days}: {findings:?}"));
+        assert_eq!(found.level, level, "{found:?}");
+        assert!(found.subject.contains("server.crt"), "{found:?}");
+        assert!(
+            found.message.contains("client of proxy \"main\""),
+            "{found:?}"
+        );
+        assert_eq!(found.hint.is_some(), level != Level::Ok, "{found:?}");
+    }
     let stuck = said_here(|host| {
         host.doors.push(taken("switchmaster", DoorOf::Clients));
         host.running = Some(Running {

@@ -18,8 +18,12 @@ const MAX_UIDS: usize = 1024;
 /// Bounds of the count.
 pub(super) const MAX_CONNECTIONS: RangeInclusive<usize> = 0..=10_000_000;
 
-/// What an entry says of it, and `max_anywhere`, which `[limits]` says of all.
-pub(super) fn listener(values: &mut Values<'_>, max_anywhere: usize) -> listener::Config {
+/// What an entry says of it, and `max_anywhere`, which `[limits]` says of all; `is_guarded` when clients have to prove who they are.
+pub(super) fn listener(
+    values: &mut Values<'_>,
+    max_anywhere: usize,
+    is_guarded: bool,
+) -> listener::Config {
     let default = listener::Config::default();
     let (allow_from, is_open) = match values.list(Key::AllowFrom, MAX_NETWORKS, network) {
         Listed::Values(networks) => {
@@ -44,6 +48,7 @@ pub(super) fn listener(values: &mut Values<'_>, max_anywhere: usize) -> listener
             let remote = listed.iter().find(|(addr, _)| !addr.is_local());
             if let Some((ListenAddr::Tcp(addr), source)) = remote
                 && !is_open
+                && !is_guarded
             {
                 values.push(needs_allow_from(*addr, source));
             }
@@ -85,6 +90,7 @@ pub(super) fn listener(values: &mut Values<'_>, max_anywhere: usize) -> listener
             .parsed(Key::SocketMode, socket_mode)
             .unwrap_or(default.socket_mode),
         socket_group: values.parsed(Key::SocketGroup, group),
+        tls: None,
     }
 }
 
@@ -103,7 +109,8 @@ fn needs_allow_from(addr: SocketAddr, source: &Source) -> Problem {
         format!(
             "Redis trusts this proxy, so everybody who reaches it reaches Redis. Add to the [[proxy]] entry:\n\
              allow_from = [\"{network}\"]\n\
-             or set {}={network}",
+             or set {}={network}\n\
+             or demand certificates of clients: client_ca_file in [proxy.client_tls]",
             Key::AllowFrom.env()
         ),
     )

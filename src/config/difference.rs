@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::problem::{Error, Problem, Source};
 use super::schema::Key;
-use super::{Loaded, Proxy, show};
+use super::{Loaded, Proxy, show, tls};
 use crate::listener::BindError;
 use crate::net::addr::ListenAddr;
 
@@ -33,6 +33,8 @@ pub enum Effect {
     Entry,
     /// The proxy's own login at data nodes: at once, over a new connection.
     Probe,
+    /// How data nodes are met: the next dials, and the proxy's own connection to the master at once.
+    Upstream,
     /// Who may look and act at the admin endpoint: the next requests.
     Admin,
     /// The end of the process, and of an entry.
@@ -49,6 +51,12 @@ pub const fn effect(key: Key) -> Effect {
         Key::SentinelAddresses
         | Key::SentinelUsername
         | Key::SentinelPasswordFile
+        | Key::SentinelTls
+        | Key::SentinelCaFile
+        | Key::SentinelCertFile
+        | Key::SentinelKeyFile
+        | Key::SentinelServerName
+        | Key::SentinelInsecure
         | Key::Discover
         | Key::SentinelConnectTimeout
         | Key::PollInterval
@@ -79,7 +87,16 @@ pub const fn effect(key: Key) -> Effect {
         | Key::AllowedUids
         | Key::ProxyProtocolFrom
         | Key::SocketMode
-        | Key::SocketGroup => Effect::Admission,
+        | Key::SocketGroup
+        | Key::ClientTlsCertFile
+        | Key::ClientTlsKeyFile
+        | Key::ClientTlsCaFile => Effect::Admission,
+        Key::UpstreamTlsEnabled
+        | Key::UpstreamTlsCaFile
+        | Key::UpstreamTlsCertFile
+        | Key::UpstreamTlsKeyFile
+        | Key::UpstreamTlsServerName
+        | Key::UpstreamTlsInsecure => Effect::Upstream,
         Key::Listen => Effect::Listeners,
         Key::Name | Key::Master => Effect::Entry,
         Key::ProbeUsername | Key::ProbePasswordFile => Effect::Probe,
@@ -136,9 +153,10 @@ impl Difference {
             if effect(key) == Effect::Restart {
                 problems.push(pair.needs_restart());
             }
+            problems.extend(tls::expired(key, new, 0));
             this.note(&pair, "");
         }
-        this.entries(old, new);
+        this.entries(old, new, &mut problems);
         this.systemd(old, new, &mut problems);
         this.overlaps(old, new, &mut problems);
         if problems.is_empty() {
@@ -170,7 +188,7 @@ impl Difference {
     }
 
     /// Who stays, who comes, who goes. An entry is known by its name and its master: with another master its sessions are another's.
-    fn entries(&mut self, old: &Loaded, new: &Loaded) {
+    fn entries(&mut self, old: &Loaded, new: &Loaded, problems: &mut Vec<Problem>) {
         let (olds, news) = (&old.config.proxies, &new.config.proxies);
         let same = |a: &Proxy, b: &Proxy| a.name == b.name && a.master == b.master;
         let of = |proxy: &Proxy| format!("proxy \"{}\" (master \"{}\")", proxy.name, proxy.master);
@@ -196,6 +214,7 @@ impl Difference {
                 };
                 if pair.differs() {
                     self.note(&pair, &format!(" of \"{}\"", proxy.name));
+                    problems.extend(tls::expired(key, new, at));
                 }
             }
             let listens = (&olds[before].listener.listen, &proxy.listener.listen);
@@ -318,6 +337,25 @@ impl Pair<'_> {
                 !equal(secret(self.old).as_ref(), secret(self.new).as_ref())
             }
             Key::AdminTokenFile => !equal(old.admin.token.as_ref(), new.admin.token.as_ref()),
+            // The file may be the same, and what is in it another.
+            Key::SentinelCaFile | Key::SentinelCertFile => {
+                let changed = tls::changed(
+                    self.key,
+                    old.sentinel.tls.as_ref(),
+                    new.sentinel.tls.as_ref(),
+                );
+                changed || self.values().0 != self.values().1
+            }
+            Key::UpstreamTlsCaFile | Key::UpstreamTlsCertFile => {
+                let of = |(of, at): (&Loaded, usize)| of.config.proxies[at].upstream_tls.clone();
+                let changed = tls::changed(self.key, of(self.old).as_ref(), of(self.new).as_ref());
+                changed || self.values().0 != self.values().1
+            }
+            Key::ClientTlsCaFile | Key::ClientTlsCertFile => {
+                let of = |(of, at): (&Loaded, usize)| of.config.proxies[at].listener.tls.clone();
+                let changed = tls::changed(self.key, of(self.old).as_ref(), of(self.new).as_ref());
+                changed || self.values().0 != self.values().1
+            }
             // The whole table.
             Key::AddressMap => old.sentinel.address_map != new.sentinel.address_map,
             _ => self.values().0 != self.values().1,

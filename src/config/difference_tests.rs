@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use super::super::{Flags, from_text, load};
 use super::*;
+use crate::net::tls::authority;
 
 /// Everything that has to be written, and one entry.
 const BASE: &str = "[sentinel]\naddresses = [\"10.0.0.3\"]\n";
@@ -35,7 +36,21 @@ const fn values(key: Key) -> (&'static str, &'static str) {
         | Key::ProbePasswordFile
         | Key::LoginPasswordFile
         | Key::AdminTokenFile => ("@one", "@two"),
-        Key::Discover
+        Key::SentinelCertFile | Key::ClientTlsCertFile | Key::UpstreamTlsCertFile => {
+            ("@one.crt", "@two.crt")
+        }
+        Key::SentinelKeyFile | Key::ClientTlsKeyFile | Key::UpstreamTlsKeyFile => {
+            ("@one.key", "@two.key")
+        }
+        Key::SentinelCaFile | Key::ClientTlsCaFile | Key::UpstreamTlsCaFile => {
+            ("@one.pem", "@two.pem")
+        }
+        Key::SentinelServerName | Key::UpstreamTlsServerName => ("\"redis-a\"", "\"10.0.0.3\""),
+        Key::SentinelTls
+        | Key::SentinelInsecure
+        | Key::UpstreamTlsEnabled
+        | Key::UpstreamTlsInsecure
+        | Key::Discover
         | Key::ReplayAuth
         | Key::ResendReads
         | Key::FenceAtOdown
@@ -84,6 +99,37 @@ fn file_with(key: Key, value: &str) -> String {
         Key::AddressMap => value,
         _ => format!("{} = {value}", key.name()),
     };
+    let path = |name| toml::Value::from(secret(name).display().to_string());
+    let file = |key: &str, name| format!("{key} = {}\n", path(name));
+    let mut around = String::new();
+    match key {
+        Key::SentinelCertFile | Key::ClientTlsCertFile | Key::UpstreamTlsCertFile => {
+            around += &file("key_file", "one.key");
+        }
+        Key::SentinelKeyFile | Key::ClientTlsKeyFile | Key::UpstreamTlsKeyFile => {
+            around += &file("cert_file", "one.crt");
+        }
+        Key::ClientTlsCaFile => {
+            around += &file("cert_file", "one.crt");
+            around += &file("key_file", "one.key");
+        }
+        _ => {}
+    }
+    let leads = |key| matches!(key, Key::SentinelTls | Key::UpstreamTlsEnabled);
+    let is_of_tls = match effect(key) {
+        Effect::Upstream => true,
+        _ => (Key::SentinelTls as usize..=Key::SentinelInsecure as usize).contains(&(key as usize)),
+    };
+    if is_of_tls && !matches!(key, Key::SentinelCaFile | Key::UpstreamTlsCaFile) {
+        around += &file("ca_file", "one.pem");
+    }
+    if is_of_tls && !leads(key) {
+        around += match effect(key) {
+            Effect::Upstream => "enabled = true\n",
+            _ => "tls = true\n",
+        };
+    }
+    let line = format!("{around}{line}");
     let login = |line: &str| {
         let password = toml::Value::from(secret("one").display().to_string());
         format!("{line}\npassword_file = {password}\n")
@@ -97,6 +143,9 @@ fn file_with(key: Key, value: &str) -> String {
         Key::LoginUsername => format!("{BASE}[[proxy]]\n[proxy.login]\n{}", login(&line)),
         Key::LoginPasswordFile => format!("{BASE}[[proxy]]\n[proxy.login]\n{line}\n"),
         Key::AdminActions => format!("{BASE}[admin]\nlisten = \"unix:/run/sm.sock\"\n{line}\n"),
+        _ if key.section().is_per_proxy() && key.section() != super::super::Section::Proxy => {
+            format!("{BASE}[[proxy]]\n{}\n{line}\n", key.section().header())
+        }
         _ => format!("{BASE}{}\n{line}\n", key.section().header()),
     }
 }
@@ -109,6 +158,14 @@ fn secret(name: &str) -> PathBuf {
         for name in ["one", "two"] {
             let secret = format!("0123456789abcdef-{name}");
             fs::write(folder.path().join(name), secret).expect("written");
+        }
+        let authority = authority::Authority::new(folder.path(), "one");
+        authority.sign("one", &["localhost"]);
+        // The same in another place.
+        for ending in ["crt", "key", "pem"] {
+            let [one, two] =
+                ["one", "two"].map(|name| folder.path().join(format!("{name}.{ending}")));
+            fs::copy(one, two).expect("copied");
         }
         folder
     });
@@ -289,4 +346,73 @@ fn flags_keep_their_word() {
     fs::write(&path, entries(&[("a", "m", B)])).expect("written");
     let difference = Difference::between(&old, &load(&flags, []).expect("in order"));
     assert!(difference.expect("in order").is_nothing());
+}
+
+/// A certificate is renewed in its place: the paths are the same, and what is in the files is not.
+#[test]
+fn what_is_in_the_files_counts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = authority::Authority::new(folder.path(), "ca");
+    let place = |name: &str| toml::Value::from(folder.path().join(name).display().to_string());
+    let identity = format!(
+        "cert_file = {}\nkey_file = {}\n",
+        place("a.crt"),
+        place("a.key")
+    );
+    let ca = format!("ca_file = {}\n", place("ca.pem"));
+    for (text, effect, path) in [
+        (
+            format!("{BASE}{ca}{identity}"),
+            Effect::Sentinels,
+            "sentinel",
+        ),
+        (
+            format!("{BASE}[[proxy]]\n[proxy.client_tls]\n{identity}client_{ca}"),
+            Effect::Admission,
+            "proxy.client_tls",
+        ),
+        (
+            format!("{BASE}[[proxy]]\n[proxy.upstream_tls]\n{ca}{identity}"),
+            Effect::Upstream,
+            "proxy.upstream_tls",
+        ),
+    ] {
+        authority.sign("a", &["localhost"]);
+        let before = loaded(&text);
+        assert!(
+            Difference::between(&before, &loaded(&text))
+                .expect("valid")
+                .is_nothing()
+        );
+        authority.sign("a", &["localhost"]);
+        let difference = Difference::between(&before, &loaded(&text)).expect("valid");
+        assert!(difference.has(effect), "{difference:?}");
+        let [words] = difference.words() else {
+            panic!("{:?}", difference.words());
+        };
+        assert!(words.starts_with(&format!("{path}.cert_file")), "{words}");
+        assert!(words.ends_with(" changed"), "{words}");
+        // One that nobody would accept does not take the place of one that serves.
+        authority.sign_expired("a", &["localhost"]);
+        let why = Difference::between(&before, &loaded(&text))
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            why.contains("has expired") && why.contains("a.crt"),
+            "{why}"
+        );
+        assert!(why.contains("--> /etc/switchmaster/config.toml:"), "{why}");
+        // Another authority, in the same place.
+        authority.sign("a", &["localhost"]);
+        let before = loaded(&text);
+        let kept = fs::read(folder.path().join("ca.pem")).expect("there");
+        authority::Authority::new(folder.path(), "ca");
+        let difference = Difference::between(&before, &loaded(&text)).expect("valid");
+        assert!(
+            difference.has(effect) && difference.words().len() == 1,
+            "{difference:?}"
+        );
+        assert!(difference.words()[0].contains("ca_file"), "{difference:?}");
+        fs::write(folder.path().join("ca.pem"), kept).expect("written");
+    }
 }

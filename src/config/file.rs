@@ -176,18 +176,18 @@ impl Reader<'_> {
         problems: &mut Vec<Problem>,
     ) {
         for (name, value) in in_order(table) {
-            let inner = [(Section::Probe, "probe"), (Section::Login, "login")];
-            let inner = inner.into_iter().find(|(_, inner)| name.get_ref() == inner);
-            if let Some((inner, word)) = inner.filter(|_| section == Section::Proxy) {
-                if let DeValue::Table(keys) = value.get_ref() {
-                    self.table(inner, keys, items, problems);
+            if section == Section::Proxy
+                && let Some(inner) = inner_table(name.get_ref())
+            {
+                if let DeValue::Table(table) = value.get_ref() {
+                    self.table(inner, table, items, problems);
                 } else {
+                    let header = inner.header();
                     problems.push(Problem::at(
                         &self.source(name.span()),
-                        format!("`{word}` is a table, not a value"),
+                        format!("`{}` is a table, not a value", name.get_ref()),
                         format!(
-                            "write {} on a line of its own, below the entry it belongs to",
-                            inner.header()
+                            "write {header} on a line of its own, below the entry it belongs to"
                         ),
                     ));
                 }
@@ -302,6 +302,13 @@ impl Reader<'_> {
             span,
         }
     }
+}
+
+/// A table of an entry, by its name in there.
+fn inner_table(name: &str) -> Option<Section> {
+    Section::ALL
+        .into_iter()
+        .find(|section| section.name().strip_prefix("proxy.") == Some(name))
 }
 
 /// The table's entries as they stand in the file, so that problems are told from top to bottom.

@@ -7,7 +7,7 @@
 //! ```
 //! A flag counts more than the environment, that more than the file, that more than the default.
 //! A reload reads all of it anew, and [`difference`] says what to do about it.
-//! Never binds, dials or logs; the only files read are the configuration and the password files it names.
+//! Never binds, dials or logs; the only files read are the configuration and those it names: passwords, certificates, keys.
 
 mod admission;
 pub mod difference;
@@ -19,6 +19,7 @@ pub mod schema;
 mod secret;
 mod show;
 mod text;
+mod tls;
 mod value;
 mod written;
 
@@ -32,6 +33,7 @@ use self::problem::{Source, Text};
 use self::schema::{Key, Section};
 use self::written::{Item, Items};
 use crate::net::addr::ListenAddr;
+use crate::net::tls::{Acceptor, Connector, Validity};
 use crate::{admin, listener, sentinel, session, telemetry, topology, worker};
 
 /// Read when no other is named and it exists.
@@ -56,6 +58,8 @@ pub struct Proxy {
     pub probe: sentinel::Credentials,
     /// What clients' connections are logged in with.
     pub login: Option<Arc<session::Login>>,
+    /// How data nodes are met, by sessions and by those checks; `None` is without TLS.
+    pub upstream_tls: Option<Connector>,
 }
 
 /// The whole configuration, resolved.
@@ -75,6 +79,26 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// `[log]`
     pub log: telemetry::Config,
+}
+
+impl Config {
+    /// Certificates of our own that are shown to somebody.
+    pub fn certificates(&self) -> Vec<admin::Certificate> {
+        let certificate = |leg, proxy: &str, validity: &Validity| admin::Certificate {
+            leg,
+            proxy: proxy.to_owned(),
+            validity: validity.clone(),
+        };
+        let sentinel = self.sentinel.tls.iter().filter_map(Connector::validity);
+        let mut all: Vec<_> = sentinel.map(|v| certificate("sentinel", "", v)).collect();
+        for proxy in &self.proxies {
+            let client = proxy.listener.tls.iter().map(Acceptor::validity);
+            all.extend(client.map(|v| certificate("client", &proxy.name, v)));
+            let upstream = proxy.upstream_tls.iter().filter_map(Connector::validity);
+            all.extend(upstream.map(|v| certificate("upstream", &proxy.name, v)));
+        }
+        all
+    }
 }
 
 /// What the command line says; absent and empty are the same.

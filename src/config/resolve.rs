@@ -18,7 +18,7 @@ use super::secret::{Password, Places};
 use super::text::{listen_addr, mapping, network, plain_name, proxy_name, refusal, sentinel_addr};
 use super::value::{Listed, Values};
 use super::written::Items;
-use super::{Config, Loaded, Proxy, Written};
+use super::{Config, Loaded, Proxy, Written, tls};
 use crate::net::addr::ListenAddr;
 use crate::net::address_map::AddressMap;
 use crate::sentinel::Credentials;
@@ -106,6 +106,8 @@ pub(super) fn resolve(
     };
     let places = sentinel_password(&global, &environment);
     let sentinel_password = logins.look(&places, &mut sentinel.credentials);
+    let mut files = tls::Files::new(&global, &environment, logins.problems, logins.warnings);
+    sentinel.tls = files.sentinel();
 
     let admin_token = token(&global, &environment, &mut admin, &mut logins);
 
@@ -113,12 +115,17 @@ pub(super) fn resolve(
     let mut resolved = Vec::new();
     let (mut probe_passwords, mut login_passwords) = (Vec::new(), Vec::new());
     for items in &proxies {
+        let mut files = tls::Files::new(items, &environment, &mut problems, &mut warnings);
+        let (client_tls, upstream_tls) = (files.clients(), files.upstream());
+        let guarded = client_tls.is_refused() || client_tls.demands_certificates();
         let mut values = Values::new(items, &mut problems);
-        let mut proxy = proxy(&mut values, &session, max_anywhere);
+        let mut proxy = proxy(&mut values, &session, max_anywhere, guarded);
         let mut login = Credentials {
             username: values.text(Key::LoginUsername, plain_name),
             password: None,
         };
+        proxy.listener.tls = client_tls.into_acceptor();
+        proxy.upstream_tls = upstream_tls;
         let mut logins = Logins {
             problems: &mut problems,
             warnings: &mut warnings,
@@ -195,6 +202,7 @@ fn sentinel(values: &mut Values<'_>) -> sentinel::Config {
             username: values.text(Key::SentinelUsername, plain_name),
             password: None,
         },
+        tls: None,
         address_map: AddressMap::default(),
         discover: values.boolean(Key::Discover, default.discover),
         connect_timeout: values.duration(
@@ -398,8 +406,13 @@ fn session(values: &mut Values<'_>) -> session::Config {
     }
 }
 
-fn proxy(values: &mut Values<'_>, default: &session::Config, max_anywhere: usize) -> Proxy {
-    let listener = listener(values, max_anywhere);
+fn proxy(
+    values: &mut Values<'_>,
+    default: &session::Config,
+    max_anywhere: usize,
+    is_guarded: bool,
+) -> Proxy {
+    let listener = listener(values, max_anywhere, is_guarded);
     Proxy {
         name: values
             .text(Key::Name, proxy_name)
@@ -427,6 +440,7 @@ fn proxy(values: &mut Values<'_>, default: &session::Config, max_anywhere: usize
             password: None,
         },
         login: None,
+        upstream_tls: None,
     }
 }
 

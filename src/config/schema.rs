@@ -13,6 +13,10 @@ pub enum Section {
     Probe,
     /// `[proxy.login]`
     Login,
+    /// `[proxy.client_tls]`
+    ClientTls,
+    /// `[proxy.upstream_tls]`
+    UpstreamTls,
     /// `[address_map]`, whose keys are the operator's own.
     AddressMap,
     /// `[admin]`
@@ -25,12 +29,14 @@ pub enum Section {
 
 impl Section {
     /// All tables, in the order of the example file.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Sentinel,
         Self::Failover,
         Self::Proxy,
         Self::Probe,
         Self::Login,
+        Self::ClientTls,
+        Self::UpstreamTls,
         Self::AddressMap,
         Self::Admin,
         Self::Limits,
@@ -45,6 +51,8 @@ impl Section {
             Self::Proxy => "proxy",
             Self::Probe => "proxy.probe",
             Self::Login => "proxy.login",
+            Self::ClientTls => "proxy.client_tls",
+            Self::UpstreamTls => "proxy.upstream_tls",
             Self::AddressMap => "address_map",
             Self::Admin => "admin",
             Self::Limits => "limits",
@@ -60,11 +68,21 @@ impl Section {
             Self::Proxy => "[[proxy]]",
             Self::Probe => "[proxy.probe]",
             Self::Login => "[proxy.login]",
+            Self::ClientTls => "[proxy.client_tls]",
+            Self::UpstreamTls => "[proxy.upstream_tls]",
             Self::AddressMap => "[address_map]",
             Self::Admin => "[admin]",
             Self::Limits => "[limits]",
             Self::Log => "[log]",
         }
+    }
+
+    /// A table of a `[[proxy]]` entry.
+    pub const fn is_per_proxy(self) -> bool {
+        matches!(
+            self,
+            Self::Proxy | Self::Probe | Self::Login | Self::ClientTls | Self::UpstreamTls
+        )
     }
 
     /// The keys of this table.
@@ -107,6 +125,18 @@ keys! {
     SentinelUsername = Sentinel, "username";
     /// File that holds the password for Sentinels.
     SentinelPasswordFile = Sentinel, "password_file";
+    /// Meet Sentinels with TLS.
+    SentinelTls = Sentinel, "tls";
+    /// Authorities that may vouch for a Sentinel.
+    SentinelCaFile = Sentinel, "ca_file";
+    /// Our certificate for Sentinels that demand one.
+    SentinelCertFile = Sentinel, "cert_file";
+    /// Its key.
+    SentinelKeyFile = Sentinel, "key_file";
+    /// The name that Sentinels' certificates are for.
+    SentinelServerName = Sentinel, "server_name";
+    /// Believe any Sentinel.
+    SentinelInsecure = Sentinel, "insecure_skip_verify";
     /// Also follow Sentinels that others report.
     Discover = Sentinel, "discover";
     /// Longest wait for a TCP connection to a Sentinel.
@@ -171,6 +201,24 @@ keys! {
     LoginUsername = Login, "username";
     /// File that holds its password.
     LoginPasswordFile = Login, "password_file";
+    /// Our certificate for clients.
+    ClientTlsCertFile = ClientTls, "cert_file";
+    /// Its key.
+    ClientTlsKeyFile = ClientTls, "key_file";
+    /// Authorities one of which has to vouch for a client.
+    ClientTlsCaFile = ClientTls, "client_ca_file";
+    /// Meet data nodes with TLS.
+    UpstreamTlsEnabled = UpstreamTls, "enabled";
+    /// Authorities that may vouch for a data node.
+    UpstreamTlsCaFile = UpstreamTls, "ca_file";
+    /// Our certificate for data nodes that demand one.
+    UpstreamTlsCertFile = UpstreamTls, "cert_file";
+    /// Its key.
+    UpstreamTlsKeyFile = UpstreamTls, "key_file";
+    /// The name that data nodes' certificates are for.
+    UpstreamTlsServerName = UpstreamTls, "server_name";
+    /// Believe any data node.
+    UpstreamTlsInsecure = UpstreamTls, "insecure_skip_verify";
     /// Announced address -> reachable address; the whole table.
     AddressMap = AddressMap, "";
     /// Where the status page and the metrics are.
@@ -216,10 +264,7 @@ impl Key {
 
     /// True for keys of a `[[proxy]]` entry.
     pub const fn is_per_proxy(self) -> bool {
-        matches!(
-            self.section(),
-            Section::Proxy | Section::Probe | Section::Login
-        )
+        self.section().is_per_proxy()
     }
 }
 

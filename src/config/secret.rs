@@ -78,13 +78,7 @@ impl Places<'_> {
             return self.read(&path, &item.source, warnings).map(Some);
         }
         if let Some(item) = self.file {
-            let path = path(item).ok_or_else(|| {
-                Problem::at(
-                    &item.source,
-                    format!("{}: a path in quotes is needed", self.key.path()),
-                    format!("write \"/path/to/the/{}\"", self.noun),
-                )
-            })?;
+            let path = self.path(item)?;
             return self.read(&path, &item.source, warnings).map(Some);
         }
         match self.credentials.map(|folder| folder.join(self.credential)) {
@@ -94,6 +88,31 @@ impl Places<'_> {
             }
             _ => Ok(None),
         }
+    }
+
+    /// The file that is named, which whoever asks reads.
+    ///
+    /// # Errors
+    /// When it is a credential that was not passed, or no path.
+    pub(super) fn named(&self) -> Result<Option<PathBuf>, Problem> {
+        let Some(item) = self.file else {
+            return Ok(None);
+        };
+        let path = match credential(item) {
+            Some(name) => self.passed(item, name)?,
+            None => self.path(item)?,
+        };
+        Ok(Some(path))
+    }
+
+    fn path(&self, item: &Item) -> Result<PathBuf, Problem> {
+        path(item).ok_or_else(|| {
+            Problem::at(
+                &item.source,
+                format!("{}: a path in quotes is needed", self.key.path()),
+                format!("write \"/path/to/the/{}\"", self.noun),
+            )
+        })
     }
 
     fn read(

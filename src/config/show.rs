@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::problem::{Source, printable_path};
 use super::schema::{Key, Section};
 use super::secret;
-use super::written::Items;
+use super::written::{Items, Raw};
 use super::{Config, Proxy, Written};
+use crate::net::tls::Connector;
 use crate::session::OnSwitch;
 use crate::telemetry::Format;
 use crate::topology::rules::{Agree, Confirm, HoldMax, SentinelsLost, Verify};
@@ -42,6 +43,8 @@ pub(super) fn render(config: &Config, written: &Written) -> String {
         page.secret("password", probe.as_ref());
         page.section(Section::Login, config, proxy, items);
         page.secret("password", login.as_ref());
+        page.section(Section::ClientTls, config, proxy, items);
+        page.section(Section::UpstreamTls, config, proxy, items);
     }
     page.address_map(config, &written.global);
     for section in [Section::Admin, Section::Limits, Section::Log] {
@@ -105,13 +108,31 @@ pub(super) fn value(key: Key, config: &Config, proxy: &Proxy, items: &Items) -> 
         Key::SentinelPasswordFile
         | Key::ProbePasswordFile
         | Key::LoginPasswordFile
-        | Key::AdminTokenFile => {
+        | Key::AdminTokenFile
+        | Key::SentinelCaFile
+        | Key::SentinelCertFile
+        | Key::SentinelKeyFile
+        | Key::ClientTlsCertFile
+        | Key::ClientTlsKeyFile
+        | Key::ClientTlsCaFile
+        | Key::UpstreamTlsCaFile
+        | Key::UpstreamTlsCertFile
+        | Key::UpstreamTlsKeyFile => {
             let item = items.get(key)?;
             match secret::credential(item) {
                 Some(name) => text(format!("credential:{name}")),
                 None => text(printable_path(&secret::path(item)?)),
             }
         }
+        Key::SentinelTls => config.sentinel.tls.is_some().to_string(),
+        Key::UpstreamTlsEnabled => proxy.upstream_tls.is_some().to_string(),
+        Key::SentinelServerName | Key::UpstreamTlsServerName => match &items.get(key)?.raw {
+            Raw::Text(name) => text(name),
+            // It would have been refused.
+            _ => return None,
+        },
+        Key::SentinelInsecure => believes_all(config.sentinel.tls.as_ref()),
+        Key::UpstreamTlsInsecure => believes_all(proxy.upstream_tls.as_ref()),
         Key::Discover => config.sentinel.discover.to_string(),
         Key::SentinelConnectTimeout => duration(config.sentinel.connect_timeout),
         Key::PollInterval => duration(config.sentinel.poll_interval),
@@ -179,6 +200,10 @@ pub(super) fn value(key: Key, config: &Config, proxy: &Proxy, items: &Items) -> 
         Key::Level => text(&config.log.level),
         Key::Format => text(Format::name(config.log.format)),
     })
+}
+
+fn believes_all(tls: Option<&Connector>) -> String {
+    tls.is_some_and(Connector::believes_all).to_string()
 }
 
 fn text(text: impl AsRef<str>) -> String {

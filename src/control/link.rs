@@ -166,8 +166,11 @@ pub(super) async fn ask(addr: &HostPort, dial: &Dial) -> Dialled {
         },
         Err(e) => {
             // A node that is loading or out of client slots refuses the login and is there all the same; where it is we who
-            // have no descriptor or port left, nothing says that it is gone.
-            let reached = matches!(e, ClientError::Protocol(_) | ClientError::Local(_));
+            // have no descriptor or port left, nothing says that it is gone; nor where it is there and TLS is what fails.
+            let reached = matches!(
+                e,
+                ClientError::Protocol(_) | ClientError::Local(_) | ClientError::Tls(_)
+            );
             Dialled {
                 report: RoleReport::Failed(e.to_string()),
                 link: None,

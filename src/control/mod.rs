@@ -41,6 +41,7 @@ use crate::net::addr::{HostPort, NodeAddr};
 use crate::net::clock::{At, Moment, now};
 use crate::net::reserve::Reserve;
 use crate::net::resolver::Resolver;
+use crate::net::tls::Connector;
 use crate::sentinel::Credentials;
 use crate::sentinel::client::{Dial, RoleLink};
 use crate::sentinel::discovery::Asker;
@@ -77,6 +78,8 @@ pub struct Settings {
     pub rules: Rules,
     /// Login for ROLE.
     pub probe: Credentials,
+    /// How data nodes are met; `None` is without TLS.
+    pub tls: Option<Connector>,
     /// Longest wait for a TCP connection to a data node.
     pub connect_timeout: Duration,
     /// Our own listeners, which can never be the master.
@@ -121,6 +124,7 @@ pub async fn run(mut entry: Entry, tasks: TaskTracker, end: CancellationToken) {
     let dial = Dial {
         connect_timeout: settings.connect_timeout,
         credentials: settings.probe,
+        tls: settings.tls,
         resolver: entry.resolver.clone(),
         reserve: entry.reserve.clone(),
         tasks: tasks.clone(),
@@ -348,8 +352,10 @@ impl Control {
     fn change(&mut self) {
         let settings = self.entry.settings.borrow_and_update().clone();
         let same_dial = self.dial.credentials == settings.probe
+            && self.dial.tls == settings.tls
             && self.dial.connect_timeout == settings.connect_timeout;
         self.dial.credentials = settings.probe;
+        self.dial.tls = settings.tls;
         self.dial.connect_timeout = settings.connect_timeout;
         self.steward
             .rules_changed(now(), settings.rules, settings.own);

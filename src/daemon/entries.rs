@@ -144,6 +144,7 @@ impl Loose {
             bound,
             session: proxy.session,
             login: proxy.login.clone(),
+            upstream_tls: proxy.upstream_tls.clone(),
             reader: self.reader.clone(),
             subscriptions: std::mem::take(&mut self.subscriptions),
             dials: if shared.watched {
@@ -231,7 +232,7 @@ impl Entries {
             let running = this.control(proxy, &config.rules, ends, new, (number, counting));
             this.running.push(running);
         }
-        this.show();
+        this.arrange(config);
         Ok((this, pool))
     }
 
@@ -313,8 +314,10 @@ impl Entries {
     /// How the sessions of an entry are made from now on, and who may connect.
     pub(super) async fn change(&self, number: usize, proxy: &Proxy) -> Result<(), Stuck> {
         let (session, login) = (proxy.session, proxy.login.clone());
-        let listener = &proxy.listener;
-        self.reins.change(number, session, login, listener).await
+        let (listener, upstream_tls) = (&proxy.listener, proxy.upstream_tls.clone());
+        self.reins
+            .change(number, session, login, listener, upstream_tls)
+            .await
     }
 
     /// Lets clients in here, too.
@@ -337,6 +340,7 @@ impl Entries {
     pub(super) fn arrange(&mut self, config: &Config) {
         let place = |running: &Running| config.proxies.iter().position(|p| running.is_of(p));
         self.running.sort_by_key(place);
+        self.roster.set_certificates(config.certificates());
         self.show();
     }
 
@@ -498,6 +502,7 @@ fn settings(proxy: &Proxy, rules: &Rules, held: &[Bound]) -> Settings {
     Settings {
         rules: *rules,
         probe: proxy.probe.clone(),
+        tls: proxy.upstream_tls.clone(),
         connect_timeout: proxy.session.connect_timeout,
         own: own_addresses(held),
     }

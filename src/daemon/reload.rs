@@ -320,7 +320,7 @@ fn sockets(
         error: new.cannot_bind(entry, error),
     };
     let guarded = |entry: usize, held: &Bound| {
-        let is_guarded = !new.config.proxies[entry].listener.allow_from.is_empty();
+        let is_guarded = new.config.proxies[entry].listener.is_guarded();
         let checked = held.check_guarded(is_guarded);
         checked.map_err(|error| refused(entry, &error))
     };
@@ -381,7 +381,11 @@ async fn apply(
             continue;
         };
         let mut running = old.remove(at);
-        if difference.has(Effect::Sessions) || difference.has(Effect::Admission) {
+        let made_otherwise = [Effect::Sessions, Effect::Admission, Effect::Upstream];
+        if made_otherwise
+            .into_iter()
+            .any(|effect| difference.has(effect))
+        {
             note(entries.change(running.number, proxy).await);
         }
         for held in &running.held {

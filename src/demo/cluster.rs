@@ -45,6 +45,8 @@ pub struct Options {
     pub requirepass: Option<String>,
     /// `requirepass` and `sentinel-pass` of every Sentinel.
     pub sentinel_requirepass: Option<String>,
+    /// TLS at every port, and nothing else.
+    pub tls: Option<Tls>,
     /// Further lines of every data node's configuration.
     pub extra_node_config: Vec<String>,
     /// Further lines of every Sentinel's configuration.
@@ -55,6 +57,17 @@ pub struct Options {
     pub guard: PathBuf,
     /// Whether the Sentinels are started too; else [`Cluster::start_sentinel`] starts each.
     pub start_sentinels: bool,
+}
+
+/// What every server shows, and believes.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The authority that signed for all of them, and for their clients.
+    pub ca_file: PathBuf,
+    /// Their certificate.
+    pub cert_file: PathBuf,
+    /// Its key.
+    pub key_file: PathBuf,
 }
 
 impl Options {
@@ -69,6 +82,7 @@ impl Options {
             master_name: "mymaster".into(),
             requirepass: None,
             sentinel_requirepass: None,
+            tls: None,
             extra_node_config: Vec::new(),
             extra_sentinel_config: Vec::new(),
             server,

@@ -1,6 +1,8 @@
 //! The configuration files of the local topology. Pure: options and ports in, text out.
 
-use super::cluster::Options;
+use std::path::Path;
+
+use super::cluster::{Options, Tls};
 use super::ports::Port;
 
 /// One configuration a data node; the first is the master's.
@@ -10,7 +12,7 @@ pub(super) fn nodes(options: &Options, ports: &[Port]) -> Vec<String> {
         .iter()
         .map(|port| {
             let addr = port.addr();
-            let mut lines = common(addr.port());
+            let mut lines = common(addr.port(), options.tls.as_ref());
             lines.extend([
                 "save \"\"".into(),
                 "appendonly no".into(),
@@ -43,7 +45,7 @@ pub(super) fn sentinels(options: &Options, nodes: &[Port], sentinels: &[Port]) -
     let ids: Vec<String> = sentinels.iter().map(|_| run_id()).collect();
     (0..sentinels.len())
         .map(|own| {
-            let mut lines = common(sentinels[own].addr().port());
+            let mut lines = common(sentinels[own].addr().port(), options.tls.as_ref());
             lines.push(format!("sentinel myid {}", ids[own]));
             let master = nodes[0].addr();
             lines.push(format!(
@@ -104,13 +106,28 @@ pub(super) fn quoted(value: &str) -> String {
     out
 }
 
-fn common(port: u16) -> Vec<String> {
-    vec![
-        format!("port {port}"),
+fn common(port: u16, tls: Option<&Tls>) -> Vec<String> {
+    let mut lines = vec![
         "bind 127.0.0.1".into(),
         "protected-mode no".into(),
         "daemonize no".into(),
-    ]
+    ];
+    let Some(tls) = tls else {
+        lines.push(format!("port {port}"));
+        return lines;
+    };
+    let file = |path: &Path| quoted(&path.to_string_lossy());
+    lines.extend([
+        "port 0".into(),
+        format!("tls-port {port}"),
+        format!("tls-ca-cert-file {}", file(&tls.ca_file)),
+        format!("tls-cert-file {}", file(&tls.cert_file)),
+        format!("tls-key-file {}", file(&tls.key_file)),
+        "tls-auth-clients yes".into(),
+        // Of Sentinels: towards each other and towards nodes.
+        "tls-replication yes".into(),
+    ]);
+    lines
 }
 
 fn text(lines: &[String]) -> String {

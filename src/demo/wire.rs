@@ -3,11 +3,16 @@
 //! For the local topology, its writers and the tests. It never guesses, never retries, and believes no
 //! length a peer announces: the proxy's own conversations live in `sentinel::client`.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use tokio_rustls::rustls::{ClientConnection, StreamOwned};
+
+use crate::net::addr::Host;
 use crate::net::clock::{Moment, now};
+use crate::net::tls::Connector;
 
 /// Longest line (status, error, length) that is read.
 pub const LINE_MAX: usize = 64 * 1024;
@@ -55,10 +60,19 @@ pub enum WireError {
     Malformed(&'static str),
 }
 
+/// How every connection is made, where the whole topology is one with TLS.
+static TLS: OnceLock<Connector> = OnceLock::new();
+
+/// From now on every connection of this process has TLS; for tests, which ask servers and the proxy itself in a hundred places. The
+/// first who says so says it for all.
+pub fn connect_with_tls(connector: Connector) {
+    TLS.get_or_init(|| connector);
+}
+
 /// One kept connection.
 #[derive(Debug)]
 pub struct Conn {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Wire>,
     timeout: Duration,
 }
 
@@ -70,6 +84,14 @@ impl Conn {
     pub fn connect(addr: SocketAddr, timeout: Duration) -> Result<Self, WireError> {
         let stream = TcpStream::connect_timeout(&addr, timeout).map_err(WireError::Connect)?;
         stream.set_nodelay(true).map_err(WireError::Connect)?;
+        let stream = match TLS.get() {
+            None => Wire::Plain(stream),
+            Some(connector) => {
+                let session = connector.session(&Host::Ip(addr.ip()));
+                let session = session.map_err(|e| WireError::Connect(io::Error::other(e)))?;
+                Wire::Sealed(Box::new(StreamOwned::new(session, stream)))
+            }
+        };
         Ok(Self {
             stream: BufReader::new(stream),
             timeout,
@@ -103,9 +125,14 @@ impl Conn {
             out.extend_from_slice(b"\r\n");
         }
         let stream = self.stream.get_mut();
+        // With TLS the handshake may still be due, and it is read for, too.
+        let limit = Some(self.timeout);
         stream
-            .set_write_timeout(Some(self.timeout))
+            .socket()
+            .set_write_timeout(limit)
+            .and_then(|()| stream.socket().set_read_timeout(limit))
             .and_then(|()| stream.write_all(&out))
+            .and_then(|()| stream.flush())
             .map_err(|e| failure(e, self.timeout))
     }
 
@@ -206,7 +233,8 @@ impl Conn {
             }
             let limit = self.timeout;
             self.stream
-                .get_mut()
+                .get_ref()
+                .socket()
                 .set_read_timeout(Some(left))
                 .and_then(|()| fill_uninterrupted(&mut self.stream))
                 .map_err(|e| failure(e, limit))?;
@@ -215,6 +243,47 @@ impl Conn {
             }
         }
         Ok(self.stream.buffer())
+    }
+}
+
+/// What bytes come and go over.
+#[derive(Debug)]
+enum Wire {
+    Plain(TcpStream),
+    Sealed(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Wire {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Sealed(stream) => stream.get_ref(),
+        }
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buf),
+            Self::Sealed(stream) => stream.read(buf),
+        }
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Sealed(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Sealed(stream) => stream.flush(),
+        }
     }
 }
 
@@ -251,7 +320,7 @@ impl Value {
     }
 }
 
-fn fill_uninterrupted(stream: &mut BufReader<TcpStream>) -> io::Result<()> {
+fn fill_uninterrupted(stream: &mut BufReader<Wire>) -> io::Result<()> {
     loop {
         match stream.fill_buf() {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

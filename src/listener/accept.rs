@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -28,6 +28,7 @@ use crate::net::counter::Counter;
 use crate::net::rarely::Rarely;
 use crate::net::reserve::Reserve;
 use crate::net::stream::Stream;
+use crate::net::tls::{Acceptor, Refused};
 
 /// Shortest and longest pause when the kernel has no descriptor or memory left.
 const PAUSE_FLOOR: Duration = Duration::from_millis(10);
@@ -56,6 +57,9 @@ pub(crate) struct Door {
     /// Peers beyond `max_connections_per_source`.
     pub(crate) source_full: Counter,
     sources: Arc<Sources>,
+    /// Clients that were closed for what TLS has against them, by [`Refused`].
+    tls_refused: [AtomicU64; Refused::ALL.len()],
+    tls_log: [Rarely; Refused::ALL.len()],
     /// One for each kind: what is counted in a line happened for the reason it names.
     error_log: [Rarely; Trouble::ALL.len()],
     refusal_log: [Rarely; Refusal::ALL.len()],
@@ -71,6 +75,9 @@ struct Terms {
     max_anywhere: usize,
     allowed_uids: Vec<u32>,
     proxy_protocol_from: Vec<IpNet>,
+    tls: Option<Acceptor>,
+    /// Whoever is asked to prove who it is may come from anywhere.
+    open: bool,
 }
 
 impl Terms {
@@ -82,6 +89,8 @@ impl Terms {
             max_anywhere: config.max_anywhere,
             allowed_uids: config.allowed_uids.clone(),
             proxy_protocol_from: config.proxy_protocol_from.clone(),
+            tls: config.tls.clone(),
+            open: config.allow_from.is_empty() && config.demands_certificates(),
         })
     }
 }
@@ -98,6 +107,8 @@ impl Door {
             full: Counter::default(),
             source_full: Counter::default(),
             sources: Arc::default(),
+            tls_refused: Default::default(),
+            tls_log: Default::default(),
             error_log: Default::default(),
             refusal_log: Default::default(),
             reserve_log: Rarely::default(),
@@ -107,6 +118,27 @@ impl Door {
     /// From the next connection on these say who may come in, and how many. Whoever is in stays.
     pub(crate) fn change(&self, config: &Config) {
         self.terms.store(Terms::of(config));
+    }
+
+    /// How whoever comes in now is met; `None` is without TLS.
+    pub(crate) fn tls(&self) -> Option<Acceptor> {
+        self.terms.load().tls.clone()
+    }
+
+    /// How many were closed for that, in the order of [`Refused::ALL`].
+    pub(crate) fn tls_refusals(&self) -> [u64; Refused::ALL.len()] {
+        Refused::ALL.map(|refused| self.tls_refused[refused.index()].load(Ordering::Relaxed))
+    }
+
+    /// Counts and tells that a client was closed before it was served, for what TLS has against it.
+    pub(crate) fn no_tls(&self, refused: Refused) {
+        self.tls_refused[refused.index()].fetch_add(1, Ordering::Relaxed);
+        if let Some(count) = self.tls_log[refused.index()].allow(now()) {
+            warn!(
+                event = "tls_refused", proxy = %self.name, reason = refused.label(), count,
+                "closed a new connection: {}", refused.advice()
+            );
+        }
     }
 
     /// Counts and tells that a connection was closed because no worker could take it.
@@ -188,7 +220,7 @@ impl Door {
         let terms = self.terms.load();
         match peer {
             Peer::At(ip) => {
-                if !admits(&terms.allow_from, local, ip) {
+                if !terms.open && !admits(&terms.allow_from, local, ip) {
                     return Err(Refusal::NotAllowed);
                 }
                 if terms.max_per_source == 0 {

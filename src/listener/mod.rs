@@ -21,6 +21,7 @@ mod tests;
 use ipnet::IpNet;
 
 use crate::net::addr::ListenAddr;
+use crate::net::tls::Acceptor;
 
 pub(crate) use accept::{Accepted, Ceiling, Door, Entrance, Ticket, serve};
 pub use bind::{BindError, Bound, SocketId, bind_one, could_bind};
@@ -49,6 +50,8 @@ pub struct Config {
     pub socket_mode: u32,
     /// Their group, where it is not that of the process.
     pub socket_group: Option<Group>,
+    /// How clients are met; `None` is without TLS.
+    pub tls: Option<Acceptor>,
 }
 
 /// A group of this machine.
@@ -61,9 +64,15 @@ pub struct Group {
 }
 
 impl Config {
-    /// It is known who may connect from other machines.
-    pub const fn is_guarded(&self) -> bool {
-        !self.allow_from.is_empty()
+    /// It is known who may connect from other machines: by their addresses, or as they have to prove who they are.
+    pub fn is_guarded(&self) -> bool {
+        !self.allow_from.is_empty() || self.demands_certificates()
+    }
+
+    fn demands_certificates(&self) -> bool {
+        self.tls
+            .as_ref()
+            .is_some_and(Acceptor::demands_certificates)
     }
 }
 
@@ -84,6 +93,7 @@ impl Default for Config {
             allowed_uids: Vec::new(),
             socket_mode: DEFAULT_SOCKET_MODE,
             socket_group: None,
+            tls: None,
         }
     }
 }

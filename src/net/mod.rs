@@ -10,3 +10,4 @@ pub mod reserve;
 pub mod resolver;
 pub mod socket;
 pub mod stream;
+pub mod tls;

@@ -1,8 +1,9 @@
 //! One stream type for every kind of peer, poll-based so that a session can drive two of them in one task.
 //!
-//! Never buffers, never boxes, never decides anything.
+//! Never buffers and never decides anything; only what is encrypted has more to it than its socket, and is in a box, so that a plain
+//! session does not pay for it.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,6 +12,9 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::socket;
+use super::tls::Sealed;
+
 /// A connected byte stream, registered with the runtime of the thread that drives it.
 #[derive(Debug)]
 pub enum Stream {
@@ -18,6 +22,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A unix stream socket.
     Unix(UnixStream),
+    /// Either of them, with TLS on it.
+    Tls(Box<Sealed>),
 }
 
 /// A connected, non-blocking stream that belongs to no runtime yet, so that it can move between threads.
@@ -71,33 +77,62 @@ impl Stream {
     /// Leaves the runtime of this thread.
     ///
     /// # Errors
-    /// When the runtime does not know the stream any more.
+    /// When the runtime does not know the stream any more, or it has TLS on it, whose keys are in this process.
     pub fn unregister(self) -> io::Result<Unregistered> {
         match self {
             Self::Tcp(s) => s.into_std().map(Unregistered::Tcp),
             Self::Unix(s) => s.into_std().map(Unregistered::Unix),
+            Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
     /// Reads into `buf`; ready with 0 is the end of the stream (for a `buf` that is not empty).
     ///
-    /// A read that did not fill `buf` has emptied the socket: the next call is pending without a system call.
+    /// A read that did not fill `buf` has emptied the socket: the next call is pending without a system call. Not so with TLS, where
+    /// only a pending one says so.
     #[inline]
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buf = ReadBuf::new(buf);
         let done = match self {
             Self::Tcp(s) => Pin::new(s).poll_read(cx, &mut buf),
             Self::Unix(s) => Pin::new(s).poll_read(cx, &mut buf),
+            Self::Tls(s) => s.poll_read(cx, &mut buf),
         };
         done.map_ok(|()| buf.filled().len())
     }
 
-    /// Writes some of `bytes`.
+    /// Writes some of `bytes`. What has TLS on it may have some of that left when the socket takes no more: see
+    /// [`poll_flush`](Self::poll_flush).
     #[inline]
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
             Self::Unix(s) => Pin::new(s).poll_write(cx, bytes),
+            Self::Tls(s) => s.poll_write(cx, bytes),
+        }
+    }
+
+    /// Ready when all that was written is with the kernel, which it always is without TLS. To be asked by whoever goes to sleep and
+    /// has polled nothing else of this stream: reading and writing do the same.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(s) => s.poll_flush(cx),
+        }
+    }
+
+    /// It has TLS on it: its bytes are not all with the kernel, and it cannot leave this process.
+    #[inline]
+    pub const fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
+    /// Whoever is at its other end is on this machine.
+    pub fn is_unix(&self) -> bool {
+        match self {
+            Self::Tcp(_) => false,
+            Self::Unix(_) => true,
+            Self::Tls(s) => matches!(s.below(), Self::Unix(_)),
         }
     }
 
@@ -106,6 +141,16 @@ impl Stream {
         match self {
             Self::Tcp(s) => Pin::new(s).poll_shutdown(cx),
             Self::Unix(s) => Pin::new(s).poll_shutdown(cx),
+            Self::Tls(s) => s.poll_shutdown(cx),
+        }
+    }
+
+    /// True when the peer has sent nothing that is unread, and neither closed nor reset.
+    pub fn is_quiet(&self) -> bool {
+        match self {
+            Self::Tcp(s) => socket::is_quiet(s),
+            Self::Unix(s) => socket::is_quiet(s),
+            Self::Tls(s) => s.is_quiet(),
         }
     }
 
@@ -114,16 +159,76 @@ impl Stream {
     /// # Errors
     /// When the runtime is shutting down.
     pub async fn readable(&self) -> io::Result<()> {
-        match self {
+        let socket = match self {
+            Self::Tls(s) if s.has_read_ahead() => return Ok(()),
+            Self::Tls(s) => s.below(),
+            plain => plain,
+        };
+        match socket {
             Self::Tcp(s) => s.ready(Interest::READABLE).await.map(drop),
             Self::Unix(s) => s.ready(Interest::READABLE).await.map(drop),
+            Self::Tls(_) => unreachable!("there is no TLS below TLS"),
         }
+    }
+}
+
+/// For what goes below TLS, and for the protocol library of the control plane.
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(s) => Pin::new(s).poll_read(cx, buf),
+            Self::Unix(s) => Pin::new(s).poll_read(cx, buf),
+            Self::Tls(s) => s.poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Self::poll_write(self.get_mut(), cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(s) => Pin::new(s).poll_write_vectored(cx, parts),
+            Self::Unix(s) => Pin::new(s).poll_write_vectored(cx, parts),
+            Self::Tls(s) => {
+                let first = parts.iter().find(|part| !part.is_empty());
+                s.poll_write(cx, first.map_or(&[], |part| part))
+            }
+        }
+    }
+
+    /// Records go out together.
+    fn is_write_vectored(&self) -> bool {
+        !self.is_tls()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::poll_flush(self.get_mut(), cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::poll_shutdown(self.get_mut(), cx)
     }
 }
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
+            Self::Tls(s) => s.as_fd(),
             Self::Tcp(s) => s.as_fd(),
             Self::Unix(s) => s.as_fd(),
         }

@@ -242,6 +242,7 @@ impl Flock {
             dial: Dial {
                 connect_timeout: self.config.connect_timeout,
                 credentials: self.config.credentials.clone(),
+                tls: self.config.tls.clone(),
                 resolver: self.resolver.clone(),
                 reserve: self.reserve.clone(),
                 tasks: self.tasks.clone(),
@@ -333,6 +334,7 @@ impl Flock {
         } = change;
         let old = std::mem::replace(&mut self.config, config);
         let same_links = old.credentials == self.config.credentials
+            && old.tls == self.config.tls
             && old.connect_timeout == self.config.connect_timeout
             && old.poll_interval == self.config.poll_interval
             && old.address_map == self.config.address_map

@@ -3,13 +3,15 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
+
+use crate::net::stream::Stream;
+use crate::net::tls::TlsError;
 
 /// Most bytes a peer may send before the next [`Meter::reset`]: no reply we ask for comes near it.
 pub(crate) const MAX_UNREAD: usize = 64 * 1024;
@@ -19,6 +21,8 @@ pub(crate) const MAX_UNREAD: usize = 64 * 1024;
 pub(crate) struct Meter {
     left: Arc<AtomicUsize>,
     closed: CancellationToken,
+    /// What TLS had against the stream, which the protocol library would tell as any other error.
+    fault: Arc<OnceLock<TlsError>>,
 }
 
 impl Meter {
@@ -32,25 +36,31 @@ impl Meter {
         self.closed.cancelled().await;
     }
 
+    /// What TLS had against the stream; a server may say after the handshake that it does not accept our certificate.
+    pub(crate) fn tls_fault(&self) -> Option<&TlsError> {
+        self.fault.get()
+    }
+
     /// True once [`Self::closed`] has completed.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.is_cancelled()
     }
 }
 
-/// A TCP stream that counts what it reads.
+/// A stream that counts what it reads.
 #[derive(Debug)]
 pub(crate) struct Metered {
-    stream: TcpStream,
+    stream: Stream,
     meter: Meter,
 }
 
 impl Metered {
     /// Wraps a connected stream.
-    pub(crate) fn new(stream: TcpStream) -> (Self, Meter) {
+    pub(crate) fn new(stream: Stream) -> (Self, Meter) {
         let meter = Meter {
             left: Arc::new(AtomicUsize::new(MAX_UNREAD)),
             closed: CancellationToken::new(),
+            fault: Arc::default(),
         };
         (
             Self {
@@ -75,7 +85,10 @@ impl AsyncRead for Metered {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        let result = ready!(AsyncRead::poll_read(Pin::new(&mut self.stream), cx, buf));
+        if let Some(fault) = result.as_ref().err().and_then(TlsError::of) {
+            let _ = self.meter.fault.set(fault);
+        }
         let read = buf.filled().len() - before;
         let left = self.meter.left.load(Ordering::Relaxed);
         let result = match result {
@@ -101,14 +114,14 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        AsyncWrite::poll_write(Pin::new(&mut self.stream), cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        AsyncWrite::poll_flush(Pin::new(&mut self.stream), cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        AsyncWrite::poll_shutdown(Pin::new(&mut self.stream), cx)
     }
 }

@@ -18,6 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::net::addr::SentinelAddr;
 use crate::net::address_map::AddressMap;
+use crate::net::tls::Connector;
 use crate::topology::observation::RunId;
 
 /// A login. `Debug` shows no secret.
@@ -45,6 +46,8 @@ pub struct Config {
     pub addresses: Vec<SentinelAddr>,
     /// How to log in at a Sentinel.
     pub credentials: Credentials,
+    /// How Sentinels are met; `None` is without TLS.
+    pub tls: Option<Connector>,
     /// What Sentinels announce, and where it is reached from here.
     pub address_map: AddressMap,
     /// Also follow Sentinels that others report.
@@ -60,6 +63,7 @@ impl Default for Config {
         Self {
             addresses: Vec::new(),
             credentials: Credentials::default(),
+            tls: None,
             address_map: AddressMap::default(),
             discover: true,
             connect_timeout: Duration::from_millis(300),

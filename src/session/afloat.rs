@@ -207,7 +207,10 @@ fn answer<W: Watch>(
 
 /// All that there is of it can be told.
 fn is_empty<W: Watch>(carried: &Carried<W>) -> bool {
-    carried.unsent.is_empty() && carried.owed.is_empty() && carried.watch.can_be_told()
+    !carried.client.is_tls()
+        && carried.unsent.is_empty()
+        && carried.owed.is_empty()
+        && carried.watch.can_be_told()
 }
 
 /// Hands over what the client is owed, as far as it takes it.

@@ -8,9 +8,13 @@ use std::cell::{Cell, RefCell};
 use std::future::{pending, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::task::{Poll, Waker};
 use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use slab::Slab;
+use tokio::sync::{Notify, Semaphore};
 
 use super::claim::{Claim, Upstreams};
 use super::close::CloseReason;
@@ -22,11 +26,10 @@ use crate::net::clock::{Moment, now};
 use crate::net::rarely::Rarely;
 use crate::net::reserve::Reserve;
 use crate::net::stream::Stream;
+use crate::net::tls::Connector;
 use crate::topology::publish::{Gate, Leave, Left, Reader, Subscription};
 use crate::topology::{Generation, Phase, State};
 use crate::upstream::DialError;
-use slab::Slab;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Size of the one buffer of a worker, in bytes. 16 KiB splits a 16 KiB value in two; exactly 64 KiB costs
 /// twice the processor time (a write of it leaves a tiny segment behind a full one).
@@ -54,11 +57,13 @@ pub(crate) fn new_buffer() -> Buffer {
 /// What the workers share of one proxy entry; touched off the hot path only.
 #[derive(Debug)]
 pub(crate) struct Common {
-    waiting: AtomicUsize,
-    dial_slots: Arc<Semaphore>,
+    pub(super) waiting: AtomicUsize,
+    pub(super) dial_slots: Arc<Semaphore>,
     /// How long dials took that succeeded, in seconds.
     dial_seconds: metrics::Histogram,
     reserve: Reserve,
+    /// How masters are met; `None` is without TLS. Looked at once for each dial.
+    upstream_tls: ArcSwapOption<Connector>,
     pub(super) replays: Rarely,
     pub(super) logins: Rarely,
     /// One for each reason, as of those below: what is counted in a line happened for the reason it names.
@@ -73,6 +78,7 @@ impl Default for Common {
             dial_slots: Arc::new(Semaphore::new(DIALS_AT_ONCE)),
             dial_seconds: metrics::Histogram::noop(),
             reserve: Reserve::default(),
+            upstream_tls: ArcSwapOption::empty(),
             replays: Rarely::default(),
             logins: Rarely::default(),
             dials: Default::default(),
@@ -89,6 +95,11 @@ impl Common {
             reserve,
             ..Self::default()
         }
+    }
+
+    /// From the next dial on masters are met like this.
+    pub(crate) fn meet_masters(&self, tls: Option<Connector>) {
+        self.upstream_tls.store(tls.map(Arc::new));
     }
 }
 
@@ -263,9 +274,8 @@ impl House {
     /// From now on sessions are made, dial and wait by this; what one was made by, it keeps.
     pub(crate) fn change(&self, config: Config) {
         self.config.set(config);
-        if !config.spare_upstreams {
-            self.drop_spares();
-        }
+        // They were made by what is no longer in force; there are more where they came from.
+        self.drop_spares();
     }
 
     /// Ends every session, in order or at once.
@@ -313,37 +323,15 @@ impl House {
         Outlook::new(state, open, self.ending.get())
     }
 
-    /// A place among the clients that wait for a master; `None` when there are `max_held` already.
-    pub(super) fn wait(self: &Rc<Self>) -> Option<WaitingPlace> {
-        let waiting = self.common.waiting.fetch_add(1, Ordering::Relaxed);
-        let place = WaitingPlace(Rc::clone(self));
-        self.tally.waiting.add(1);
-        (waiting < self.config().max_held).then_some(place)
-    }
-
-    /// One of [`DIALS_AT_ONCE`] places, if one is free and nobody is in line for it.
-    pub(super) fn free_dial_slot(&self) -> Option<DialSlot> {
-        Arc::clone(&self.common.dial_slots)
-            .try_acquire_owned()
-            .ok()
-            .map(|permit| DialSlot { _permit: permit })
-    }
-
-    /// The same, waiting in line for it. Dropping the future leaves the line.
-    pub(super) fn dial_slot(&self) -> impl Future<Output = DialSlot> + use<> {
-        let slots = Arc::clone(&self.common.dial_slots);
-        async move {
-            match slots.acquire_owned().await {
-                Ok(permit) => DialSlot { _permit: permit },
-                Err(_) => unreachable!("the slots are never closed"),
-            }
-        }
-    }
-
     /// The dial that this claim was made for has succeeded.
     pub(super) fn dialled(&self, claim: &Claim) {
         let took = now().since(claim.since());
         self.common.dial_seconds.record(took.as_secs_f64());
+    }
+
+    /// How the master is met now.
+    pub(super) fn upstream_tls(&self) -> Option<Arc<Connector>> {
+        self.common.upstream_tls.load_full()
     }
 
     /// False while the control plane misses descriptors that are its own.
@@ -543,21 +531,4 @@ impl Drop for Seat {
         };
         self.house.closed(reason);
     }
-}
-
-/// One of `max_held` places.
-#[derive(Debug)]
-pub(super) struct WaitingPlace(Rc<House>);
-
-impl Drop for WaitingPlace {
-    fn drop(&mut self) {
-        self.0.common.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.0.tally.waiting.sub(1);
-    }
-}
-
-/// The right to dial; dropping it lets the next one dial.
-#[derive(Debug)]
-pub(super) struct DialSlot {
-    _permit: OwnedSemaphorePermit,
 }

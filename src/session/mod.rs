@@ -47,6 +47,7 @@ mod handing;
 mod house;
 #[cfg(test)]
 mod live_tests;
+mod places;
 mod relay;
 mod run;
 mod spare;

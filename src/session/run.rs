@@ -17,9 +17,10 @@ use super::claim::Claim;
 use super::close::{CloseReason, Fault};
 use super::farewell::farewell;
 use super::handing::Brought;
-use super::house::{DialSlot, House, Seat};
+use super::house::{House, Seat};
 use super::journal::Journal;
 use super::login::Login;
+use super::places::DialSlot;
 use super::relay::{Carried, Relay};
 use super::replay::{Answer, Failure, Replay};
 use super::tracker::{Rules, Tracker};
@@ -285,7 +286,10 @@ async fn dial_new(
         connect_timeout: seat.house.config().connect_timeout,
         user_timeout: seat.house.config().upstream_user_timeout,
     };
-    match while_dialing(seat, life, generation, dial(addr, options)).await? {
+    let tls = seat.house.upstream_tls();
+    let tls = tls.as_deref().map(|tls| (tls, &master.host_port().host));
+    let dialing = dial(addr, options, tls);
+    match while_dialing(seat, life, generation, dialing).await? {
         Ok(upstream) => {
             seat.house.dialled(&claim);
             Some((upstream, claim))

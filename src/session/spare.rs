@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::claim::Claim;
 use crate::net::clock::Moment;
-use crate::net::socket::{is_quiet, reset_on_close};
+use crate::net::socket::reset_on_close;
 use crate::net::stream::Stream;
 use crate::topology::Generation;
 
@@ -70,7 +70,7 @@ impl Spares {
         useless: &mut Vec<Spare>,
     ) -> Option<(Stream, Claim)> {
         while let Some(spare) = self.0.pop_back() {
-            if spare.generation == generation && is_quiet(&spare.upstream) {
+            if spare.generation == generation && spare.upstream.is_quiet() {
                 return Some((spare.upstream, spare.claim));
             }
             spare.reset();

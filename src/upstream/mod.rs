@@ -1,4 +1,4 @@
-//! Dials the address that proved to be the master, within a deadline: connect, set options.
+//! Dials the address that proved to be the master, within a deadline: connect, set options, shake hands where there is TLS.
 //!
 //! Makes no choice of its own and resolves no name: a name may have other addresses, which proved nothing. What it
 //! returns has been sent no byte.
@@ -10,8 +10,10 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::net::addr::Host;
 use crate::net::socket;
 use crate::net::stream::Stream;
+use crate::net::tls::{Connector, TlsError};
 
 /// How to dial.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +41,9 @@ pub enum DialError {
         "no free local port towards it: widen net.ipv4.ip_local_port_range or set net.ipv4.tcp_tw_reuse (docs/connections.md)"
     )]
     NoPort,
+    /// It answers, and there is no TLS with it.
+    #[error("{0}")]
+    Tls(TlsError),
     /// The kernel's words for what else went wrong (no route, reset at once).
     #[error("{0}")]
     Connect(#[source] io::Error),
@@ -46,8 +51,14 @@ pub enum DialError {
 
 impl DialError {
     /// The words there are for logs and metrics; public interface.
-    pub const LABELS: [&'static str; 5] =
-        ["timeout", "refused", "out_of_files", "no_port", "connect"];
+    pub const LABELS: [&'static str; 6] = [
+        "timeout",
+        "refused",
+        "out_of_files",
+        "no_port",
+        "connect",
+        "tls",
+    ];
 
     /// The place of its word among [`LABELS`](Self::LABELS), and of what is counted by it.
     pub const fn index(&self) -> usize {
@@ -57,6 +68,7 @@ impl DialError {
             Self::OutOfFiles => 2,
             Self::NoPort => 3,
             Self::Connect(_) => 4,
+            Self::Tls(_) => 5,
         }
     }
 
@@ -71,17 +83,28 @@ impl DialError {
     }
 }
 
-/// Connects to a verified address. Dropping the future gives the attempt up.
+/// Connects to a verified address, with TLS as the host that it is of. Dropping the future gives the attempt up.
 ///
 /// # Errors
 /// See [`DialError`].
-pub async fn dial(addr: SocketAddr, options: Options) -> Result<Stream, DialError> {
+pub async fn dial(
+    addr: SocketAddr,
+    options: Options,
+    tls: Option<(&Connector, &Host)>,
+) -> Result<Stream, DialError> {
     let stream = timeout(options.connect_timeout, TcpStream::connect(addr))
         .await
         .map_err(|_| DialError::Timeout(options.connect_timeout))?
         .map_err(classify)?;
     socket::prepare_upstream_leg(&stream, options.user_timeout).map_err(classify)?;
-    Ok(Stream::Tcp(stream))
+    let stream = Stream::Tcp(stream);
+    match tls {
+        Some((connector, host)) => connector
+            .connect(stream, host)
+            .await
+            .map_err(DialError::Tls),
+        None => Ok(stream),
+    }
 }
 
 fn classify(error: io::Error) -> DialError {

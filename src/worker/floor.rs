@@ -16,6 +16,7 @@ use tracing::error;
 
 use super::SESSIONS_END_LIMIT;
 use super::dealer::{Deal, Dealer, Dealt, Tickets};
+use super::handshakes::Handshakes;
 use super::thread::Room;
 use crate::listener::{Bound, Door, SocketId, serve};
 use crate::net::clock::now;
@@ -71,6 +72,7 @@ struct Lodging {
     door: Arc<Door>,
     bell: AbortHandle,
     sessions: TaskTracker,
+    handshakes: Handshakes,
 }
 
 /// What runs on a thread beside its sessions. None ends by itself; if one does, the worker is of no use.
@@ -117,6 +119,7 @@ impl Floor {
             door: room.door,
             bell,
             sessions: TaskTracker::new(),
+            handshakes: Handshakes::default(),
         };
         self.houses.borrow_mut().insert(entry, Rc::new(lodging));
     }
@@ -134,6 +137,20 @@ impl Floor {
         let Some(lodging) = self.lodging(entry) else {
             return;
         };
+        if let Some(tls) = lodging.door.tls() {
+            let handshake = lodging.handshakes.begin();
+            let (door, house) = (Arc::clone(&lodging.door), Rc::clone(&lodging.house));
+            lodging.sessions.spawn_local(async move {
+                let _counted = tickets;
+                // In a box, so that a session does not carry it about.
+                match Box::pin(handshake.run(tls.accept(client))).await {
+                    Ok(client) => run(Seat::new(&house), client).await,
+                    Err(Some(refused)) => door.no_tls(refused),
+                    Err(None) => {}
+                }
+            });
+            return;
+        }
         let seat = Seat::new(&lodging.house);
         lodging.sessions.spawn_local(async move {
             let _counted = tickets;
@@ -197,6 +214,7 @@ impl Floor {
 
     pub(super) fn end(&self, ending: Ending) {
         for lodging in self.lodgings() {
+            lodging.handshakes.end();
             lodging.house.end(ending);
         }
     }
@@ -250,6 +268,7 @@ impl Floor {
         let Some(lodging) = self.lodging(entry) else {
             return;
         };
+        lodging.handshakes.end();
         lodging.house.end(Ending::Draining);
         lodging.sessions.close();
         if timeout(grace, lodging.sessions.wait()).await.is_err() {

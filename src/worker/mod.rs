@@ -16,6 +16,7 @@ mod dealer;
 pub mod files;
 mod floor;
 mod hands;
+mod handshakes;
 mod heart;
 mod reins;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use tracing::warn;
 
 use crate::listener::{self, Bound, Ceiling, Door};
 use crate::net::reserve::Reserve;
+use crate::net::tls::{Connector, Refused};
 use crate::session::tally::{Sum, Tally};
 use crate::session::{self, Common, Login};
 use crate::topology::publish::{Reader, Subscription};
@@ -90,6 +92,8 @@ pub struct Entry {
     pub session: session::Config,
     /// What their upstreams are logged in with.
     pub login: Option<Arc<Login>>,
+    /// How masters are met; `None` is without TLS.
+    pub upstream_tls: Option<Connector>,
     /// Where the published state is read.
     pub reader: Reader,
     /// One for each worker.
@@ -113,6 +117,8 @@ pub struct Counters {
     pub refused_full: u64,
     /// Connections closed because of `max_connections_per_source`.
     pub refused_source: u64,
+    /// Connections closed for what TLS has against them, in the order of [`Refused::ALL`](crate::net::tls::Refused).
+    pub refused_tls: [u64; Refused::ALL.len()],
 }
 
 impl Counters {
@@ -196,6 +202,7 @@ impl Counting {
             refused_not_allowed: door.not_allowed.read(),
             refused_full: door.full.read(),
             refused_source: door.source_full.read(),
+            refused_tls: door.tls_refusals(),
         }
     }
 
@@ -215,6 +222,7 @@ struct Counted {
     number: usize,
     name: Arc<str>,
     door: Arc<Door>,
+    common: Arc<Common>,
     tallies: Vec<Arc<Tally>>,
 }
 
@@ -228,6 +236,7 @@ fn furnish(
     let name = Arc::clone(&entry.name);
     let door = Arc::new(Door::new(name, &entry.listener, ceiling.clone()));
     let common = Arc::new(Common::new(entry.dials, reserve.clone()));
+    common.meet_masters(entry.upstream_tls);
     let mut tallies = Vec::with_capacity(entry.subscriptions.len());
     let mut rooms = Vec::with_capacity(entry.subscriptions.len());
     for subscription in entry.subscriptions {
@@ -248,6 +257,7 @@ fn furnish(
         number,
         name: entry.name,
         door,
+        common,
         tallies,
     };
     (counted, rooms, entry.bound)

@@ -15,6 +15,7 @@ use super::floor::{Order, Told};
 use super::{Counting, Entry, SESSIONS_END_LIMIT, Tallies, furnish};
 use crate::listener::{self, Bound, Ceiling, SocketId};
 use crate::net::reserve::Reserve;
+use crate::net::tls::Connector;
 use crate::session::{self, Login};
 
 /// Longest wait for a worker to do what it was told; only a stuck one needs it.
@@ -74,9 +75,12 @@ impl Reins {
         session: session::Config,
         login: Option<Arc<Login>>,
         listener: &listener::Config,
+        upstream_tls: Option<Connector>,
     ) -> Result<(), Stuck> {
         if let Some(counted) = self.tallies.find(number) {
             counted.0.door.change(listener);
+            // Before the workers are told, which give up what spares they have.
+            counted.0.common.meet_masters(upstream_tls);
         }
         for worker in 0..self.workers.len() {
             let order = Order::Change(number, session, login.clone());

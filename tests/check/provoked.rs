@@ -86,7 +86,12 @@ fn every_finding_is_provoked_somewhere_here() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
         std::fs::read_to_string(path).expect("our own source")
     };
-    let tests = [read("tests/check.rs"), read("tests/check/provoked.rs")].concat();
+    let tests = [
+        "tests/check.rs",
+        "tests/check/provoked.rs",
+        "tests/tls/everywhere.rs",
+    ];
+    let tests = tests.map(read).concat();
     let source = read("src/check/finding.rs");
     let codes = source
         .split_once("pub enum Code {")

@@ -81,6 +81,9 @@ impl Plan {
             .env("SWITCHMASTER_FAILOVER_ON_SWITCH", on_switch())
             // The default port is one, the proxies under test are many.
             .env("SWITCHMASTER_ADMIN_LISTEN", "off");
+        if let Some(papers) = super::secure::papers() {
+            papers.proxy(&mut command);
+        }
         Self {
             command,
             config: None,
@@ -106,6 +109,12 @@ impl Plan {
         Self::following(sentinels).env("SWITCHMASTER_FAILOVER_ON_SWITCH", "move")
     }
 
+    /// TLS on every leg.
+    pub(crate) fn secure(mut self, papers: &super::secure::Papers) -> Self {
+        papers.proxy(&mut self.command);
+        self
+    }
+
     /// More arguments.
     pub(crate) fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         self.command.args(args);
@@ -114,6 +123,7 @@ impl Plan {
 
     /// One more variable in its environment.
     pub(crate) fn env(mut self, key: &str, value: impl AsRef<OsStr>) -> Self {
+        super::secure::gives_way(&mut self.command, key);
         self.command.env(key, value);
         self
     }

@@ -61,6 +61,9 @@ impl Topology {
         let guard = Path::new(env!("CARGO_BIN_EXE_switchmaster")).to_owned();
         let mut options = Options::new(server, guard);
         change(&mut options);
+        if let Some(papers) = super::secure::papers() {
+            papers.secure(&mut options);
+        }
         Self {
             cluster: Cluster::start(&options).unwrap_or_else(|e| panic!("{e}")),
             _slot: slot,

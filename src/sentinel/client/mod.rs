@@ -42,6 +42,8 @@ use super::{Credentials, Peer};
 use crate::net::addr::HostPort;
 use crate::net::reserve::Reserve;
 use crate::net::resolver::Resolver;
+use crate::net::stream::Stream;
+use crate::net::tls::{Connector, TlsError};
 use crate::topology::observation::{NoView, ReplicaSeen, RoleReport, RunId, View};
 
 /// Longest wait for one answer.
@@ -62,6 +64,8 @@ pub struct Dial {
     pub connect_timeout: Duration,
     /// Login, if any.
     pub credentials: Credentials,
+    /// How the peer is met; `None` is without TLS.
+    pub tls: Option<Connector>,
     /// Names to addresses.
     pub resolver: Resolver,
     /// What to fall back on where there is no descriptor.
@@ -82,6 +86,9 @@ pub enum ClientError {
     /// This host has no descriptor or no port left: nothing was sent, and nothing is known of the peer.
     #[error("{0}")]
     Local(String),
+    /// It is there, and there is no TLS with it.
+    #[error("{0}")]
+    Tls(TlsError),
     /// No answer in time.
     #[error("no answer within {} ms while {doing}", .limit.as_millis())]
     Timeout {
@@ -111,6 +118,7 @@ impl ClientError {
             Self::Resolve(_) => "resolve",
             Self::Io(_) => "connect",
             Self::Local(_) => "local",
+            Self::Tls(_) => "tls",
             Self::Timeout { .. } => "timeout",
             Self::LoginNeeded(_) | Self::Auth(_) => "auth",
             Self::NoPermission(_) => "permission",
@@ -120,6 +128,14 @@ impl ClientError {
 
     fn timeout(doing: &'static str, limit: Duration) -> Self {
         Self::Timeout { doing, limit }
+    }
+
+    /// The same, or what is behind it.
+    fn explained(self, meter: &Meter) -> Self {
+        match (&self, meter.tls_fault()) {
+            (Self::Io(_), Some(fault)) => Self::Tls(fault.clone()),
+            _ => self,
+        }
     }
 }
 
@@ -195,7 +211,8 @@ impl SentinelLink {
         let questions = Connection::open(addr, dial, login, ProtocolVersion::RESP2, None).await?;
         let (stream, meter) = Metered::new(connect(addr, dial).await?.0);
         let info = connection_info(&dial.credentials, ProtocolVersion::RESP2);
-        let mut pubsub = log_in(login, PubSub::new(&info, stream)).await?;
+        let opened = log_in(login, PubSub::new(&info, stream)).await;
+        let mut pubsub = opened.map_err(|e| e.explained(&meter))?;
         let events = match answer("subscribing", pubsub.subscribe(channels)).await {
             Ok(()) => Events::Own(Box::new(OwnEvents { pubsub, meter })),
             Err(ClientError::NoPermission(why)) => Events::Denied(why),
@@ -429,7 +446,8 @@ impl Connection {
         }
         let info = connection_info(login, protocol);
         let opening = MultiplexedConnection::new_with_config(&info, stream, config);
-        let (connection, driver) = log_in(login, opening).await?;
+        let opened = log_in(login, opening).await;
+        let (connection, driver) = opened.map_err(|e| e.explained(&meter))?;
         let driver: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(driver);
         let _driver = AbortOnDropHandle::new(dial.tasks.spawn(driver));
         Ok(Self {
@@ -446,7 +464,8 @@ impl Connection {
             "waiting for an answer",
             self.connection.send_packed_command(cmd),
         )
-        .await?
+        .await
+        .map_err(|e| e.explained(&self.meter))?
         {
             Value::ServerError(e) => Err(RedisError::from(e).into()),
             value => Ok(value),
@@ -456,7 +475,8 @@ impl Connection {
     async fn ask_pipe(&mut self, pipe: &redis::Pipeline) -> Result<Vec<Value>, ClientError> {
         self.meter.reset();
         let asking = self.connection.send_packed_commands(pipe, 0, pipe.len());
-        answer("waiting for an answer", asking).await
+        let answered = answer("waiting for an answer", asking).await;
+        answered.map_err(|e| e.explained(&self.meter))
     }
 }
 
@@ -496,7 +516,7 @@ async fn log_in<T>(
     asked
 }
 
-async fn connect(addr: &HostPort, dial: &Dial) -> Result<(TcpStream, SocketAddr), ClientError> {
+async fn connect(addr: &HostPort, dial: &Dial) -> Result<(Stream, SocketAddr), ClientError> {
     let mut last = ClientError::Resolve(addr.to_string());
     let found = dial.resolver.resolve(addr, &dial.tasks).await;
     for target in found.map_err(|e| ClientError::Resolve(format!("{}: {e}", addr.host)))? {
@@ -506,7 +526,14 @@ async fn connect(addr: &HostPort, dial: &Dial) -> Result<(TcpStream, SocketAddr)
                 let _ = stream.set_nodelay(true);
                 let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
                 let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
-                return Ok((stream, target));
+                let stream = Stream::Tcp(stream);
+                let Some(tls) = &dial.tls else {
+                    return Ok((stream, target));
+                };
+                match tls.connect(stream, &addr.host).await {
+                    Ok(stream) => return Ok((stream, target)),
+                    Err(e) => last = ClientError::Tls(e),
+                }
             }
             Ok(Err(e)) => last = of_dial(&e),
             Err(_) => last = ClientError::timeout("connecting", dial.connect_timeout),

@@ -5,7 +5,6 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use bytes::BytesMut;
 
 use super::super::close::CloseReason;
-use crate::net::socket::is_quiet;
 use crate::net::stream::Stream;
 use crate::session::sniff::{Verdict, sniff};
 
@@ -60,7 +59,7 @@ impl<W> Carried<W> {
 
     /// There is nothing from it that was not read. A unix socket's is somebody on this machine, who has other means than silence.
     pub(in crate::session) fn is_silent(&self) -> bool {
-        !matches!(self.client, Stream::Unix(_)) && is_quiet(&self.client)
+        !self.client.is_unix() && self.client.is_quiet()
     }
 
     /// The same of what was kept back of it.

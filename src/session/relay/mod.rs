@@ -92,6 +92,8 @@ pub(super) struct Relay<'a, W> {
     withheld: bool,
     /// The upstream is to be given up at the next quiet moment, see [`retire`].
     retires: bool,
+    /// One of the two has TLS on it, and may keep back what was written to it.
+    sealed: bool,
     /// Somebody paused the proxy, when the bell rang last.
     paused: bool,
     /// The upstream takes no more, and its last replies are still read: what the client says meanwhile is kept for the next.
@@ -129,6 +131,7 @@ impl<'a, W: Watch> Relay<'a, W> {
         } else {
             Flow::Open
         };
+        let sealed = carried.client.is_tls() || upstream.is_tls();
         Self {
             carried,
             upstream,
@@ -137,6 +140,7 @@ impl<'a, W: Watch> Relay<'a, W> {
             down: Flow::Open,
             withheld: false,
             retires: false,
+            sealed,
             paused: false,
             keeps: false,
             doubted: false,
@@ -188,8 +192,9 @@ impl<'a, W: Watch> Relay<'a, W> {
         if let Break(reason) = self.pump_down(cx, house) {
             return Poll::Ready(reason);
         }
-        if self.retires
-            && let Break(reason) = self.retire(cx, house)
+        // One branch for what hardly any session has.
+        if (self.retires | self.sealed)
+            && let Break(reason) = self.attend(cx, house)
         {
             return Poll::Ready(reason);
         }
@@ -209,6 +214,29 @@ impl<'a, W: Watch> Relay<'a, W> {
             (Flow::Ended, _) if self.keeps => Poll::Ready(self.reason()),
             (Flow::Ended, _) => self.poll_silence(cx),
         }
+    }
+
+    #[cold]
+    fn attend(&mut self, cx: &mut Context<'_>, house: &House) -> ControlFlow<CloseReason> {
+        if self.retires {
+            self.retire(cx, house)?;
+        }
+        if self.sealed {
+            self.flush(cx, house)?;
+        }
+        Continue(())
+    }
+
+    /// Sees to it that what was written goes out, also where that is all there is to wait for.
+    fn flush(&mut self, cx: &mut Context<'_>, house: &House) -> ControlFlow<CloseReason> {
+        if let Poll::Ready(Err(_)) = self.carried.client.poll_flush(cx) {
+            return Break(CloseReason::ClientReset);
+        }
+        let takes = self.up != Flow::Broken && !self.keeps;
+        if takes && matches!(self.upstream.poll_flush(cx), Poll::Ready(Err(_))) {
+            self.upstream_refused(house);
+        }
+        Continue(())
     }
 
     fn pump_up(&mut self, cx: &mut Context<'_>, house: &House) -> ControlFlow<CloseReason> {

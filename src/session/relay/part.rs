@@ -9,7 +9,7 @@ use super::super::House;
 use super::super::close::CloseReason;
 use super::{Flow, Relay, Unproven};
 use crate::net::clock::now;
-use crate::net::socket::{is_quiet, read_closed};
+use crate::net::socket::read_closed;
 use crate::net::stream::Stream;
 use crate::session::tracker::Retire;
 use crate::session::watch::Watch;
@@ -117,7 +117,7 @@ impl<W: Watch> Relay<'_, W> {
         let client = &self.carried.client;
         // What was withheld is for the most part not even read.
         self.carried.kept_waiting =
-            !freely && (!self.carried.unsent.is_empty() || (self.withheld && !is_quiet(client)));
+            !freely && (!self.carried.unsent.is_empty() || (self.withheld && !client.is_quiet()));
         if self.carried.kept_waiting && read_closed(client) {
             return Break(CloseReason::ClientLeftWaiting);
         }

@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use super::super::House;
 use super::super::close::CloseReason;
 use super::{Flow, ROUNDS_PER_POLL, Relay, give_way};
-use crate::net::socket::{is_quiet, read_closed};
+use crate::net::socket::read_closed;
 use crate::session::watch::Watch;
 use crate::topology::publish::Leave;
 
@@ -30,7 +30,7 @@ impl<W: Watch> Relay<'_, W> {
 
     /// True when they can part now: nothing is under way, and nothing has come from the upstream that was not read.
     pub(in crate::session) fn may_retire(&self) -> bool {
-        self.retires && self.can_part() && is_quiet(&self.upstream)
+        self.retires && self.can_part() && self.upstream.is_quiet()
     }
 
     /// Withholds new requests where that leads to a quiet moment, and only there.

@@ -92,6 +92,7 @@ impl Rig {
                 },
                 ..options.session
             },
+            upstream_tls: None,
             reader,
             subscriptions,
             dials: options.dials.unwrap_or_else(metrics::Histogram::noop),

@@ -1,0 +1,189 @@
+//! Our side of a handshake with a client.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::sign::SingleCertAndKey;
+use tokio_rustls::rustls::{Error, ServerConfig};
+
+use super::{Fingerprint, Identity, OUTGOING_MAX, Roots, Sealed, TlsError, Validity, provider};
+use crate::net::stream::Stream;
+
+/// Longest a client takes for its part of the handshake. One on a bad line needs a second or two.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How clients are met. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Acceptor {
+    config: Arc<ServerConfig>,
+    validity: Validity,
+    same: (Fingerprint, Option<Fingerprint>),
+}
+
+impl PartialEq for Acceptor {
+    fn eq(&self, other: &Self) -> bool {
+        self.same == other.same
+    }
+}
+
+impl Acceptor {
+    /// Meets clients as `identity`. With `clients` each has to show a certificate that one of these authorities vouches for.
+    ///
+    /// # Errors
+    /// When the authorities are of no use.
+    pub fn new(identity: &Identity, clients: Option<&Roots>) -> Result<Self, TlsError> {
+        let unfit = |e: &dyn std::fmt::Display| TlsError::of_configuration(e);
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|e| unfit(&e))?;
+        let builder = match clients {
+            Some(roots) => {
+                let store = Arc::clone(&roots.store);
+                let verifier = WebPkiClientVerifier::builder_with_provider(store, provider());
+                builder.with_client_cert_verifier(verifier.build().map_err(|e| unfit(&e))?)
+            }
+            None => builder.with_no_client_auth(),
+        };
+        let resolver = SingleCertAndKey::from(Arc::clone(&identity.certified));
+        Ok(Self {
+            config: Arc::new(builder.with_cert_resolver(Arc::new(resolver))),
+            validity: identity.validity.clone(),
+            same: (identity.fingerprint, clients.map(|roots| roots.fingerprint)),
+        })
+    }
+
+    /// Clients have to prove who they are.
+    pub const fn demands_certificates(&self) -> bool {
+        self.same.1.is_some()
+    }
+
+    /// Of our own certificate and key.
+    pub const fn identity(&self) -> Fingerprint {
+        self.same.0
+    }
+
+    /// Of the authorities that vouch for clients.
+    pub const fn roots(&self) -> Option<Fingerprint> {
+        self.same.1
+    }
+
+    /// Until when our own certificate is valid.
+    pub const fn validity(&self) -> &Validity {
+        &self.validity
+    }
+
+    /// Shakes hands with a client. Dropping the future closes its connection.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn accept(&self, stream: Stream) -> Result<Stream, Refused> {
+        let accepting =
+            TlsAcceptor::from(Arc::clone(&self.config)).accept_with(stream, |session| {
+                session.set_buffer_limit(Some(OUTGOING_MAX));
+            });
+        match timeout(HANDSHAKE_LIMIT, accepting).await {
+            Ok(Ok(stream)) => Ok(Sealed::stream(stream)),
+            Ok(Err(error)) => Err(Refused::of(&error)),
+            Err(_) => Err(Refused::Late),
+        }
+    }
+}
+
+/// Why a client that came in on a TLS port is closed before it is served. Public interface, as words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It does not speak TLS.
+    NotTls,
+    /// It was not through with its part in time.
+    Late,
+    /// It went before that.
+    Left,
+    /// So many are at it that one of them had to go, and it was there longest.
+    Crowded,
+    /// It has no certificate, and one is demanded.
+    NoCertificate,
+    /// Its certificate is not one that is believed.
+    BadCertificate,
+    /// It does not believe our certificate, or takes offence at something else.
+    Declined,
+    /// It speaks no version or cipher that is spoken here.
+    Incompatible,
+    /// It breaks the rules.
+    Misbehaved,
+}
+
+impl Refused {
+    /// Each once, in the order of their indices.
+    pub const ALL: [Self; 9] = [
+        Self::NotTls,
+        Self::Late,
+        Self::Left,
+        Self::Crowded,
+        Self::NoCertificate,
+        Self::BadCertificate,
+        Self::Declined,
+        Self::Incompatible,
+        Self::Misbehaved,
+    ];
+
+    /// Its place in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The word for logs and metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NotTls => "not_tls",
+            Self::Late => "timeout",
+            Self::Left => "left",
+            Self::Crowded => "crowded",
+            Self::NoCertificate => "no_certificate",
+            Self::BadCertificate => "bad_certificate",
+            Self::Declined => "declined",
+            Self::Incompatible => "incompatible",
+            Self::Misbehaved => "misbehaved",
+        }
+    }
+
+    /// What to do about it.
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::NotTls => {
+                "it does not speak TLS; clients of this entry need it (`client_tls`), for example redis-cli --tls"
+            }
+            Self::Late => "it was not through with the handshake in 10 s",
+            Self::Left => "it went before the end of the handshake",
+            Self::Crowded => "too many handshakes were under way, and its was the oldest",
+            Self::NoCertificate => "it has shown no certificate, and `client_ca_file` demands one",
+            Self::BadCertificate => {
+                "its certificate is expired, or not of an authority in `client_ca_file`"
+            }
+            Self::Declined => {
+                "it does not accept our certificate: does it know the authority that signed `cert_file`, and the name it connects to?"
+            }
+            Self::Incompatible => "it speaks no TLS 1.2 or 1.3 with a cipher that is offered",
+            Self::Misbehaved => "it broke the rules of TLS",
+        }
+    }
+
+    fn of(error: &io::Error) -> Self {
+        let Some(error) = error.get_ref().and_then(|e| e.downcast_ref::<Error>()) else {
+            return Self::Left;
+        };
+        match error {
+            Error::InvalidMessage(_) | Error::InappropriateMessage { .. } => Self::NotTls,
+            Error::NoCertificatesPresented => Self::NoCertificate,
+            Error::InvalidCertificate(_) | Error::InvalidCertRevocationList(_) => {
+                Self::BadCertificate
+            }
+            Error::AlertReceived(_) => Self::Declined,
+            Error::PeerIncompatible(_) => Self::Incompatible,
+            _ => Self::Misbehaved,
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! A stream with TLS on it, with the manners of [`Stream`].
+//!
+//! Three differences to a socket are dealt with here, so that who uses it knows none of them but the first:
+//!
+//! - What was taken to be written may still be here when the socket takes no more. It goes out when anything is polled; who polls
+//!   nothing else asks [`Sealed::poll_flush`].
+//! - What was read from the socket may still be here, decrypted: a quiet socket does not say that there is nothing to read.
+//! - The end of the socket without TLS' own end (close_notify) is an end, too. It could be somebody's who cuts the wire, which
+//!   plain TCP does not tell, either; every request and reply says itself where it ends, so half of one is never taken for one. And
+//!   a server that is killed, or one of many clients, says no more than that.
+
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::TlsStream;
+
+use crate::net::socket;
+use crate::net::stream::Stream;
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Sealed(TlsStream<Stream>);
+
+impl Sealed {
+    pub(super) fn stream(stream: impl Into<TlsStream<Stream>>) -> Stream {
+        Stream::Tls(Box::new(Self(stream.into())))
+    }
+
+    /// See [`Stream::poll_read`].
+    pub(in crate::net) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // Whoever waits for an answer must have asked. A peer that takes no more may still have said something.
+        let _ = self.poll_flush(cx);
+        match Pin::new(&mut self.0).poll_read(cx, buf) {
+            Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            read => read,
+        }
+    }
+
+    /// See [`Stream::poll_write`]. An error says that none of these bytes has gone out, or will: whoever hears it may say them to
+    /// somebody else.
+    pub(in crate::net) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_flush(cx))?;
+        let taken = match &mut self.0 {
+            TlsStream::Client(stream) => stream.get_mut().1.writer().write(bytes)?,
+            TlsStream::Server(stream) => stream.get_mut().1.writer().write(bytes)?,
+        };
+        // Some may be on their way when the rest fails. The next call is told of that.
+        let _ = self.poll_flush(cx);
+        Poll::Ready(Ok(taken))
+    }
+
+    /// See [`Stream::poll_flush`].
+    pub(in crate::net) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.0.get_ref().1.wants_write() {
+            Pin::new(&mut self.0).poll_flush(cx)
+        } else {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// See [`Stream::poll_shutdown`]. Says that this is the end before the socket does.
+    pub(in crate::net) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    /// There is something to read that the socket does not know of, or TLS' own end has come.
+    pub(in crate::net) fn has_read_ahead(&self) -> bool {
+        // It wants no more from the socket only then.
+        !self.0.get_ref().1.wants_read()
+    }
+
+    /// The stream below.
+    pub(in crate::net) fn below(&self) -> &Stream {
+        self.0.get_ref().0
+    }
+
+    /// See [`Stream::is_quiet`].
+    pub(in crate::net) fn is_quiet(&self) -> bool {
+        !self.has_read_ahead() && socket::is_quiet(self.below())
+    }
+}
+
+impl AsFd for Sealed {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.below().as_fd()
+    }
+}

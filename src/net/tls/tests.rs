@@ -1,0 +1,420 @@
+//! Both ends of a handshake, over sockets with room for next to nothing.
+
+use std::future::poll_fn;
+use std::io;
+use std::path::Path;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::authority::{Authority, Pair};
+use super::*;
+use crate::net::addr::Host;
+use crate::net::stream::Stream;
+
+const LIMIT: Duration = Duration::from_secs(30);
+/// The kernel makes of it what it can do with at least.
+const SMALL: usize = 4096;
+
+struct Place {
+    dir: TempDir,
+    authority: Authority,
+}
+
+fn place() -> Place {
+    let dir = tempfile::tempdir().expect("a folder");
+    let authority = Authority::new(dir.path(), "ca");
+    Place { dir, authority }
+}
+
+fn identity(pair: &Pair) -> Identity {
+    Identity::read(&pair.cert, &pair.key).expect("a certificate and its key")
+}
+
+fn roots(file: &Path) -> Roots {
+    Roots::read(file).expect("an authority")
+}
+
+fn host(name: &str) -> Host {
+    Host::parse(name).expect("a host")
+}
+
+fn nth(at: usize) -> u8 {
+    u8::try_from(at % 256).expect("less than 256")
+}
+
+fn sockets() -> (Stream, Stream) {
+    let (one, other) = UnixStream::pair().expect("pair");
+    for socket in [&one, &other] {
+        SockRef::from(socket)
+            .set_send_buffer_size(SMALL)
+            .expect("an option");
+    }
+    (Stream::Unix(one), Stream::Unix(other))
+}
+
+impl Place {
+    fn acceptor(&self, names: &[&str]) -> Acceptor {
+        let pair = self.authority.sign("server", names);
+        Acceptor::new(&identity(&pair), None).expect("usable")
+    }
+
+    fn connector(&self) -> Connector {
+        let verify = Verify::Against(roots(&self.authority.file()));
+        Connector::new(&verify, None, None).expect("usable")
+    }
+}
+
+async fn meet(
+    connector: &Connector,
+    acceptor: &Acceptor,
+    name: &str,
+) -> (Result<Stream, TlsError>, Result<Stream, Refused>) {
+    let (here, there) = sockets();
+    let name = host(name);
+    let meeting = async { tokio::join!(connector.connect(here, &name), acceptor.accept(there)) };
+    timeout(LIMIT, meeting).await.expect("in time")
+}
+
+async fn pair() -> (Stream, Stream) {
+    let place = place();
+    let (connector, acceptor) = (place.connector(), place.acceptor(&["redis-a"]));
+    let (client, server) = meet(&connector, &acceptor, "redis-a").await;
+    (client.expect("connected"), server.expect("accepted"))
+}
+
+/// What a server and its client say of each other.
+#[tokio::test]
+async fn who_is_believed() {
+    let place = place();
+    let other = Authority::new(place.dir.path(), "other");
+    let stranger = Connector::new(&Verify::Against(roots(&other.file())), None, None);
+    let stranger = stranger.expect("usable");
+    let named = ServerName::try_from("redis-b").expect("a name");
+    let named = Connector::new(
+        &Verify::Against(roots(&place.authority.file())),
+        None,
+        Some(named),
+    );
+    let named = named.expect("usable");
+    let anybody = Connector::new(&Verify::Nobody, None, None).expect("usable");
+    let expired = place.authority.sign_expired("expired", &["redis-a"]);
+    let expired = Acceptor::new(&identity(&expired), None).expect("usable");
+    let a = place.acceptor(&["redis-a", "10.0.0.3"]);
+    let b = place.acceptor(&["redis-b"]);
+    let known = place.connector();
+    for (connector, acceptor, name, verdict) in [
+        (&known, &a, "redis-a", Ok(())),
+        (&known, &a, "10.0.0.3", Ok(())),
+        (
+            &known,
+            &a,
+            "redis-b",
+            Err("is for redis-a, 10.0.0.3, not for redis-b: set server_name = \"redis-a\""),
+        ),
+        (
+            &known,
+            &b,
+            "10.0.0.3",
+            Err("is for redis-b, not for 10.0.0.3: set server_name = \"redis-b\""),
+        ),
+        (&named, &b, "10.0.0.3", Ok(())),
+        (&named, &a, "redis-a", Err("not for redis-b")),
+        (&stranger, &a, "redis-a", Err("unknown issuer: set ca_file")),
+        (&known, &expired, "redis-a", Err("has expired")),
+        (&anybody, &expired, "elsewhere", Ok(())),
+    ] {
+        let (client, server) = meet(connector, acceptor, name).await;
+        match (verdict, client) {
+            (Ok(()), Ok(_)) => assert!(server.is_ok(), "{name}: {server:?}"),
+            (Err(words), Err(error)) => {
+                assert!(error.to_string().contains(words), "{name}: {error}");
+                // It is told why; without that it is as good as gone.
+                let refused = server.expect_err("refused");
+                assert_eq!(refused, Refused::Declined, "{name}");
+            }
+            (expected, met) => panic!("{name}: {expected:?}, and {met:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn clients_that_have_to_prove_who_they_are() {
+    let place = place();
+    let other = Authority::new(place.dir.path(), "other");
+    let server = place.authority.sign("server", &["redis-a"]);
+    let acceptor = Acceptor::new(&identity(&server), Some(&roots(&place.authority.file())));
+    let acceptor = acceptor.expect("usable");
+    assert!(acceptor.demands_certificates());
+    let as_whom = |pair: Option<Pair>| {
+        let verify = Verify::Against(roots(&place.authority.file()));
+        let identity = pair.map(|pair| identity(&pair));
+        Connector::new(&verify, identity.as_ref(), None).expect("usable")
+    };
+    let known = as_whom(Some(place.authority.sign("app", &["app"])));
+    let unknown = as_whom(Some(other.sign("stranger", &["app"])));
+    let expired = as_whom(Some(place.authority.sign_expired("old", &["app"])));
+    for (connector, verdict) in [
+        (known, None),
+        (as_whom(None), Some(Refused::NoCertificate)),
+        (unknown, Some(Refused::BadCertificate)),
+        (expired, Some(Refused::BadCertificate)),
+    ] {
+        let (client, server) = meet(&connector, &acceptor, "redis-a").await;
+        assert_eq!(server.err(), verdict);
+        // With TLS 1.3 it hears of that when it reads.
+        let mut client = client.expect("through with its own part");
+        if verdict.is_some() {
+            let read = poll_fn(|cx| client.poll_read(cx, &mut [0; 8])).await;
+            let error = read.expect_err("no answer");
+            let words = TlsError::of(&error).expect("TLS says so").to_string();
+            assert!(words.contains("cert_file"), "{words}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_speak_tls() {
+    let place = place();
+    let acceptor = place.acceptor(&["redis-a"]);
+    for (said, verdict) in [
+        (&b"PING\r\n"[..], Refused::NotTls),
+        (b"*1\r\n$4\r\nPING\r\n", Refused::NotTls),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", Refused::NotTls),
+        (&[0; 64], Refused::NotTls),
+        (&[0xff; 64], Refused::NotTls),
+        // The beginning of a hello, and no more.
+        (&[0x16, 3, 1, 1, 0, 1, 0, 0], Refused::Left),
+        (b"", Refused::Left),
+    ] {
+        let (client, server) = UnixStream::pair().expect("pair");
+        let (mut client, server) = (client, Stream::Unix(server));
+        client.write_all(said).await.expect("room");
+        client.shutdown().await.expect("the end");
+        let refused = timeout(LIMIT, acceptor.accept(server)).await;
+        let refused = refused.expect("at once").expect_err("no TLS");
+        assert_eq!(refused, verdict, "{}", said.escape_ascii());
+    }
+    let connector = place.connector();
+    let (here, there) = sockets();
+    let Stream::Unix(mut there) = there else {
+        unreachable!("it is one");
+    };
+    there
+        .write_all(b"-ERR Protocol error\r\n")
+        .await
+        .expect("room");
+    let error = connector.connect(here, &host("redis-a")).await;
+    let error = error.expect_err("no TLS").to_string();
+    assert!(error.contains("tls-port"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_ends_in_time() {
+    let place = place();
+    let acceptor = place.acceptor(&["redis-a"]);
+    let (_silent, server) = sockets();
+    assert_eq!(acceptor.accept(server).await.err(), Some(Refused::Late));
+    let connector = place.connector();
+    let (client, _silent) = sockets();
+    let error = connector.connect(client, &host("redis-a")).await;
+    let error = error.expect_err("no answer").to_string();
+    assert!(error.contains("is it a TLS port"), "{error}");
+}
+
+/// More than all buffers there are, both ways at once; no byte is lost, and the end arrives behind the last.
+#[tokio::test]
+async fn many_bytes_both_ways_through_small_sockets() {
+    const BYTES: usize = 8 * 1024 * 1024;
+    async fn write(stream: &mut Stream, pattern: u8) -> io::Result<()> {
+        let mut written = 0;
+        while written < BYTES {
+            let chunk: Vec<u8> = (written..BYTES.min(written + 32 * 1024))
+                .map(|at| nth(at).wrapping_mul(pattern))
+                .collect();
+            let n = poll_fn(|cx| stream.poll_write(cx, &chunk)).await?;
+            written += n;
+        }
+        poll_fn(|cx| stream.poll_shutdown(cx)).await
+    }
+    async fn read(stream: &mut Stream, pattern: u8) -> io::Result<usize> {
+        let mut buffer = vec![0; 10_000];
+        let mut read = 0;
+        loop {
+            let n = poll_fn(|cx| stream.poll_read(cx, &mut buffer)).await?;
+            if n == 0 {
+                return Ok(read);
+            }
+            for byte in &buffer[..n] {
+                assert_eq!(*byte, nth(read).wrapping_mul(pattern), "at {read}");
+                read += 1;
+            }
+        }
+    }
+    // Each end by itself: one task that does both would not show that each of them goes on.
+    let (mut client, mut server) = pair().await;
+    let first = async { tokio::join!(write(&mut client, 3), read(&mut server, 3)) };
+    let (written, read_up) = timeout(LIMIT, first).await.expect("in time");
+    written.expect("written");
+    assert_eq!(read_up.expect("read"), BYTES);
+    // The client has said its last word, and hears on.
+    let second = async { tokio::join!(write(&mut server, 7), read(&mut client, 7)) };
+    let (written, read_down) = timeout(LIMIT, second).await.expect("in time");
+    written.expect("written");
+    assert_eq!(read_down.expect("read"), BYTES);
+}
+
+/// Whoever writes to a peer that does not read is stopped, soon.
+#[tokio::test]
+async fn what_is_held_back_is_bounded() {
+    let (mut client, server) = pair().await;
+    let cx = &mut Context::from_waker(Waker::noop());
+    let chunk = vec![b'x'; 64 * 1024];
+    let mut taken = 0;
+    for _ in 0..100 {
+        match client.poll_write(cx, &chunk) {
+            Poll::Ready(n) => taken += n.expect("taken"),
+            Poll::Pending => break,
+        }
+    }
+    assert!(taken < 200_000, "{taken} bytes were taken");
+    assert!(client.poll_write(cx, &chunk).is_pending());
+    assert!(client.poll_flush(cx).is_pending());
+    drop(server);
+}
+
+/// What was taken goes out when whoever waits for the answer reads, or when it is asked to.
+#[tokio::test]
+async fn what_was_taken_goes_out_by_itself() {
+    for by_reading in [true, false] {
+        let (mut client, mut server) = pair().await;
+        let cx = &mut Context::from_waker(Waker::noop());
+        let chunk = vec![b'x'; 32 * 1024];
+        let mut taken = 0;
+        while let Poll::Ready(n) = client.poll_write(cx, &chunk) {
+            taken += n.expect("taken");
+        }
+        let drive = poll_fn(|cx| {
+            if by_reading {
+                client.poll_read(cx, &mut [0; 8]).map(drop)
+            } else {
+                if let Poll::Ready(flushed) = client.poll_flush(cx) {
+                    flushed.expect("sent");
+                }
+                Poll::Pending
+            }
+        });
+        let mut read = 0;
+        let reading = async {
+            let mut buffer = vec![0; 64 * 1024];
+            while read < taken {
+                read += poll_fn(|cx| server.poll_read(cx, &mut buffer))
+                    .await
+                    .expect("read");
+            }
+        };
+        tokio::select! {
+            () = drive => panic!("nothing was said to it"),
+            read = timeout(LIMIT, reading) => read.expect("all that was taken arrives"),
+        }
+        assert_eq!(read, taken);
+    }
+}
+
+/// A socket that is quiet says nothing of what was read from it already.
+#[tokio::test]
+async fn what_was_read_ahead_is_there_to_read() {
+    let (mut client, mut server) = pair().await;
+    poll_fn(|cx| server.poll_write(cx, b"0123456789"))
+        .await
+        .expect("taken");
+    let mut buffer = [0; 4];
+    assert_eq!(
+        poll_fn(|cx| client.poll_read(cx, &mut buffer)).await.ok(),
+        Some(4)
+    );
+    assert!(!client.is_quiet());
+    timeout(LIMIT, client.readable())
+        .await
+        .expect("at once")
+        .expect("readable");
+    let mut rest = [0; 16];
+    assert_eq!(
+        poll_fn(|cx| client.poll_read(cx, &mut rest)).await.ok(),
+        Some(6)
+    );
+    assert!(client.is_quiet());
+    let quiet = timeout(Duration::from_millis(50), client.readable()).await;
+    assert!(quiet.is_err(), "there is nothing to read");
+}
+
+/// A process that is killed says no farewell, as without TLS.
+#[tokio::test]
+async fn an_end_without_a_farewell_is_an_end() {
+    let (mut client, server) = pair().await;
+    drop(server);
+    let end = poll_fn(|cx| client.poll_read(cx, &mut [0; 8])).await;
+    assert_eq!(end.ok(), Some(0));
+}
+
+/// What was taken may be on its way: nobody is told that it was not, and may be said again.
+#[tokio::test]
+async fn what_was_taken_is_never_denied() {
+    let (mut client, server) = pair().await;
+    drop(server);
+    let write =
+        async |client: &mut Stream| poll_fn(|cx| client.poll_write(cx, b"SET a 1\r\n")).await;
+    assert_eq!(write(&mut client).await.ok(), Some(9));
+    let error = write(&mut client).await.expect_err("nobody is there");
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn files_that_are_of_no_use() {
+    let place = place();
+    let folder = place.dir.path();
+    let [one, two] = ["one", "two"].map(|name| place.authority.sign(name, &["x"]));
+    let garbage = folder.join("garbage");
+    std::fs::write(&garbage, "-----BEGIN CERTIFICATE-----\nsecret!!\n").expect("written");
+    let empty = folder.join("empty");
+    std::fs::write(&empty, "").expect("written");
+    let none = folder.join("none");
+    for (cert, key, words) in [
+        (&one.cert, &two.key, "does not fit the certificate"),
+        (&one.key, &one.key, "there is no certificate in"),
+        (&one.cert, &one.cert, "there is no private key"),
+        (&none, &one.key, "cannot read"),
+        (&one.cert, &none, "cannot read"),
+        (&garbage, &one.key, "is not PEM"),
+        (&empty, &one.key, "there is no certificate in"),
+    ] {
+        let error = Identity::read(cert, key)
+            .expect_err("of no use")
+            .to_string();
+        assert!(error.contains(words), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+    let error = Roots::read(&one.key).expect_err("of no use");
+    assert!(error.to_string().contains("no certificate"), "{error}");
+}
+
+#[test]
+fn what_is_another_after_a_renewal() {
+    let place = place();
+    let first = place.authority.sign("server", &["x"]);
+    let before = identity(&first);
+    assert_eq!(before.fingerprint, identity(&first).fingerprint);
+    let again = identity(&place.authority.sign("server", &["x"]));
+    assert_ne!(before.fingerprint, again.fingerprint);
+    let soon = std::time::SystemTime::now() + Duration::from_secs(3600);
+    let soon = identity(&place.authority.sign_until("server", &["x"], soon));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.expect("after 1970");
+    assert!(!soon.validity.is_over(now));
+    assert!(soon.validity.is_over(now + Duration::from_secs(3601)));
+}
