@@ -10,6 +10,7 @@ use secrecy::ExposeSecret;
 
 use super::env::Environment;
 use super::problem::{Error, Problem, Source};
+use super::reads::{ROLES, means_nothing, reads};
 use super::schema::{ENV_ADMIN_TOKEN, ENV_PROBE_PASSWORD, ENV_SENTINEL_PASSWORD, Key};
 use super::secret::{Password, Places};
 use super::text::{listen_addr, mapping, network, plain_name, proxy_name, refusal, sentinel_addr};
@@ -115,6 +116,7 @@ pub(super) fn resolve(
         };
         let places = probe_password(items, &environment, only_one);
         probe_passwords.push(logins.look(&places, &mut proxy.probe));
+        warnings.extend(means_nothing(&proxy));
         resolved.push(proxy);
     }
     unique_names(&resolved, &proxies, &mut problems);
@@ -383,6 +385,8 @@ fn proxy(values: &mut Values<'_>, default: &session::Config) -> Proxy {
         master: values
             .text(Key::Master, plain_name)
             .unwrap_or_else(|| "mymaster".to_owned()),
+        reads: reads(values),
+        leads_to_replicas: values.choice(Key::Role, &ROLES, false),
         listener,
         session: session::Config {
             connect_timeout: values.duration(

@@ -133,6 +133,7 @@ impl Loose {
         Subscriber {
             master: proxy.master.clone(),
             leases: leases(rules),
+            replicas: false,
             observations: self.seen.clone(),
         }
     }
@@ -150,6 +151,7 @@ impl Loose {
             } else {
                 metrics::Histogram::noop()
             },
+            lanes: None,
         }
     }
 }
@@ -364,6 +366,7 @@ impl Entries {
         let subscribers = all.map(|running| Subscriber {
             master: running.master.clone(),
             leases: running.leases,
+            replicas: false,
             observations: running.observations.clone(),
         });
         let change = Change {

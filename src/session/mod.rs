@@ -42,6 +42,7 @@ mod ending_tests;
 mod farewell;
 mod handing;
 mod house;
+mod lanes;
 #[cfg(test)]
 mod live_tests;
 mod relay;
@@ -62,6 +63,7 @@ pub(crate) use handing::adopt;
 #[cfg(test)]
 pub(crate) use house::DIALS_AT_ONCE;
 pub(crate) use house::{Buffer, Common, House, Seat, new_buffer};
+pub(crate) use lanes::Lanes;
 pub(crate) use run::run;
 
 /// What becomes of a session when its master changes.

@@ -75,6 +75,9 @@ pub(super) fn serve<W: Watch>(mut seat: Seat, mut carried: Carried<W>) -> impl F
         let mut life = Life::new(now(), W::MOVES);
         seat.begin(&mut life);
         let reason = loop {
+            if seat.return_to_lobby(&life) {
+                observe(&mut seat, &mut life, Event::Looked);
+            }
             // What is off the hot path is larger than the relay: in boxes, so that an idle session does not pay for it.
             match life.stage {
                 Stage::Waiting | Stage::Dialing(_) | Stage::Live(_) => {
@@ -102,7 +105,8 @@ pub(super) fn serve<W: Watch>(mut seat: Seat, mut carried: Carried<W>) -> impl F
 }
 
 /// Looks at the published state and moves on.
-pub(super) fn observe(seat: &Seat, life: &mut Life, event: Event) -> Stage {
+pub(super) fn observe(seat: &mut Seat, life: &mut Life, event: Event) -> Stage {
+    seat.seek(life.stage, event);
     let outlook = seat.house.outlook(&seat.house.state());
     let stage = life.on(event, &outlook, now());
     seat.note_upstream(matches!(stage, Stage::Dialing(_) | Stage::Live(_)));
@@ -135,6 +139,20 @@ async fn connect<W: Watch>(
     loop {
         match life.stage {
             Stage::Waiting => wait(seat, life, &carried.client).await,
+            Stage::Dialing(_) if life.first_failure.is_some() && seat.seek_elsewhere() => {
+                observe(seat, life, Event::Looked);
+                if let Stage::Dialing(generation) = life.stage {
+                    // Its wait is over, wherever it goes.
+                    last = Some(generation);
+                    if let Some(connected) = try_dial(seat, life, carried, generation).await {
+                        return Some(connected);
+                    }
+                    if life.stage == Stage::Dialing(generation) {
+                        let wait = backoff.next(fastrand::f64());
+                        pause(seat, life, &carried.client, wait).await;
+                    }
+                }
+            }
             Stage::Dialing(generation) => {
                 if last.replace(generation) != Some(generation) {
                     backoff.reset();
@@ -357,7 +375,7 @@ async fn tell(
             house.tally.passed_bytes.add(n as u64);
         }
     }
-    let mut check = replay.check();
+    let mut check = replay.check().of_replica(house.is_of_replica());
     loop {
         let answer = poll_fn(|cx| {
             let mut buffer = house.buffer.borrow_mut();
@@ -450,7 +468,8 @@ pub(super) async fn live<W: Watch>(
             if !matches!(stage, Stage::Live(_)) {
                 return Poll::Ready(part_or_close(seat, life, &mut relay, cx, stage));
             }
-            relay.look(&seat.house, claim.is_old());
+            let retires = claim.is_old() || (W::MOVES && seat.house.asks_to_leave());
+            relay.look(&seat.house, retires);
         }
         let Poll::Ready(reason) = relay.poll(cx, &seat.house) else {
             if !relay.may_retire() {
@@ -520,7 +539,7 @@ pub(super) async fn live<W: Watch>(
 
 /// A session that goes on without its upstream must have heard all that it said, and have a client.
 fn part_or_close<W: Watch>(
-    seat: &Seat,
+    seat: &mut Seat,
     life: &mut Life,
     relay: &mut Relay<'_, W>,
     cx: &mut Context<'_>,

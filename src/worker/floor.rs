@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::iter;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -16,12 +17,12 @@ use tracing::error;
 
 use super::SESSIONS_END_LIMIT;
 use super::dealer::{Deal, Dealer, Dealt, Tickets};
-use super::thread::Room;
+use super::thread::{Room, RoomLanes};
 use crate::listener::{Bound, Door, SocketId, serve};
 use crate::net::stream::Stream;
 use crate::session::close::CloseReason;
 use crate::session::luggage::Packet;
-use crate::session::{self, Buffer, Ending, House, Seat, adopt, run};
+use crate::session::{self, Buffer, Ending, House, Lanes, Seat, adopt, run};
 
 /// Orders on their way to one worker; whoever gives more waits.
 pub(super) const ORDERS: usize = 16;
@@ -64,9 +65,23 @@ pub(super) struct Floor {
 /// A house, what hears its bell, and who lives there.
 struct Lodging {
     house: Rc<House>,
+    /// Where its sessions are led to replicas.
+    lanes: Option<Rc<Lanes>>,
     door: Arc<Door>,
-    bell: AbortHandle,
+    bells: Vec<AbortHandle>,
     sessions: TaskTracker,
+}
+
+impl Lodging {
+    /// All houses of the entry.
+    fn houses(&self) -> impl Iterator<Item = &Rc<House>> {
+        let lanes = self.lanes.iter().flat_map(|lanes| lanes.houses());
+        iter::once(&self.house).chain(lanes)
+    }
+
+    fn end(&self, ending: Ending) {
+        self.houses().for_each(|house| house.end(ending));
+    }
 }
 
 /// What runs on a thread beside its sessions. None ends by itself; if one does, the worker is of no use.
@@ -97,22 +112,35 @@ impl Floor {
 
     /// Begins to serve an entry.
     pub(super) fn settle(&self, entry: usize, room: Room, attendants: &mut Attendants) {
-        let house = House::new(
-            room.name,
-            room.config,
-            room.reader,
-            room.subscription,
-            room.tally,
-            room.common,
-            Rc::clone(&self.buffer),
-        );
-        let bell = attendants.bells.spawn_local(Rc::clone(&house).attend());
-        let lodging = Lodging {
+        let build = |reader, subscription| {
+            House::new(
+                Arc::clone(&room.name),
+                room.config,
+                reader,
+                subscription,
+                Arc::clone(&room.tally),
+                Arc::clone(&room.common),
+                Rc::clone(&self.buffer),
+            )
+        };
+        let house = build(room.reader, room.subscription);
+        let lanes = room.lanes.map(|RoomLanes { board, lanes }| {
+            let lanes = lanes.into_iter();
+            let houses = lanes.map(|(reader, subscription)| build(reader, subscription));
+            Lanes::new(&house, houses.collect(), &board)
+        });
+        let mut lodging = Lodging {
             house,
+            lanes,
             door: room.door,
-            bell,
+            bells: Vec::new(),
             sessions: TaskTracker::new(),
         };
+        let bells = lodging.houses().map(|house| {
+            let attending = Rc::clone(house).attend();
+            attendants.bells.spawn_local(attending)
+        });
+        lodging.bells = bells.collect();
         self.houses.borrow_mut().insert(entry, Rc::new(lodging));
     }
 
@@ -168,6 +196,11 @@ impl Floor {
         let Some(lodging) = self.lodging(entry) else {
             return;
         };
+        if lodging.lanes.is_some() {
+            // Which replica an upstream leads to is not agreed on between two processes: these sessions drain here.
+            let _ = answer.send((Vec::new(), None));
+            return;
+        }
         let mut next = from;
         let (packets, more) = lodging.house.let_go(&mut next).await;
         if let Err((packets, _)) = answer.send((packets, more.then_some(next))) {
@@ -178,7 +211,7 @@ impl Floor {
 
     pub(super) fn end(&self, ending: Ending) {
         for lodging in self.lodgings() {
-            lodging.house.end(ending);
+            lodging.end(ending);
         }
     }
 
@@ -201,7 +234,7 @@ impl Floor {
             Order::House(entry, room) => self.settle(entry, *room, attendants),
             Order::Change(entry, config) => {
                 if let Some(lodging) = self.lodging(entry) {
-                    lodging.house.change(config);
+                    lodging.houses().for_each(|house| house.change(config));
                 }
             }
             Order::Open(entry, bound, door) => {
@@ -230,10 +263,10 @@ impl Floor {
         let Some(lodging) = self.lodging(entry) else {
             return;
         };
-        lodging.house.end(Ending::Draining);
+        lodging.end(Ending::Draining);
         lodging.sessions.close();
         if timeout(grace, lodging.sessions.wait()).await.is_err() {
-            lodging.house.end(Ending::Now);
+            lodging.end(Ending::Now);
             // One that takes longer is ended with the process, and counted as such.
             let _ = timeout(SESSIONS_END_LIMIT, lodging.sessions.wait()).await;
         }
@@ -243,7 +276,7 @@ impl Floor {
     fn raze(&self, entry: usize) {
         let razed = self.houses.borrow_mut().remove(&entry);
         if let Some(lodging) = razed {
-            lodging.bell.abort();
+            lodging.bells.iter().for_each(AbortHandle::abort);
         }
     }
 }

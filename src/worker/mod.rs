@@ -37,6 +37,7 @@ use crate::listener::{self, Bound, Ceiling, Door};
 use crate::net::reserve::Reserve;
 use crate::session::tally::{Sum, Tally};
 use crate::session::{self, Common};
+use crate::topology::board::LaneEnds;
 use crate::topology::publish::{Reader, Subscription};
 
 use dealer::Dealer;
@@ -45,7 +46,7 @@ use heart::Heart;
 pub use heart::Hearts;
 use reins::Rein;
 pub use reins::{Reins, Stuck};
-use thread::{Doorway, Front, Plan, Room};
+use thread::{Doorway, Front, Plan, Room, RoomLanes};
 
 /// Longest a worker takes to end its sessions when they are cut.
 pub(crate) const SESSIONS_END_LIMIT: Duration = Duration::from_secs(1);
@@ -94,6 +95,8 @@ pub struct Entry {
     pub subscriptions: Vec<Subscription>,
     /// Where it is recorded how long dials took, in seconds.
     pub dials: metrics::Histogram,
+    /// The lanes of an entry that leads to replicas; `reader` is then of its lobby.
+    pub lanes: Option<LaneEnds>,
 }
 
 /// What the workers counted of one proxy entry.
@@ -218,6 +221,7 @@ fn furnish(
     let common = Arc::new(Common::new(entry.dials, reserve.clone()));
     let mut tallies = Vec::with_capacity(entry.subscriptions.len());
     let mut rooms = Vec::with_capacity(entry.subscriptions.len());
+    let mut lanes = entry.lanes;
     for subscription in entry.subscriptions {
         let tally = Arc::new(Tally::default());
         tallies.push(Arc::clone(&tally));
@@ -229,6 +233,7 @@ fn furnish(
             tally,
             common: Arc::clone(&common),
             door: Arc::clone(&door),
+            lanes: lanes.as_mut().map(RoomLanes::of_next),
         });
     }
     let counted = Counted {

@@ -35,14 +35,17 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use self::listen::{Events, OwnEvents};
 pub use self::listen::{Listening, RawEvent};
 use self::reply::{
-    printable, pushed_event, read_peer, read_replicas, read_view, text, without_arguments,
+    printable, pushed_event, read_detail, read_listed, read_peer, read_replicas, read_view, text,
+    without_arguments,
 };
-use super::metered::{Meter, Metered};
+use super::metered::{MAX_UNREAD, Meter, Metered};
 use super::{Credentials, Peer};
 use crate::net::addr::HostPort;
 use crate::net::reserve::Reserve;
 use crate::net::resolver::Resolver;
-use crate::topology::observation::{NoView, ReplicaSeen, RoleReport, RunId, View};
+use crate::topology::observation::{
+    Listed, NoView, ReplicaSeen, RoleDetail, RoleReport, RunId, View,
+};
 
 /// Longest wait for one answer.
 pub const REPLY_TIMEOUT: Duration = Duration::from_millis(500);
@@ -52,6 +55,10 @@ const MAX_EVENTS: usize = 256;
 const MAX_ASKED_AT_ONCE: usize = 32;
 /// Most other Sentinels taken from one reply.
 const MAX_PEERS: usize = 64;
+/// Most replicas taken from one reply.
+const MAX_LISTED: usize = 64;
+/// Longest list of replicas; each takes more than a kilobyte.
+const LONGEST_LIST: usize = 256 * 1024;
 /// Keepalive of control-plane links: they also carry a question each second or five.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
@@ -279,6 +286,29 @@ impl Asking {
     }
 }
 
+impl Asking {
+    /// The replicas that this Sentinel knows of this master (SENTINEL REPLICAS). The inner error: why it lists none.
+    ///
+    /// # Errors
+    /// When the link fails.
+    pub async fn replicas(
+        &mut self,
+        master: &str,
+    ) -> Result<Result<Vec<Listed>, String>, ClientError> {
+        let mut question = redis::cmd("SENTINEL");
+        question.arg("REPLICAS").arg(master);
+        match self.0.ask_at_length(&question, LONGEST_LIST).await {
+            Ok(Value::Array(listed)) => {
+                let listed = listed.iter().take(MAX_LISTED).filter_map(read_listed);
+                Ok(Ok(listed.collect()))
+            }
+            Ok(_) => Ok(Err("its answer is no list".to_owned())),
+            Err(ClientError::NoPermission(why) | ClientError::Protocol(why)) => Ok(Err(why)),
+            Err(e) => Err(e),
+        }
+    }
+}
+
 fn fewer_answers() -> ClientError {
     ClientError::Protocol("fewer answers than questions".to_owned())
 }
@@ -320,6 +350,7 @@ pub struct RoleLink {
     /// The login that was configured failed, and this is a connection without one.
     refused_login: Option<String>,
     replicas: Vec<ReplicaSeen>,
+    detail: Option<RoleDetail>,
 }
 
 impl RoleLink {
@@ -335,11 +366,13 @@ impl RoleLink {
                 connection: open(&Credentials::default()).await?,
                 refused_login: Some(why),
                 replicas: Vec::new(),
+                detail: None,
             }),
             other => Ok(Self {
                 connection: other?,
                 refused_login: None,
                 replicas: Vec::new(),
+                detail: None,
             }),
         }
     }
@@ -347,14 +380,18 @@ impl RoleLink {
     /// What the node says it is.
     pub async fn role(&mut self) -> RoleReport {
         self.replicas.clear();
+        self.detail = None;
         match self.connection.ask(&redis::cmd("ROLE")).await {
             Ok(Value::Array(parts)) => match parts.first().and_then(text).as_deref() {
                 Some("master") => {
                     self.replicas = read_replicas(&parts);
+                    self.detail = read_detail(&parts);
                     RoleReport::Master
                 }
-                Some("slave" | "replica") => RoleReport::Replica,
-                Some("sentinel") => RoleReport::NotADataNode,
+                Some("slave" | "replica") => {
+                    self.detail = read_detail(&parts);
+                    RoleReport::Replica
+                }
                 _ => RoleReport::NotADataNode,
             },
             Ok(_) => RoleReport::NotADataNode,
@@ -372,6 +409,11 @@ impl RoleLink {
     /// The replicas that it told of with its last answer, if it is a master.
     pub fn replicas(&mut self) -> Vec<ReplicaSeen> {
         std::mem::take(&mut self.replicas)
+    }
+
+    /// What its last answer told beyond its role.
+    pub fn detail(&mut self) -> Option<RoleDetail> {
+        self.detail.take()
     }
 
     /// The address that the name was dialled at.
@@ -441,7 +483,11 @@ impl Connection {
     }
 
     async fn ask(&mut self, cmd: &redis::Cmd) -> Result<Value, ClientError> {
-        self.meter.reset();
+        self.ask_at_length(cmd, MAX_UNREAD).await
+    }
+
+    async fn ask_at_length(&mut self, cmd: &redis::Cmd, most: usize) -> Result<Value, ClientError> {
+        self.meter.expect(most);
         match answer(
             "waiting for an answer",
             self.connection.send_packed_command(cmd),

@@ -91,6 +91,7 @@ impl Rig {
             reader,
             subscriptions,
             dials: options.dials.unwrap_or_else(metrics::Histogram::noop),
+            lanes: None,
         };
         Self {
             pool: Some(
