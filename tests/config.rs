@@ -213,6 +213,8 @@ fn every_key_has_a_working_twin() {
                 Key::Verify | Key::Confirm => "role",
                 Key::MaxHeld | Key::MaxConnections | Key::Workers => "7",
                 Key::Name | Key::Master => "other",
+                Key::Role => "replica",
+                Key::Fallback => "master",
                 Key::Listen => "0.0.0.0:7000,unix:/run/a.sock",
                 Key::AllowFrom | Key::AdminAllowFrom => "10.0.0.0/8,192.0.2.0/24",
                 Key::AdminListen => "0.0.0.0:8480",
@@ -220,6 +222,7 @@ fn every_key_has_a_working_twin() {
                 Key::Format => "json",
                 Key::PollInterval => "700ms",
                 Key::SentinelConnectTimeout
+                | Key::MaxLag
                 | Key::HoldMax
                 | Key::ShutdownGrace
                 | Key::AnnouncedHoldMax
@@ -261,6 +264,24 @@ fn a_successors_own_word_beside_a_lease_is_warned_of() {
     assert!(!both.config.rules.trusts_successors());
     let warned = |w: &String| w.contains("failover.confirm = \"role\" does nothing beside");
     assert!(both.warnings.iter().any(warned), "{:?}", both.warnings);
+}
+
+#[test]
+fn what_is_for_replicas_and_stands_beside_a_master_is_warned_of() {
+    for (role, warns) in [("master", true), ("replica", false)] {
+        let text = format!("{SMALLEST}[[proxy]]\nrole = \"{role}\"\nmax_lag = \"3s\"\n");
+        let file = file(&text);
+        let loaded = config::load(&file.flags(), env(&[])).expect("valid");
+        let warned =
+            |w: &String| w.contains("proxy.max_lag and proxy.fallback of \"main\" do nothing");
+        assert_eq!(
+            loaded.warnings.iter().any(warned),
+            warns,
+            "{:?}",
+            loaded.warnings
+        );
+        assert_eq!(loaded.config.proxies[0].choice().is_some(), !warns);
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod entries;
 mod front;
 mod known;
 mod manager;
+mod readers;
 mod reload;
 mod report;
 mod signals;

@@ -263,17 +263,19 @@ impl Publisher {
         self.ring();
     }
 
-    /// Lets the fence word count until `until`. Workers that found it expired are woken.
-    pub fn extend(&mut self, until: Moment) {
+    /// Lets the fence word count until `until`. Workers that found it expired are woken; true then.
+    pub fn extend(&mut self, until: Moment) -> bool {
         let before = self
             .shared
             .gate
             .valid_until
             .swap(until.as_nanos(), Ordering::AcqRel);
         let at = now();
-        if before <= at.as_nanos() && until > at {
+        let counts_again = before <= at.as_nanos() && until > at;
+        if counts_again {
             self.ring();
         }
+        counts_again
     }
 
     /// The announced successor, asked at this moment, said that it is a replica. Wakes nobody: who has something to hand

@@ -16,6 +16,7 @@ mod guard;
 mod harness;
 mod numbers;
 mod page;
+mod replicas;
 
 use harness::proxy::{Plan, Proxy};
 use harness::topology::{FOLLOW, Switch, Topology, follows};
@@ -319,6 +320,16 @@ fn metrics_are_those_of_the_table_and_of_no_other() {
             .contains("switchmaster_replica_lag_bytes{")
             .then_some(metrics)
     });
+    // What is told of an entry that leads to replicas is told of no other.
+    let reading = Plan::moving(&servers.sentinels()).env("SWITCHMASTER_PROXY_ROLE", "replica");
+    let reading = watched(reading);
+    let of_readers = wait_for("what is read from to be told of", PATIENCE, || {
+        let (_, metrics) = get(admin_of(&reading), "/metrics");
+        metrics
+            .contains("switchmaster_replica_age_seconds{")
+            .then_some(metrics)
+    });
+    let metrics = metrics + &of_readers;
     for metric in table::ALL {
         let typed = format!("# TYPE {} {}", metric.name, metric.kind.word());
         assert!(metrics.contains(&typed), "no {typed} in:\n{metrics}");

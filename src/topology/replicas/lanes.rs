@@ -20,10 +20,6 @@ pub const MAX_MEMBERS: usize = 16;
 const MASTER: usize = Lanes::MASTER;
 /// All of them.
 const LANES: usize = Lanes::COUNT;
-/// What was asked of a replica before it was promoted, or told to follow another master, has so long to be answered; nothing more is
-/// asked of it meanwhile.
-const LAST_WORDS: Duration = Duration::from_millis(100);
-
 /// What there is to be decided on.
 #[derive(Clone, Debug)]
 pub struct World<'a> {
@@ -132,7 +128,8 @@ impl Lanes {
         }
     }
 
-    fn is_open(&self) -> bool {
+    /// There is a lane where new sessions may come.
+    pub fn is_open(&self) -> bool {
         let open = |lane: &Lane| lane.accepts && lane.state.phase == Phase::Serving;
         self.lanes.iter().any(open)
     }
@@ -199,31 +196,32 @@ impl Lanes {
             None => Err(Unfit::Unlisted),
         };
         let addr = member.addr.clone();
+        let stood_still = matches!(
+            hold,
+            Some(Phase::Held {
+                cause: HoldCause::Resumed,
+                ..
+            })
+        );
         let (until, why) = match (member.leaves, verdict) {
-            (None, Ok(())) => {
-                let mut state = self.lanes[at].state.clone();
-                state.phase = hold.cloned().unwrap_or(Phase::Serving);
-                state.hold_max = world.master.hold_max;
-                self.publish(at, state, moves);
+            (None | Some((_, Unfit::Unproven)), Ok(())) => {
+                member.leaves = None;
+                self.stay(at, world.master.hold_max, hold, moves);
                 return;
             }
-            (None, Err(why)) => {
-                let words = if why.is_gentle() {
-                    LAST_WORDS
-                } else {
-                    Duration::ZERO
-                };
-                let leaves = (now + words, why);
-                member.leaves = Some(leaves);
-                leaves
+            // Nobody could answer this process while it stood still; until that is over nobody is asked anything.
+            (None, Err(Unfit::Silent | Unfit::Lagging | Unfit::Unproven)) if stood_still => {
+                self.stay(at, world.master.hold_max, hold, moves);
+                return;
             }
+            (None, Err(why)) => (now + why.grace(), why),
             // One that is good again comes back as another.
-            (Some((until, why)), Ok(())) => (until, why),
-            (Some((until, why)), Err(other)) if why.is_gentle() && other.is_gentle() => {
-                (until, why)
-            }
-            (Some((_, why)), Err(_)) => (now, why),
+            (Some(leaves), Ok(())) => leaves,
+            // What is known by now says more than that nothing was known.
+            (Some((until, Unfit::Unproven)), Err(other)) => (until.min(now + other.grace()), other),
+            (Some((until, why)), Err(other)) => (until.min(now + other.grace()), why),
         };
+        member.leaves = Some((until, why));
         self.accept(at, false, moves);
         if now < until {
             let mut state = self.lanes[at].state.clone();
@@ -240,6 +238,14 @@ impl Lanes {
             self.lanes[at].member = None;
             moves.push(Move::Left(at, addr, why));
         }
+    }
+
+    fn stay(&mut self, at: usize, hold_max: Duration, hold: Option<&Phase>, moves: &mut Vec<Move>) {
+        let mut state = self.lanes[at].state.clone();
+        state.phase = hold.cloned().unwrap_or(Phase::Serving);
+        state.hold_max = hold_max;
+        self.publish(at, state, moves);
+        self.accept(at, true, moves);
     }
 
     /// Nobody may write there or read from there any more.

@@ -33,6 +33,11 @@ pub const SILENT: Duration = Duration::from_secs(3);
 const MAX_VOICES: usize = 64;
 /// Most replicas that are asked for their role.
 pub const MAX_ASKED: usize = 32;
+/// What was asked of a replica before it was promoted, or told to follow another master, has so long to be answered.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+/// A replica that closed the connection on which it is asked has so long to answer on another one: Sentinel and administrators close
+/// connections of nodes that are in order.
+const PROVE_ANEW: Duration = Duration::from_millis(500);
 /// A replica comes (back) when it is no older than this part of `max_lag`, so that one at the limit does not come and go.
 const REJOIN: u32 = 2;
 
@@ -153,9 +158,14 @@ impl Unfit {
         }
     }
 
-    /// What was asked of it a moment ago may still be answered: it was read from in good faith, and is there.
-    pub const fn is_gentle(self) -> bool {
-        matches!(self, Self::Promoted | Self::OtherMaster)
+    /// Nothing more is asked of it, and it leaves so much later: what was asked of it before, in good faith, may still be answered, and
+    /// one that has lost a mere connection may prove itself anew.
+    pub const fn grace(self) -> Duration {
+        match self {
+            Self::Promoted | Self::OtherMaster => LAST_WORDS,
+            Self::Unproven => PROVE_ANEW,
+            _ => Duration::ZERO,
+        }
     }
 }
 
@@ -342,8 +352,8 @@ impl Roll {
         node.said = Some((asked, report));
     }
 
-    /// The connection that a replica was asked on is another, and it may be another process.
-    pub fn reconnected(&mut self, addr: &NodeAddr) {
+    /// The connection that a replica was asked on is gone: it may be another process from now on.
+    pub fn lost(&mut self, addr: &NodeAddr) {
         if let Some(node) = self.nodes.get_mut(addr) {
             node.offset = None;
             node.said = None;
@@ -352,7 +362,7 @@ impl Roll {
 
     /// Nobody took a connection there.
     pub fn gone(&mut self, addr: &NodeAddr) {
-        self.reconnected(addr);
+        self.lost(addr);
         if let Some(node) = self.nodes.get_mut(addr) {
             node.unreachable = true;
         }

@@ -1,0 +1,100 @@
+//! Replicas that are there and must not be read from.
+
+use std::time::Duration;
+
+use switchmaster::demo::wire::Conn;
+
+use crate::harness::topology::{FOLLOW, Topology, port_of};
+use crate::reader::{client, joined, left, left_within, others, plan, ready};
+
+/// 3 s without an answer, and a Sentinel's word is no sooner.
+const SILENCE: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_frozen_replica_is_left_and_comes_back() {
+    let servers = Topology::start();
+    let replicas = others(&servers, servers.master().addr());
+    let proxy = ready(plan(&servers), 2);
+    let mut clients: Vec<(Conn, u16)> = (0..10).map(|_| client(&proxy)).collect();
+    let mark = proxy.mark();
+    servers.node(replicas[0]).freeze().expect("frozen");
+    let reason = left_within(&proxy, mark, replicas[0], SILENCE);
+    assert!(["silent", "down"].contains(&&*reason), "{reason}");
+    for (conn, _) in &mut clients {
+        assert_eq!(port_of(conn), Some(replicas[1].port()));
+    }
+    servers.node(replicas[0]).thaw().expect("thawed");
+    joined(&proxy, mark, 1);
+}
+
+#[test]
+fn a_replica_that_was_made_a_master_or_follows_somebody_else_is_left() {
+    let servers = Topology::start();
+    let master = servers.master().addr();
+    let replicas = others(&servers, master);
+    let proxy = ready(plan(&servers), 2);
+    let (host, port) = (master.ip().to_string(), master.port().to_string());
+    for (order, reason) in [
+        (["REPLICAOF", "NO", "ONE"], "promoted"),
+        (["REPLICAOF", "127.0.0.1", "1"], "other_master"),
+    ] {
+        let mark = proxy.mark();
+        let answer = servers.direct(replicas[0]).call(&order).expect("an answer");
+        assert!(!answer.is_error(), "{answer:?}");
+        assert_eq!(left(&proxy, mark, replicas[0]), reason);
+        for _ in 0..10 {
+            assert_eq!(client(&proxy).1, replicas[1].port());
+        }
+        let mut node = servers.direct(replicas[0]);
+        node.call(&["REPLICAOF", &host, &port]).expect("an answer");
+        joined(&proxy, mark, 1);
+    }
+}
+
+#[test]
+fn replicas_without_their_master_are_left_while_that_goes_on() {
+    let servers = Topology::start();
+    let master = servers.master().addr();
+    let replicas = others(&servers, master);
+    let proxy = ready(plan(&servers), 2);
+    let mut conn = servers.direct(master);
+    let mut call = |words: &[&str]| {
+        let answer = conn.call(words).expect("an answer");
+        assert!(!answer.is_error(), "{answer:?}");
+    };
+    let mark = proxy.mark();
+    call(&["ACL", "SETUSER", "default", "-psync", "-sync"]);
+    call(&["CLIENT", "KILL", "TYPE", "replica"]);
+    for addr in &replicas {
+        assert_eq!(left(&proxy, mark, *addr), "link_down");
+    }
+    proxy.event_after(mark, "hold_begin", FOLLOW);
+    call(&["ACL", "SETUSER", "default", "+@all"]);
+    joined(&proxy, mark, 2);
+    proxy.event_after(mark, "hold_end", FOLLOW);
+    assert_ne!(client(&proxy).1, master.port());
+}
+
+#[test]
+fn a_client_of_a_node_whose_connections_are_killed_stays_there() {
+    let servers = Topology::start();
+    let replicas = others(&servers, servers.master().addr());
+    let proxy = ready(plan(&servers), 2);
+    let (mut conn, port) = client(&proxy);
+    let mark = proxy.mark();
+    for addr in &replicas {
+        let mut node = servers.direct(*addr);
+        // This one, too.
+        let _ = node.call(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    }
+    let after = port_of(&mut conn).expect("carried over");
+    assert!(
+        replicas.iter().any(|addr| addr.port() == after),
+        "{port} and then {after}"
+    );
+    assert!(
+        proxy.events(mark, "replica_left").is_empty(),
+        "{}",
+        proxy.output()
+    );
+}

@@ -1,0 +1,9 @@
+//! Listeners that lead to replicas (`role = "replica"`), on real servers: a master, replicas and three Sentinels a test.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod failovers;
+mod lag;
+mod reader;
+mod spread;
