@@ -212,6 +212,7 @@ fn five_failovers_under_load_and_no_read_from_a_node_that_left_or_is_stale() {
     };
     let oldest = reads.iter().filter_map(age).max().unwrap_or_default();
     let by_node = count(reads.iter().map(|read| read.port));
+    drop(idle);
     let reconnects = proxy.closed(0);
     println!(
         "{} reads in {FAILOVERS} failovers, {} writes; by node {by_node:?}, the master is {master}; oldest value {oldest:?}; from \

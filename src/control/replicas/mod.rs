@@ -6,6 +6,7 @@
 
 mod link;
 mod tales;
+mod workers;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -30,7 +31,7 @@ use crate::sentinel::discovery::Asker;
 use crate::telemetry::Often;
 use crate::topology::board::Board;
 use crate::topology::observation::{Observation, RoleDetail, RoleReport};
-use crate::topology::publish::{Left, Publisher, Reader, Subscription, Upstreams};
+use crate::topology::publish::{Left, Publisher, Reader, Subscription};
 use crate::topology::replicas::{Choice, Head, Lanes, Move, Report, Roll, Unfit, World};
 use crate::topology::{Generation, HoldCause, Phase, State};
 
@@ -40,14 +41,9 @@ const MAX_HEARD: usize = 256;
 const TURN: Duration = Duration::from_millis(100);
 /// The same while workers are waited for, or the master's lane hands over replies that need a proof.
 const QUICK_TURN: Duration = Duration::from_millis(5);
-/// Longest wait for the workers to let go of a replica before that is reported without them.
-const FENCE_LIMIT: Duration = Duration::from_secs(3);
 /// For so long after the master changed, those that are not read from are asked at each turn: they are told one after the other to
 /// follow the new one.
 const URGENT: Duration = Duration::from_secs(15);
-/// How often sessions are asked to look for another lane, and how many at once at the most.
-const EVEN_EVERY: Duration = Duration::from_secs(1);
-const EVEN_AT_ONCE: u64 = 100;
 /// How often those who look are told.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 /// Lines of one name that are written at once; then one a second.
@@ -446,86 +442,6 @@ impl Task {
             let is_in = |addr: &NodeAddr| members.iter().any(|(_, of)| of == addr);
             let others = self.links.iter().filter(|(addr, _)| !is_in(addr));
             others.for_each(|(_, link)| link.check());
-        }
-    }
-
-    /// What the workers have let go of is told; and when they have let go of everything, so is the control task.
-    fn acknowledge(&mut self, master: &State, at: Moment) {
-        let mut waiting = Vec::new();
-        for leaving in std::mem::take(&mut self.leaving) {
-            let lane = &self.entry.lanes[leaving.lane];
-            let left = if lane.is_acknowledged(leaving.generation) {
-                lane.acknowledged(leaving.generation).now_or_never()
-            } else {
-                None
-            };
-            if left.is_none() && at.since(leaving.since) < FENCE_LIMIT {
-                waiting.push(leaving);
-                continue;
-            }
-            if let Some(left) = left {
-                self.left.cut += left.cut;
-                self.left.kept += left.kept;
-            }
-            let fence = now().since(leaving.since);
-            tales::left(
-                &self.entry.name,
-                &mut self.often,
-                &leaving.addr,
-                leaving.why,
-                fence,
-                left,
-            );
-        }
-        self.leaving = waiting;
-        let master_lane = &self.entry.lanes[Lanes::MASTER];
-        let generation = self.generations[Lanes::MASTER];
-        let let_go = self.leaving.is_empty()
-            && self.lanes.next_turn().is_none()
-            && master_lane.is_acknowledged(generation);
-        if let_go {
-            let of_master = master_lane
-                .acknowledged(generation)
-                .now_or_never()
-                .unwrap_or_default();
-            self.left.cut += of_master.cut;
-            self.left.kept += of_master.kept;
-            let left = std::mem::take(&mut self.left);
-            if std::mem::replace(&mut self.acknowledged, master.generation) != master.generation {
-                self.entry.changed.acknowledge(master.generation, left);
-            }
-        }
-    }
-
-    /// Pause and reconnect are for every lane.
-    fn renew(&mut self) {
-        let edition = self.entry.master.edition();
-        if edition != self.edition {
-            self.edition = edition;
-            for (of, lane) in self.editions.iter_mut().zip(&mut self.entry.lanes) {
-                *of = lane.renew();
-            }
-        }
-        let mut sum = Upstreams::default();
-        for (edition, lane) in self.editions.iter().zip(&self.entry.lanes) {
-            let Some(of) = lane.upstreams(*edition) else {
-                return;
-            };
-            sum.open += of.open;
-            sum.old += of.old;
-        }
-        self.entry.changed.report(self.edition, sum);
-    }
-
-    /// Has some sessions look for another lane where others have fewer.
-    fn even(&mut self, at: Moment, loads: &[u64]) {
-        if at.since(self.evened) < EVEN_EVERY {
-            return;
-        }
-        self.evened = at;
-        for (lane, sessions) in self.lanes.too_many(loads, EVEN_AT_ONCE) {
-            self.entry.board.ask_to_leave(lane, sessions);
-            self.entry.lanes[lane].ring();
         }
     }
 
