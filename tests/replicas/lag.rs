@@ -98,3 +98,25 @@ fn a_client_of_a_node_whose_connections_are_killed_stays_there() {
         proxy.output()
     );
 }
+
+#[test]
+fn a_proxy_that_stood_still_reads_from_nobody_it_has_not_asked_since() {
+    let servers = Topology::start();
+    let replicas = others(&servers, servers.master().addr());
+    let proxy = ready(plan(&servers), 2);
+    let mut clients: Vec<(Conn, u16)> = (0..10).map(|_| client(&proxy)).collect();
+    let mark = proxy.mark();
+    proxy.freeze();
+    // Longer than a replica may be silent.
+    std::thread::sleep(Duration::from_secs(4));
+    let answer = servers
+        .direct(replicas[0])
+        .call(&["REPLICAOF", "NO", "ONE"]);
+    assert!(answer.is_ok_and(|answer| !answer.is_error()));
+    proxy.thaw();
+    for (conn, _) in &mut clients {
+        assert_eq!(port_of(conn), Some(replicas[1].port()));
+    }
+    proxy.event_after(mark, "stood_still", FOLLOW);
+    assert_eq!(left(&proxy, mark, replicas[0]), "promoted");
+}

@@ -3,6 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod entries;
 mod failovers;
 mod lag;
 mod reader;

@@ -8,6 +8,7 @@ mod follow;
 mod lineage;
 mod manager;
 mod reload;
+mod replicas;
 mod sessions;
 mod still;
 

@@ -119,7 +119,11 @@ struct Task {
     /// In force for each lane.
     generations: Vec<Generation>,
     evened: Moment,
+    /// How long it is until sessions are asked again, and how many were too many when they were asked last.
+    even_pause: (Duration, u64),
     told: Moment,
+    /// What was written down last.
+    shown: Option<State>,
     has_served: bool,
     /// Clients were said to wait, since then.
     waits: Option<Moment>,
@@ -155,7 +159,9 @@ pub async fn run(mut entry: Entry, tasks: TaskTracker, end: CancellationToken) {
         editions: vec![0; lanes],
         generations: vec![Generation(0); lanes],
         evened: now(),
+        even_pause: (Duration::ZERO, 0),
         told: Moment::default(),
+        shown: None,
         has_served: false,
         waits: None,
         falls_back: false,
@@ -202,14 +208,13 @@ impl Task {
     }
 
     fn next_turn(&self) -> Duration {
-        let proofs = self.lanes.falls_back()
-            && matches!(
-                self.entry.master.state().phase,
-                Phase::Held {
-                    cause: HoldCause::Announced,
-                    ..
-                }
-            );
+        let proofs = matches!(
+            self.entry.master.state().phase,
+            Phase::Held {
+                cause: HoldCause::Announced,
+                ..
+            }
+        );
         let wait = if proofs || !self.leaving.is_empty() {
             QUICK_TURN
         } else {
@@ -324,6 +329,9 @@ impl Task {
         };
         let moves = self.lanes.look(at, &world);
         let moved = !moves.is_empty();
+        if moved {
+            self.even_pause = (Duration::ZERO, 0);
+        }
         let mut opened = None;
         for one in moves {
             match one {
@@ -486,7 +494,15 @@ impl Task {
         if std::mem::replace(&mut self.falls_back, falls_back) != falls_back {
             tales::fallback(&self.entry.name, &mut self.often, falls_back);
         }
-        if !moved && at.since(self.told) < TELL_EVERY {
+        let state = State {
+            phase: self.lanes.phase().clone(),
+            ..master.clone()
+        };
+        if self.shown.as_ref() != Some(&state) {
+            let book = &self.entry.book;
+            book.with(|ledger| ledger.serves(At::now(), &state));
+            self.shown = Some(state);
+        } else if !moved && at.since(self.told) < TELL_EVERY {
             return;
         }
         self.told = at;
@@ -508,13 +524,6 @@ impl Task {
             let why = verdict.err().filter(|_| !is_in);
             reads.note(addr, is_in, sessions, age, why);
         }
-        let state = State {
-            phase: self.lanes.phase().clone(),
-            ..master.clone()
-        };
-        self.entry.book.with(|ledger| {
-            ledger.reads(reads);
-            ledger.serves(At::now(), &state);
-        });
+        self.entry.book.with(|ledger| ledger.reads(reads));
     }
 }

@@ -15,6 +15,8 @@ const FENCE_LIMIT: Duration = Duration::from_secs(3);
 /// How often sessions are asked to look for another lane, and how many at once at the most.
 const EVEN_EVERY: Duration = Duration::from_secs(1);
 const EVEN_AT_ONCE: u64 = 100;
+/// The same where asking leads to nothing: every session of a lane is woken for it.
+const EVEN_RARELY: Duration = Duration::from_secs(60);
 
 impl Task {
     /// What the workers have let go of is told; and when they have let go of everything, so is the control task.
@@ -87,13 +89,29 @@ impl Task {
 
     /// Has some sessions look for another lane where others have fewer.
     pub(super) fn even(&mut self, at: Moment, loads: &[u64]) {
-        if at.since(self.evened) < EVEN_EVERY {
+        let (pause, before) = self.even_pause;
+        if at.since(self.evened) < pause.max(EVEN_EVERY) {
             return;
         }
         self.evened = at;
-        for (lane, sessions) in self.lanes.too_many(loads, EVEN_AT_ONCE) {
-            self.entry.board.ask_to_leave(lane, sessions);
-            self.entry.lanes[lane].ring();
+        let asked = self.lanes.too_many(loads);
+        let excess = asked.iter().map(|(_, sessions)| *sessions).sum();
+        // Sessions that cannot leave need not be asked each second.
+        let in_vain = excess > 0 && excess >= before && before > 0;
+        let pause = if in_vain {
+            (pause.max(EVEN_EVERY) * 2).min(EVEN_RARELY)
+        } else {
+            EVEN_EVERY
+        };
+        self.even_pause = (pause, excess);
+        let mut left = EVEN_AT_ONCE;
+        for (lane, sessions) in asked {
+            let sessions = sessions.min(left);
+            left -= sessions;
+            if sessions > 0 {
+                self.entry.board.ask_to_leave(lane, sessions);
+                self.entry.lanes[lane].ring();
+            }
         }
     }
 }

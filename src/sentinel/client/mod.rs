@@ -9,6 +9,7 @@
 
 pub mod inspect;
 mod listen;
+mod listing;
 mod reply;
 #[cfg(test)]
 mod tests;
@@ -35,7 +36,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use self::listen::{Events, OwnEvents};
 pub use self::listen::{Listening, RawEvent};
 use self::reply::{
-    printable, pushed_event, read_detail, read_listed, read_peer, read_replicas, read_view, text,
+    printable, pushed_event, read_detail, read_peer, read_replicas, read_view, text,
     without_arguments,
 };
 use super::metered::{MAX_UNREAD, Meter, Metered};
@@ -43,9 +44,7 @@ use super::{Credentials, Peer};
 use crate::net::addr::HostPort;
 use crate::net::reserve::Reserve;
 use crate::net::resolver::Resolver;
-use crate::topology::observation::{
-    Listed, NoView, ReplicaSeen, RoleDetail, RoleReport, RunId, View,
-};
+use crate::topology::observation::{NoView, ReplicaSeen, RoleDetail, RoleReport, RunId, View};
 
 /// Longest wait for one answer.
 pub const REPLY_TIMEOUT: Duration = Duration::from_millis(500);
@@ -55,10 +54,6 @@ const MAX_EVENTS: usize = 256;
 const MAX_ASKED_AT_ONCE: usize = 32;
 /// Most other Sentinels taken from one reply.
 const MAX_PEERS: usize = 64;
-/// Most replicas taken from one reply.
-const MAX_LISTED: usize = 64;
-/// Longest list of replicas; each takes more than a kilobyte.
-const LONGEST_LIST: usize = 256 * 1024;
 /// Keepalive of control-plane links: they also carry a question each second or five.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
@@ -283,29 +278,6 @@ impl Asking {
             }
         }
         Ok(peers)
-    }
-}
-
-impl Asking {
-    /// The replicas that this Sentinel knows of this master (SENTINEL REPLICAS). The inner error: why it lists none.
-    ///
-    /// # Errors
-    /// When the link fails.
-    pub async fn replicas(
-        &mut self,
-        master: &str,
-    ) -> Result<Result<Vec<Listed>, String>, ClientError> {
-        let mut question = redis::cmd("SENTINEL");
-        question.arg("REPLICAS").arg(master);
-        match self.0.ask_at_length(&question, LONGEST_LIST).await {
-            Ok(Value::Array(listed)) => {
-                let listed = listed.iter().take(MAX_LISTED).filter_map(read_listed);
-                Ok(Ok(listed.collect()))
-            }
-            Ok(_) => Ok(Err("its answer is no list".to_owned())),
-            Err(ClientError::NoPermission(why) | ClientError::Protocol(why)) => Ok(Err(why)),
-            Err(e) => Err(e),
-        }
     }
 }
 

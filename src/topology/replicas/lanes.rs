@@ -354,9 +354,8 @@ impl Lanes {
         }
     }
 
-    /// Sessions that are asked to look for another lane, so that those there are come closer to an even share: at most `most` of all.
-    /// Gives lane and number.
-    pub fn too_many(&self, loads: &[u64], most: u64) -> Vec<(usize, u64)> {
+    /// How many sessions a lane has beyond an even share, where that is worth asking some of them to look for another lane.
+    pub fn too_many(&self, loads: &[u64]) -> Vec<(usize, u64)> {
         let open = |lane: &Lane| lane.accepts && lane.state.phase == Phase::Serving;
         let takers: Vec<usize> = (0..LANES).filter(|at| open(&self.lanes[*at])).collect();
         if takers.is_empty() {
@@ -368,7 +367,6 @@ impl Lanes {
         let share = all.div_ceil(takers.len() as u64);
         // A client more or less is no reason to move anybody.
         let slack = share / 20 + 1;
-        let mut left = most;
         let mut asked = Vec::new();
         for at in (0..LANES).filter(serves) {
             let fair = if self.lanes[at].accepts { share } else { 0 };
@@ -376,11 +374,7 @@ impl Lanes {
             if over == 0 || (self.lanes[at].accepts && over <= slack) {
                 continue;
             }
-            let number = over.min(left);
-            left -= number;
-            if number > 0 {
-                asked.push((at, number));
-            }
+            asked.push((at, over));
         }
         asked
     }

@@ -250,10 +250,8 @@ impl Roll {
     /// Goes by these from now on.
     pub fn change(&mut self, choice: Choice, own: Vec<HostPort>) {
         self.own = own;
-        if self.max_lag != choice.max_lag {
-            self.max_lag = choice.max_lag;
-            self.progress = Progress::new(choice.max_lag);
-        }
+        self.max_lag = choice.max_lag;
+        self.progress.cover(choice.max_lag);
     }
 
     /// A Sentinel was heard.
@@ -412,11 +410,14 @@ impl Roll {
             return Err(Unfit::LinkDown);
         }
         let offset = node.offset.ok_or(Unfit::Unproven)?;
-        let from = self.progress.had(offset).ok_or(if is_in {
+        // Nothing is known of this master yet, or of a time that is so long ago.
+        let known = is_in && self.progress.asked().is_some();
+        let unknown = if known {
             Unfit::Lagging
         } else {
             Unfit::Unproven
-        })?;
+        };
+        let from = self.progress.had(offset).ok_or(unknown)?;
         let age = now.since(from);
         let limit = if is_in {
             self.max_lag

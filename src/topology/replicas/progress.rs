@@ -28,6 +28,11 @@ impl Progress {
         }
     }
 
+    /// Remembers so much time from now on; what is remembered stays true.
+    pub const fn cover(&mut self, covers: Duration) {
+        self.covers = covers;
+    }
+
     /// The master, asked at this moment, had (at that moment at the latest, or soon after) written so much.
     ///
     /// # Errors

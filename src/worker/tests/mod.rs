@@ -5,6 +5,7 @@ mod bytes;
 mod crowd;
 mod fence;
 mod handing;
+mod lanes;
 mod moving;
 mod pool;
 mod retiring;
