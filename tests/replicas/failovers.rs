@@ -2,135 +2,26 @@
 //! it said?
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use switchmaster::demo::wire::Conn;
 
 use crate::harness::proxy::{Plan, Proxy};
-use crate::harness::topology::{FOLLOW, Topology, follows};
-use crate::harness::wait_until;
+use crate::harness::topology::{FOLLOW, Topology, follows, port_of};
+use crate::harness::{wait_for, wait_until};
+use crate::load::{Load, Read, age};
 use crate::reader::{client, count, others, plan, ready};
 
 /// One exchange of the load.
 const ASK: Duration = Duration::from_secs(8);
-/// Between two exchanges of one client.
-const PACE: Duration = Duration::from_millis(3);
-const READERS: usize = 12;
 const FAILOVERS: usize = 5;
+/// Clients that come behind the last failover.
+const IDLE: usize = 300;
 const MAX_LAG: Duration = Duration::from_secs(8);
 /// Between what is done and its line in the log, and between two clocks that are read one after the other.
 const SLACK: Duration = Duration::from_millis(100);
 /// Sessions are evened out at a bounded rate.
 const EVENED: Duration = Duration::from_secs(30);
-
-/// One answered read.
-struct Read {
-    sent: SystemTime,
-    heard: SystemTime,
-    port: u16,
-    value: u64,
-}
-
-/// When each number was acknowledged; they are written in order.
-type Written = Arc<Mutex<Vec<(u64, SystemTime)>>>;
-
-struct Load {
-    stop: Arc<AtomicBool>,
-    written: Written,
-    writer: JoinHandle<()>,
-    readers: Vec<JoinHandle<Vec<Read>>>,
-}
-
-impl Load {
-    fn start(master: SocketAddr, replicas: SocketAddr) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let written = Written::default();
-        let (ends, notes) = (Arc::clone(&stop), Arc::clone(&written));
-        let writer = thread::spawn(move || write(master, &ends, &notes));
-        let reader = |_| {
-            let ends = Arc::clone(&stop);
-            thread::spawn(move || read(replicas, &ends))
-        };
-        let readers = (0..READERS).map(reader).collect();
-        Self {
-            stop,
-            written,
-            writer,
-            readers,
-        }
-    }
-
-    fn end(self) -> (Vec<(u64, SystemTime)>, Vec<Read>) {
-        self.stop.store(true, Ordering::SeqCst);
-        self.writer.join().expect("the writer does not panic");
-        let reads = self.readers.into_iter();
-        let reads = reads.flat_map(|reader| reader.join().expect("nor does a reader"));
-        let reads = reads.collect();
-        let written = self.written.lock().expect("nobody panicked").clone();
-        (written, reads)
-    }
-}
-
-fn write(master: SocketAddr, stop: &AtomicBool, written: &Written) {
-    let mut number = 0_u64;
-    while !stop.load(Ordering::SeqCst) {
-        let Ok(mut conn) = Conn::connect(master, ASK) else {
-            thread::sleep(PACE);
-            continue;
-        };
-        while !stop.load(Ordering::SeqCst) {
-            number += 1;
-            match conn.call(&["SET", "number", &number.to_string()]) {
-                Ok(reply) if !reply.is_error() => {
-                    let mut written = written.lock().expect("nobody panicked");
-                    written.push((number, SystemTime::now()));
-                }
-                Ok(_) => {}
-                Err(_) => break,
-            }
-            thread::sleep(PACE);
-        }
-    }
-}
-
-/// The number and the node that told it, asked in one go: they are answered by the same.
-fn read(replicas: SocketAddr, stop: &AtomicBool) -> Vec<Read> {
-    let mut reads = Vec::new();
-    while !stop.load(Ordering::SeqCst) {
-        let Ok(mut conn) = Conn::connect(replicas, ASK) else {
-            thread::sleep(PACE);
-            continue;
-        };
-        while !stop.load(Ordering::SeqCst) {
-            let sent = SystemTime::now();
-            let asked = conn
-                .send(&["GET", "number"])
-                .and_then(|()| conn.send(&["CONFIG", "GET", "port"]));
-            let answers = asked.and_then(|()| Ok((conn.read()?, conn.read()?)));
-            let Ok((number, node)) = answers else { break };
-            let heard = SystemTime::now();
-            let port = node
-                .items()
-                .get(1)
-                .and_then(|port| port.text()?.parse().ok());
-            let value = number.text().and_then(|text| text.parse().ok());
-            if let (Some(port), Some(value)) = (port, value) {
-                reads.push(Read {
-                    sent,
-                    heard,
-                    port,
-                    value,
-                });
-            }
-            thread::sleep(PACE);
-        }
-    }
-    reads
-}
 
 /// The times in which each node was read from, by the program's own word.
 fn memberships(proxy: &Proxy) -> BTreeMap<u16, Vec<(SystemTime, Option<SystemTime>)>> {
@@ -183,16 +74,13 @@ fn five_failovers_under_load_and_no_read_from_a_node_that_left_or_is_stale() {
         });
     }
     let master = servers.settle();
-    // Whoever reads all the time is evened out as well as whoever is idle.
-    let mut idle: Vec<(Conn, u16)> = (0..90).map(|_| client(&proxy)).collect();
-    wait_until("an even spread", EVENED, || {
-        let ports = idle
-            .iter_mut()
-            .filter_map(|(conn, _)| crate::harness::topology::port_of(conn));
-        let counted = count(ports);
-        counted.len() == 3 && counted.values().all(|n| n.abs_diff(30) <= 3 + READERS / 3)
-    });
     let (written, reads) = load.end();
+    let mut idle: Vec<(Conn, u16)> = (0..IDLE).map(|_| client(&proxy)).collect();
+    let spread = wait_for("a spread within a tenth of even", EVENED, || {
+        let counted = count(idle.iter_mut().filter_map(|(conn, _)| port_of(conn)));
+        let even = |n: &usize| n.abs_diff(IDLE / 3) <= IDLE / 30;
+        (counted.len() == 3 && counted.values().all(even)).then_some(counted)
+    });
     let members = memberships(&proxy);
 
     let is_member = |read: &Read| {
@@ -203,20 +91,14 @@ fn five_failovers_under_load_and_no_read_from_a_node_that_left_or_is_stale() {
         })
     };
     let strangers = reads.iter().filter(|read| !is_member(read)).count();
-    // The next number that was acknowledged makes what was read old.
-    let age = |read: &Read| {
-        let next = written.partition_point(|(number, _)| *number <= read.value);
-        written
-            .get(next)
-            .and_then(|(_, at)| read.sent.duration_since(*at).ok())
-    };
-    let oldest = reads.iter().filter_map(age).max().unwrap_or_default();
+    let ages = reads.iter().filter_map(|read| age(read, &written));
+    let oldest = ages.max().unwrap_or_default();
     let by_node = count(reads.iter().map(|read| read.port));
     drop(idle);
     let reconnects = proxy.closed(0);
     println!(
         "{} reads in {FAILOVERS} failovers, {} writes; by node {by_node:?}, the master is {master}; oldest value {oldest:?}; from \
-         nodes that had left: {strangers}; sessions ended {reconnects:?}",
+         nodes that had left: {strangers}; sessions ended {reconnects:?}; {IDLE} clients behind that: {spread:?}",
         reads.len(),
         written.len()
     );
@@ -239,7 +121,7 @@ fn reads_go_on_while_the_master_is_dead() {
     let until = SystemTime::now() + Duration::from_secs(1);
     while SystemTime::now() < until {
         for (conn, port) in &mut clients {
-            let answered = crate::harness::topology::port_of(conn);
+            let answered = port_of(conn);
             assert_eq!(answered, Some(*port), "as if nothing had happened");
         }
     }
@@ -259,7 +141,7 @@ fn reads_go_on_while_the_master_is_dead() {
         Duration::from_secs(30),
         || {
             clients.iter_mut().all(|(conn, _)| {
-                let port = crate::harness::topology::port_of(conn);
+                let port = port_of(conn);
                 if port.is_none() {
                     *conn = Conn::connect(proxy.addr(), ASK).expect("the proxy listens");
                 }

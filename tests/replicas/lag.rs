@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use switchmaster::demo::wire::Conn;
 
+use crate::harness::chaos::ChaosRelay;
 use crate::harness::topology::{FOLLOW, Topology, port_of};
+use crate::load::{Load, age};
 use crate::reader::{client, joined, left, left_within, others, plan, ready};
 
 /// 3 s without an answer, and a Sentinel's word is no sooner.
@@ -119,4 +121,47 @@ fn a_proxy_that_stood_still_reads_from_nobody_it_has_not_asked_since() {
     }
     proxy.event_after(mark, "stood_still", FOLLOW);
     assert_eq!(left(&proxy, mark, replicas[0]), "promoted");
+}
+
+/// The replica's link to its master is up all the time; nothing comes over it any more.
+#[test]
+fn a_replica_that_falls_behind_is_left_before_what_it_has_is_too_old() {
+    const MAX_LAG: Duration = Duration::from_secs(2);
+    let servers = Topology::start();
+    let master = servers.master().addr();
+    let replicas = others(&servers, master);
+    let relay = ChaosRelay::to(master);
+    let port = relay.addr().port().to_string();
+    let answer = servers
+        .direct(replicas[0])
+        .call(&["REPLICAOF", "127.0.0.1", &port]);
+    assert!(answer.is_ok_and(|answer| !answer.is_error()));
+    let plan = plan(&servers)
+        .env(
+            "SWITCHMASTER_ADDRESS_MAP",
+            format!("{}={master}", relay.addr()),
+        )
+        .env("SWITCHMASTER_PROXY_MAX_LAG", "2s");
+    let proxy = ready(plan, 2);
+    let load = Load::start(master, proxy.addr());
+    let mark = proxy.mark();
+    relay.black_hole(true);
+    assert_eq!(left_within(&proxy, mark, replicas[0], SILENCE), "lagging");
+    for _ in 0..10 {
+        assert_eq!(client(&proxy).1, replicas[1].port());
+    }
+    relay.black_hole(false);
+    joined(&proxy, mark, 1);
+    let (written, reads) = load.end();
+    let of_it = reads.iter().filter(|read| read.port == replicas[0].port());
+    let oldest = of_it
+        .filter_map(|read| age(read, &written))
+        .max()
+        .unwrap_or_default();
+    println!(
+        "{} reads; the oldest value of the replica that fell behind was {oldest:?} old",
+        reads.len()
+    );
+    assert!(oldest > MAX_LAG / 4, "it did not fall behind: {oldest:?}");
+    assert!(oldest <= MAX_LAG + Duration::from_millis(250), "{oldest:?}");
 }

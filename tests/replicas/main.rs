@@ -6,5 +6,6 @@ mod harness;
 mod entries;
 mod failovers;
 mod lag;
+mod load;
 mod reader;
 mod spread;
