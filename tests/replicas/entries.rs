@@ -7,7 +7,8 @@ use switchmaster::demo::wire::Conn;
 
 use crate::harness::proxy::Plan;
 use crate::harness::topology::{FOLLOW, Topology, is_closed, port_of};
-use crate::reader::joined;
+use crate::harness::wait_for;
+use crate::reader::{client, joined, plan};
 
 fn file(sentinels: &[SocketAddr], of_reads: &str) -> String {
     let sentinels: Vec<String> = sentinels.iter().map(|s| format!("\"{s}\"")).collect();
@@ -58,4 +59,32 @@ fn one_entry_leads_to_the_master_the_other_to_replicas_until_a_reload_says_other
     let listening = proxy.event_where(mark, "listening", FOLLOW, |of| of["proxy"] == "reads");
     let addr = listening.text("addr").parse().expect("an address");
     assert_eq!(ask(addr).1, master.port());
+}
+
+#[test]
+fn sentinels_that_may_not_list_replicas_say_what_they_need() {
+    let servers = Topology::start();
+    let master = servers.master().addr();
+    let permit = |rule: &str| {
+        for sentinel in servers.cluster().sentinels() {
+            let mut conn = sentinel.connect().expect("it runs");
+            let answer = conn.call(&["ACL", "SETUSER", "default", rule]);
+            assert!(answer.as_ref().is_ok_and(|a| !a.is_error()), "{answer:?}");
+        }
+    };
+    permit("-sentinel|replicas");
+    let proxy = plan(&servers)
+        .env("SWITCHMASTER_PROXY_FALLBACK", "master")
+        .start();
+    let told = proxy.event("sentinel_lists_no_replicas", FOLLOW);
+    let words = told.text("message");
+    assert!(words.contains("+sentinel|replicas"), "{words}");
+    let served = wait_for("a node to answer", FOLLOW, || {
+        let mut conn = Conn::connect(proxy.addr(), FOLLOW).ok()?;
+        port_of(&mut conn)
+    });
+    assert_eq!(served, master.port());
+    permit("+sentinel|replicas");
+    joined(&proxy, 0, 2);
+    assert_ne!(client(&proxy).1, master.port());
 }
