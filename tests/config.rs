@@ -7,6 +7,8 @@
 mod authority;
 #[path = "config/hostile.rs"]
 mod hostile;
+#[path = "config/reads.rs"]
+mod reads;
 #[path = "config/twins.rs"]
 mod twins;
 

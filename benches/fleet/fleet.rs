@@ -140,6 +140,7 @@ async fn plane(plan: Plan, served: Arc<Served>, tasks: TaskTracker, end: Cancell
     let subscriber = Subscriber {
         master: plan.master.clone(),
         leases: false,
+        replicas: false,
         observations: seen,
     };
     let (resolver, reserve) = (Resolver::default(), Reserve::default());
@@ -153,6 +154,7 @@ async fn plane(plan: Plan, served: Arc<Served>, tasks: TaskTracker, end: Cancell
     );
     let ledger = Ledger::new(At::now(), "fleet", &plan.master, initial);
     let (_settings, settings) = watch::channel(control::Settings {
+        reading: None,
         rules,
         probe: Credentials::default(),
         tls: None,

@@ -208,6 +208,17 @@ impl Sheet {
             self.set(&table::REPLICA_UP, &labels, 1.0);
             self.set(&table::REPLICA_LAG, &labels, replica.lag_bytes as f64);
         }
+        if let Some(reads) = &account.reads {
+            self.flag(&table::READS_FROM_MASTER, &proxy, reads.falls_back);
+            for of in &reads.replicas {
+                let labels = [account.proxy.as_str(), of.addr.as_str()];
+                self.flag(&table::REPLICA_USABLE, &labels, of.usable);
+                self.set(&table::REPLICA_SESSIONS, &labels, of.sessions as f64);
+                if let Some(age) = of.age_seconds {
+                    self.set(&table::REPLICA_AGE, &labels, age);
+                }
+            }
+        }
     }
 
     fn history(&self, account: &Account, totals: &Totals) {

@@ -7,7 +7,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::Panel;
 use super::samples::{KEPT, Samples};
 use super::status::{Mood, ProxyStatus, Status, bytes, counted, duration};
-use crate::control::ledger::{Account, OutageAccount, SentinelAccount};
+use crate::control::ledger::{Account, OutageAccount, Reads, SentinelAccount};
 use crate::telemetry::RecentEvent;
 
 /// Outages drawn.
@@ -175,8 +175,29 @@ fn topology(proxy: &ProxyStatus) -> Markup {
                         }
                     }
                 }
+                @if let Some(reads) = &account.reads { (readings(reads)) }
             } @else {
                 p { "No master was verified yet." }
+            }
+        }
+    }
+}
+
+/// Where clients of an entry with `role = "replica"` read.
+fn readings(reads: &Reads) -> Markup {
+    html! {
+        h3 { "Read from" }
+        ul class="replicas" {
+            @for of in &reads.replicas {
+                li { span class="tag" { @if of.usable { "read" } @else { "not read" } } " " code { (of.addr) } " " span class="fine" {
+                    @if let Some(words) = &of.words { (words) } @else {
+                        (counted(of.sessions, "session"))
+                        @if let Some(age) = of.age_seconds { ", at most " (duration(age)) " old" }
+                    }
+                } }
+            }
+            @if reads.falls_back || reads.on_master > 0 {
+                li { span class="tag" { "master" } " " span class="fine" { (counted(reads.on_master, "session")) ", for want of a replica" } }
             }
         }
     }

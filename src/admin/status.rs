@@ -112,11 +112,13 @@ impl ProxyStatus {
     pub fn mood(&self) -> Mood {
         let account = &self.account;
         let unverified = account.master.as_ref().is_some_and(|m| !m.verified);
+        let falls_back = account.reads.as_ref().is_some_and(|reads| reads.falls_back);
         let all_agree = account.sentinels.iter().all(|s| s.agrees == Some(true));
         if !self.is_ready() {
             Mood::Bad
         } else if account.degraded
             || account.ambiguous
+            || falls_back
             || unverified
             || !account.quorum_ok
             || !all_agree
@@ -184,6 +186,22 @@ fn headline(account: &Account, sessions: &Sessions) -> String {
             hold.words,
             master.addr
         ),
+        (Some(master), None) if account.reads.is_some() => {
+            let reads = account.reads.clone().unwrap_or_default();
+            let (usable, all) = (
+                reads.usable(),
+                counted(reads.replicas.len() as u64, "replica"),
+            );
+            let from = if reads.falls_back {
+                format!(
+                    "from the master {}, as none of {all} may be read from",
+                    master.addr
+                )
+            } else {
+                format!("from {usable} of {all} of {}", master.addr)
+            };
+            format!("Serving {people} {from}; {agree}")
+        }
         (Some(master), None) => {
             let answers = account.sentinels.iter().any(|s| s.up == Some(true));
             let warning = if account.degraded && answers {

@@ -115,6 +115,13 @@ metrics! {
     REPLICA_UP = Gauge "replica_up" ["proxy", "replica"] "Always 1 for each replica that the master tells of (ROLE, every 5 s).";
     REPLICA_LAG = Gauge "replica_lag_bytes" ["proxy", "replica"]
         "Bytes of the replication stream that this replica has not acknowledged.";
+    REPLICA_USABLE = Gauge "replica_usable" ["proxy", "replica"]
+        "1 while clients are led to this replica (role = \"replica\"), 0 while it is listed and they are not.";
+    REPLICA_SESSIONS = Gauge "replica_sessions" ["proxy", "replica"] "Sessions that read from this replica (role = \"replica\").";
+    REPLICA_AGE = Gauge "replica_age_seconds" ["proxy", "replica"]
+        "What this replica has is no older than that (role = \"replica\"); nothing where that is not known.";
+    READS_FROM_MASTER = Gauge "reads_from_master" ["proxy"]
+        "1 while clients are led to the master for want of a replica (fallback = \"master\").";
 
     PAUSED = Gauge "paused" ["proxy"] "1 while an operator has paused the entry (POST /proxies/NAME/pause).";
     ACTIONS_REFUSED = Counter "actions_refused_total" ["reason"]

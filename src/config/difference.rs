@@ -67,7 +67,9 @@ pub const fn effect(key: Key) -> Effect {
         | Key::Agree
         | Key::Verify
         | Key::WhenSentinelsAreLost
-        | Key::FenceAtOdown => Effect::Rules,
+        | Key::FenceAtOdown
+        | Key::MaxLag
+        | Key::Fallback => Effect::Rules,
         Key::OnSwitch
         | Key::ReplayAuth
         | Key::Pubsub
@@ -98,7 +100,7 @@ pub const fn effect(key: Key) -> Effect {
         | Key::UpstreamTlsServerName
         | Key::UpstreamTlsInsecure => Effect::Upstream,
         Key::Listen => Effect::Listeners,
-        Key::Name | Key::Master => Effect::Entry,
+        Key::Name | Key::Master | Key::Role => Effect::Entry,
         Key::ProbeUsername | Key::ProbePasswordFile => Effect::Probe,
         Key::AdminAllowFrom | Key::AdminActions | Key::AdminTokenFile => Effect::Admin,
         Key::ShutdownGrace => Effect::Ending,
@@ -190,7 +192,7 @@ impl Difference {
     /// Who stays, who comes, who goes. An entry is known by its name and its master: with another master its sessions are another's.
     fn entries(&mut self, old: &Loaded, new: &Loaded, problems: &mut Vec<Problem>) {
         let (olds, news) = (&old.config.proxies, &new.config.proxies);
-        let same = |a: &Proxy, b: &Proxy| a.name == b.name && a.master == b.master;
+        let same = |a: &Proxy, b: &Proxy| a.is_same_entry(b);
         let of = |proxy: &Proxy| format!("proxy \"{}\" (master \"{}\")", proxy.name, proxy.master);
         for (at, proxy) in olds.iter().enumerate() {
             if !news.iter().any(|new| same(new, proxy)) {

@@ -77,6 +77,9 @@ const fn values(key: Key) -> (&'static str, &'static str) {
         Key::SocketGroup => ("\"0\"", "\"1\""),
         Key::Name => ("\"one\"", "\"two\""),
         Key::Master => ("\"mymaster\"", "\"other\""),
+        Key::Role => ("\"master\"", "\"replica\""),
+        Key::Fallback => ("\"master\"", "\"refuse\""),
+        Key::MaxLag => ("\"5s\"", "\"20s\""),
         Key::Listen => ("[\"127.0.0.1:7001\"]", "[\"127.0.0.1:7002\"]"),
         Key::AllowFrom | Key::AdminAllowFrom | Key::ProxyProtocolFrom => {
             ("[\"10.0.0.0/8\"]", "[\"10.1.0.0/16\"]")

@@ -14,6 +14,7 @@ pub mod difference;
 mod env;
 mod file;
 mod problem;
+mod reads;
 mod resolve;
 pub mod schema;
 mod secret;
@@ -50,6 +51,10 @@ pub struct Proxy {
     pub name: String,
     /// The name Sentinel knows the master by.
     pub master: String,
+    /// Its clients are led to replicas, not to the master.
+    pub leads_to_replicas: bool,
+    /// How replicas are chosen.
+    pub reads: topology::replicas::Choice,
     /// Accepting.
     pub listener: listener::Config,
     /// Sessions.
@@ -60,6 +65,20 @@ pub struct Proxy {
     pub login: Option<Arc<session::Login>>,
     /// How data nodes are met, by sessions and by those checks; `None` is without TLS.
     pub upstream_tls: Option<Connector>,
+}
+
+impl Proxy {
+    /// Entries are known by name, master and role, not by their places: with another of these the sessions are another's.
+    pub fn is_same_entry(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.master == other.master
+            && self.leads_to_replicas == other.leads_to_replicas
+    }
+
+    /// How replicas are chosen, where clients are led to them.
+    pub fn choice(&self) -> Option<topology::replicas::Choice> {
+        self.leads_to_replicas.then_some(self.reads)
+    }
 }
 
 /// The whole configuration, resolved.

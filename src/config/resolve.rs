@@ -11,6 +11,7 @@ use secrecy::ExposeSecret;
 use super::admission::{MAX_CONNECTIONS, listener};
 use super::env::Environment;
 use super::problem::{Error, Problem, Source};
+use super::reads::{ROLES, means_nothing, reads};
 use super::schema::{
     ENV_ADMIN_TOKEN, ENV_LOGIN_PASSWORD, ENV_PROBE_PASSWORD, ENV_SENTINEL_PASSWORD, Key,
 };
@@ -135,6 +136,7 @@ pub(super) fn resolve(
         let places = login_password(items, &environment, only_one);
         login_passwords.push(logins.look(&places, &mut login));
         proxy.login = logged_in(login);
+        warnings.extend(means_nothing(&proxy));
         resolved.push(proxy);
     }
     unique_names(&resolved, &proxies, &mut problems);
@@ -420,6 +422,8 @@ fn proxy(
         master: values
             .text(Key::Master, plain_name)
             .unwrap_or_else(|| "mymaster".to_owned()),
+        reads: reads(values),
+        leads_to_replicas: values.choice(Key::Role, &ROLES, false),
         listener,
         session: session::Config {
             connect_timeout: values.duration(

@@ -171,6 +171,12 @@ keys! {
     Name = Proxy, "name";
     /// The name Sentinel knows the master by.
     Master = Proxy, "master";
+    /// Whom clients are led to.
+    Role = Proxy, "role";
+    /// Oldest data that is read from a replica.
+    MaxLag = Proxy, "max_lag";
+    /// What becomes of clients when no replica may be read from.
+    Fallback = Proxy, "fallback";
     /// Where clients connect.
     Listen = Proxy, "listen";
     /// Who may connect.

@@ -11,6 +11,7 @@ use super::{Config, Proxy, Written};
 use crate::net::tls::Connector;
 use crate::session::OnSwitch;
 use crate::telemetry::Format;
+use crate::topology::replicas::Fallback;
 use crate::topology::rules::{Agree, Confirm, HoldMax, SentinelsLost, Verify};
 use crate::worker::Workers;
 
@@ -165,6 +166,16 @@ pub(super) fn value(key: Key, config: &Config, proxy: &Proxy, items: &Items) -> 
         Key::MaxHeld => proxy.session.max_held.to_string(),
         Key::Name => text(&proxy.name),
         Key::Master => text(&proxy.master),
+        Key::Role => text(if proxy.leads_to_replicas {
+            "replica"
+        } else {
+            "master"
+        }),
+        Key::MaxLag => duration(proxy.reads.max_lag),
+        Key::Fallback => text(match proxy.reads.fallback {
+            Fallback::Master => "master",
+            Fallback::Refuse => "refuse",
+        }),
         Key::Listen => list(&proxy.listener.listen),
         Key::AllowFrom => list(&proxy.listener.allow_from),
         Key::ProxyConnectTimeout => duration(proxy.session.connect_timeout),

@@ -14,6 +14,7 @@ pub mod action;
 pub mod ledger;
 mod link;
 pub mod orders;
+pub mod replicas;
 pub mod steward;
 mod succession;
 mod tales;
@@ -84,6 +85,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Our own listeners, which can never be the master.
     pub own: Vec<HostPort>,
+    /// Clients are led to replicas of the master.
+    pub reading: Option<replicas::Reading>,
 }
 
 /// What a control task is given.
@@ -342,8 +345,11 @@ impl Control {
 
     fn publish(&mut self, state: State) {
         let pulse = (self.entry.pulse.0)();
-        let book = &self.entry.book;
-        book.with(|ledger| ledger.published(At::now(), &state, pulse));
+        // Whether clients of replicas are served is written down by those who know.
+        if self.entry.settings.borrow().reading.is_none() {
+            let book = &self.entry.book;
+            book.with(|ledger| ledger.published(At::now(), &state, pulse));
+        }
         self.entry.publisher.publish(state);
     }
 

@@ -22,6 +22,13 @@ pub(super) const AT_ONCE: u32 = 30;
 /// Tells what can be told at once.
 pub(super) fn tell(entry: &Entry, often: &mut Often, tale: &Tale) {
     let proxy = &*entry.name;
+    // Clients of its replicas need not wait for a master.
+    if let Tale::HoldBegin(cause) | Tale::HoldEnd { cause, .. } = tale
+        && *cause != HoldCause::Paused
+        && entry.settings.borrow().reading.is_some()
+    {
+        return;
+    }
     // Told by `switched` when the workers have acknowledged.
     if matches!(tale, Tale::Switched(_)) || !often.allow(tale.event(), proxy) {
         return;

@@ -5,6 +5,7 @@
 //! ```
 
 use std::io;
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,15 +17,18 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::known::Known;
+use super::readers::{self, Readers};
 use super::takeover::Following;
 use super::{ExitError, report};
 use crate::admin::{self, Histograms, Roster};
 use crate::config::{Config, Proxy};
 use crate::control::ledger::{Book, Ledger, Pulse};
+use crate::control::replicas::Reading;
 use crate::control::steward::Heritage;
 use crate::control::{self, PulseReader, Settings};
 use crate::listener::Bound;
 use crate::net::addr::{HostPort, ListenAddr};
+use crate::net::address_map::AddressMap;
 use crate::net::clock::At;
 use crate::net::reserve::Reserve;
 use crate::net::resolver::Resolver;
@@ -66,6 +70,8 @@ pub(super) struct Running {
     pub(super) held: Vec<Bound>,
     settings: watch::Sender<Settings>,
     observations: mpsc::Sender<Observation>,
+    /// Of an entry that leads to replicas: what is seen of those.
+    replicas: Option<mpsc::Sender<Observation>>,
     look: Arc<admin::Entry>,
     end: CancellationToken,
 }
@@ -73,7 +79,9 @@ pub(super) struct Running {
 impl Running {
     /// Entries are known by name and master: their places change.
     pub(super) fn is_of(&self, proxy: &Proxy) -> bool {
-        self.name == proxy.name && self.master == proxy.master
+        self.name == proxy.name
+            && self.master == proxy.master
+            && self.replicas.is_some() == proxy.leads_to_replicas
     }
 }
 
@@ -92,6 +100,7 @@ pub(super) struct Shared {
 /// All entries that run, and those that are on their way out.
 pub(super) struct Entries {
     shared: Shared,
+    address_map: Arc<AddressMap>,
     reins: Reins,
     asker: Asker,
     changes: Changes,
@@ -112,12 +121,20 @@ struct Loose {
     subscriptions: Vec<Subscription>,
     seen: mpsc::Sender<Observation>,
     observations: mpsc::Receiver<Observation>,
+    readers: Option<Readers>,
 }
 
 impl Loose {
     fn new(proxy: &Proxy, rules: &Rules, workers: usize) -> Self {
         let initial = State::initial(rules.hold_max.resolve(None));
-        let (publisher, reader, subscriptions) = publish::channel(initial, workers);
+        // Of replicas, their task hears of the master, and the workers hear of its replicas.
+        let listeners = if proxy.leads_to_replicas { 1 } else { workers };
+        let (publisher, reader, mut subscriptions) = publish::channel(initial.clone(), listeners);
+        let readers = proxy
+            .leads_to_replicas
+            .then(|| subscriptions.pop())
+            .flatten();
+        let readers = readers.map(|changed| Readers::new(&initial, changed, workers));
         let (seen, observations) = mpsc::channel(control::MAX_OBSERVATIONS);
         Self {
             name: proxy.name.as_str().into(),
@@ -126,18 +143,25 @@ impl Loose {
             subscriptions,
             seen,
             observations,
+            readers,
         }
     }
 
-    fn subscriber(&self, proxy: &Proxy, rules: &Rules) -> Subscriber {
-        Subscriber {
-            master: proxy.master.clone(),
-            leases: leases(rules),
-            observations: self.seen.clone(),
-        }
+    fn subscribers(&self, proxy: &Proxy, rules: &Rules) -> Vec<Subscriber> {
+        let of_replicas = self.readers.as_ref().map(|readers| &readers.seen);
+        subscribers(&proxy.master, leases(rules), &self.seen, of_replicas)
     }
 
     fn for_workers(&mut self, proxy: &Proxy, bound: Vec<Bound>, shared: &Shared) -> worker::Entry {
+        let (reader, subscriptions, lanes) =
+            match self.readers.as_mut().and_then(Readers::take_ends) {
+                Some((lobby, subscriptions, lanes)) => (lobby, subscriptions, Some(lanes)),
+                None => (
+                    self.reader.clone(),
+                    std::mem::take(&mut self.subscriptions),
+                    None,
+                ),
+            };
         worker::Entry {
             name: Arc::clone(&self.name),
             listener: proxy.listener.clone(),
@@ -145,13 +169,14 @@ impl Loose {
             session: proxy.session,
             login: proxy.login.clone(),
             upstream_tls: proxy.upstream_tls.clone(),
-            reader: self.reader.clone(),
-            subscriptions: std::mem::take(&mut self.subscriptions),
+            reader,
+            subscriptions,
             dials: if shared.watched {
                 shared.histograms.dials(&proxy.name)
             } else {
                 metrics::Histogram::noop()
             },
+            lanes,
         }
     }
 }
@@ -187,7 +212,7 @@ impl Entries {
         let (mut loose, mut for_workers, mut subscribers) = (Vec::new(), Vec::new(), Vec::new());
         for (proxy, held) in config.proxies.iter().zip(&held) {
             let mut ends = Loose::new(proxy, &config.rules, workers);
-            subscribers.push(ends.subscriber(proxy, &config.rules));
+            subscribers.extend(ends.subscribers(proxy, &config.rules));
             let bound = match following {
                 Some(_) => Vec::new(),
                 None => {
@@ -209,6 +234,7 @@ impl Entries {
             &shared.end,
         );
         let mut this = Self {
+            address_map: Arc::new(config.sentinel.address_map.clone()),
             shared,
             reins: pool.reins(),
             asker,
@@ -255,7 +281,7 @@ impl Entries {
         let initial = (*ends.publisher.state()).clone();
         let book = Book::new(Ledger::new(At::now(), &ends.name, &proxy.master, initial));
         let (orders, ordered) = control::orders::channel();
-        let (settings, set) = watch::channel(settings(proxy, rules, &held));
+        let (settings, set) = watch::channel(settings(proxy, rules, &held, &self.address_map));
         let counted = counting.clone();
         let pulse = move || {
             let sum = counted.sum();
@@ -266,6 +292,25 @@ impl Entries {
                 unknown: sum.unknown,
             }
         };
+        let end = self.shared.end.child_token();
+        let replicas = ends.readers.as_ref().map(|readers| readers.seen.clone());
+        if let Some(readers) = ends.readers {
+            let means = (self.shared.resolver.clone(), self.shared.reserve.clone());
+            let (set, asker) = (set.clone(), self.asker.clone());
+            let entry = readers.into_entry(
+                &ends.name,
+                set,
+                means,
+                asker,
+                ends.reader.clone(),
+                book.clone(),
+            );
+            let (tasks, ending) = (self.shared.tasks.clone(), end.clone());
+            self.controls.spawn(async move {
+                control::replicas::run(entry, tasks, ending).await;
+                number
+            });
+        }
         let entry = control::Entry {
             name: ends.name,
             master: proxy.master.clone(),
@@ -280,7 +325,6 @@ impl Entries {
             pulse: PulseReader(Box::new(pulse)),
             heritage,
         };
-        let end = self.shared.end.child_token();
         let (tasks, ending) = (self.shared.tasks.clone(), end.clone());
         self.controls.spawn(async move {
             control::run(entry, tasks, ending).await;
@@ -296,6 +340,7 @@ impl Entries {
             held,
             settings,
             observations: ends.seen,
+            replicas,
             look: Arc::new(look),
             end,
         }
@@ -346,14 +391,18 @@ impl Entries {
 
     /// Puts what control tasks go by into force, and shows the entries as they are now.
     pub(super) fn settle(&mut self, config: &Config) {
+        self.address_map = Arc::new(config.sentinel.address_map.clone());
         for running in &mut self.running {
             let Some(proxy) = config.proxies.iter().find(|proxy| running.is_of(proxy)) else {
                 continue;
             };
             running.leases = leases(&config.rules);
-            running
-                .settings
-                .send_replace(settings(proxy, &config.rules, &running.held));
+            running.settings.send_replace(settings(
+                proxy,
+                &config.rules,
+                &running.held,
+                &self.address_map,
+            ));
             running.look.listen.store(Arc::new(shown(&running.held)));
         }
         self.arrange(config);
@@ -367,10 +416,14 @@ impl Entries {
     /// Tells those who follow the Sentinels whom they follow them for. An entry on its way out hears of its master to its end.
     pub(super) async fn follow(&self, config: &Config) {
         let all = self.running.iter().chain(&self.leaving);
-        let subscribers = all.map(|running| Subscriber {
-            master: running.master.clone(),
-            leases: running.leases,
-            observations: running.observations.clone(),
+        let subscribers = all.flat_map(|running| {
+            let of_replicas = running.replicas.as_ref();
+            subscribers(
+                &running.master,
+                running.leases,
+                &running.observations,
+                of_replicas,
+            )
         });
         let change = Change {
             config: config.sentinel.clone(),
@@ -452,6 +505,7 @@ impl Entries {
                 number: running.number,
                 name: running.look.name(),
                 master: running.master.clone(),
+                replicas: running.replicas.is_some(),
                 reader: running.look.reader.clone(),
                 book: running.look.book.clone(),
                 doors: doubles(&running.held)?,
@@ -498,8 +552,29 @@ fn doubles(held: &[Bound]) -> io::Result<Vec<Bound>> {
     held.iter().map(Bound::double).collect()
 }
 
-fn settings(proxy: &Proxy, rules: &Rules, held: &[Bound]) -> Settings {
+/// Who wants to know what of this master.
+fn subscribers(
+    master: &str,
+    leases: bool,
+    seen: &mpsc::Sender<Observation>,
+    of_replicas: Option<&mpsc::Sender<Observation>>,
+) -> Vec<Subscriber> {
+    let of_master = Subscriber {
+        master: master.to_owned(),
+        leases,
+        replicas: false,
+        observations: seen.clone(),
+    };
+    let of_replicas = of_replicas.map(|seen| readers::subscriber(master, seen));
+    iter::once(of_master).chain(of_replicas).collect()
+}
+
+fn settings(proxy: &Proxy, rules: &Rules, held: &[Bound], map: &Arc<AddressMap>) -> Settings {
     Settings {
+        reading: proxy.choice().map(|choice| Reading {
+            choice,
+            address_map: Arc::clone(map),
+        }),
         rules: *rules,
         probe: proxy.probe.clone(),
         tls: proxy.upstream_tls.clone(),

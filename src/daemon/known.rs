@@ -15,6 +15,8 @@ pub(super) struct Known {
     pub(super) number: usize,
     pub(super) name: String,
     pub(super) master: String,
+    /// It leads to replicas: its sessions drain.
+    pub(super) replicas: bool,
     pub(super) reader: Reader,
     pub(super) book: Book,
     /// Doubles of its listeners, whether they are open or not.
@@ -27,6 +29,7 @@ impl Known {
         Named {
             name: self.name.clone(),
             master: self.master.clone(),
+            replicas: self.replicas,
         }
     }
 

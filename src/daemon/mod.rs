@@ -17,6 +17,7 @@ mod front;
 mod known;
 mod manager;
 mod program;
+mod readers;
 mod reload;
 mod report;
 mod signals;

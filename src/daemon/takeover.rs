@@ -155,6 +155,7 @@ impl Following {
         let named = |proxy: &Proxy| Named {
             name: proxy.name.clone(),
             master: proxy.master.clone(),
+            replicas: proxy.leads_to_replicas,
         };
         let hello = Hello {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -429,6 +430,9 @@ fn packets(
     let entry = &batch.reign.entry;
     let is_it = |known: &&Known| known.name == *entry;
     let known = entries.iter().find(is_it).ok_or("no such entry")?;
+    if known.replicas {
+        return Err("this entry leads to replicas here");
+    }
     let in_force = known.in_force();
     let Some((_, origin)) = in_force.filter(|(reign, _)| *reign == batch.reign) else {
         return Err("another master is in force here, or none");

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
+use super::Config;
 use super::accept::Listening;
 use super::holder::{self, Holder};
 use super::passed::Passed;

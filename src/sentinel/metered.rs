@@ -31,6 +31,11 @@ impl Meter {
         self.left.store(MAX_UNREAD, Ordering::Relaxed);
     }
 
+    /// The next reply may be so long.
+    pub(crate) fn expect(&self, most: usize) {
+        self.left.store(most, Ordering::Relaxed);
+    }
+
     /// Completes when the peer has closed, reset, or broken the limit. Never completes before.
     pub(crate) async fn closed(&self) {
         self.closed.cancelled().await;
@@ -94,7 +99,7 @@ impl AsyncRead for Metered {
         let result = match result {
             Ok(()) if read > left => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "the peer sent more than 64 KiB at once, which no Sentinel or ROLE reply does",
+                "the peer sent more at once than the reply it was asked for can be long",
             )),
             other => other,
         };

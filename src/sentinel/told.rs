@@ -19,6 +19,8 @@ pub(super) struct Told {
     why: String,
     /// What was last said of answers that are no views, by master.
     no_view: HashMap<String, NoView>,
+    /// Masters whose replicas it does not list.
+    no_replicas: HashMap<String, String>,
     often: Often,
 }
 
@@ -28,6 +30,7 @@ impl Default for Told {
             up: None,
             why: String::new(),
             no_view: HashMap::new(),
+            no_replicas: HashMap::new(),
             often: Often::after(AT_ONCE),
         }
     }
@@ -65,6 +68,26 @@ impl Told {
                     );
                 }
                 self.no_view.insert(master.to_owned(), why.clone());
+            }
+            Some(_) => {}
+        }
+    }
+
+    pub(super) fn replicas(&mut self, addr: &SentinelAddr, master: &str, why: Option<&String>) {
+        match why {
+            None => drop(self.no_replicas.remove(master)),
+            Some(why) if self.no_replicas.get(master) != Some(why) => {
+                if self
+                    .often
+                    .allow("sentinel_lists_no_replicas", &addr.to_string())
+                {
+                    warn!(
+                        event = "sentinel_lists_no_replicas", sentinel = %addr, master_name = master,
+                        "Sentinel {addr} does not list the replicas of \"{master}\": {why}. Its user needs +sentinel|replicas \
+                         for an entry with role = \"replica\""
+                    );
+                }
+                self.no_replicas.insert(master.to_owned(), why.clone());
             }
             Some(_) => {}
         }

@@ -46,6 +46,8 @@ pub struct Subscriber {
     pub master: String,
     /// A majority's word is a lease to it (`when_sentinels_are_lost = "stop"`), to be renewed in time.
     pub leases: bool,
+    /// It wants to know of the master's replicas, too.
+    pub replicas: bool,
     /// Where observations go. The reader never waits for anything but its inputs, so sending is brief.
     pub observations: mpsc::Sender<Observation>,
 }
@@ -55,6 +57,7 @@ impl Subscriber {
     pub(super) fn same(some: &[Self], others: &[Self]) -> bool {
         let same = |(a, b): (&Self, &Self)| {
             a.master == b.master
+                && a.replicas == b.replicas
                 && a.leases == b.leases
                 && a.observations.same_channel(&b.observations)
         };
@@ -315,7 +318,31 @@ impl Watcher {
                 self.tell(subscriber, said).await;
             }
         }
+        self.list_replicas(asking, told).await?;
         Ok(pace)
+    }
+
+    /// Asks for the replicas of those masters of which somebody reads from replicas.
+    async fn list_replicas(&self, asking: &mut Asking, told: &mut Told) -> Result<(), ClientError> {
+        let readers = || self.subscribers.iter().filter(|s| s.replicas);
+        for master in self.masters() {
+            if !readers().any(|s| s.master == master) {
+                continue;
+            }
+            let asked_at = now();
+            let answer = asking.replicas(master).await?;
+            told.replicas(&self.addr, master, answer.as_ref().err());
+            let Ok(mut listed) = answer else { continue };
+            for replica in &mut listed {
+                replica.addr = self.reach(replica.addr.clone());
+            }
+            for subscriber in readers().filter(|s| s.master == master) {
+                let listed = listed.clone();
+                self.tell(subscriber, Said::Replicas { listed, asked_at })
+                    .await;
+            }
+        }
+        Ok(())
     }
 
     async fn views(

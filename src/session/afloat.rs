@@ -171,6 +171,8 @@ fn answer<W: Watch>(
     }
     let why = if house.is_paused() {
         "paused"
+    } else if house.leads_to_replicas() {
+        "no usable replica"
     } else {
         "no verified master"
     };

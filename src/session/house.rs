@@ -4,7 +4,7 @@
 //! published state and gives up what it has of an older generation. When the last one has, the generation is
 //! acknowledged: from then on nothing here can send a byte to the old master.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::{pending, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use tokio::sync::{Notify, Semaphore};
 use super::claim::{Claim, Upstreams};
 use super::close::CloseReason;
 use super::handing::{Brought, Outbox};
-use super::spare::{SPARE_KEPT, Spares};
+use super::lanes::Berth;
+use super::spare::Spares;
 use super::tally::Tally;
 use super::{Config, Ending, Login, Outlook};
 use crate::net::clock::{Moment, now};
 use crate::net::rarely::Rarely;
 use crate::net::reserve::Reserve;
-use crate::net::stream::Stream;
 use crate::net::tls::Connector;
 use crate::topology::publish::{Gate, Leave, Left, Reader, Subscription};
 use crate::topology::{Generation, Phase, State};
@@ -116,10 +116,12 @@ pub(crate) struct House {
     subscription: Subscription,
     pub(super) common: Arc<Common>,
     pub(super) seats: RefCell<Slab<Place>>,
-    spares: RefCell<Spares>,
+    /// Where its sessions are led to replicas.
+    pub(super) berth: OnceCell<Berth>,
+    pub(super) spares: RefCell<Spares>,
     /// The generation and the edition whose spares may be there.
     spares_of: Cell<(Generation, u64)>,
-    spare_kept: Notify,
+    pub(super) spare_kept: Notify,
     pub(super) upstreams: RefCell<Upstreams>,
     /// The edition that every session has been told of.
     heard: Cell<u64>,
@@ -154,6 +156,7 @@ impl House {
             subscription,
             common,
             seats: RefCell::default(),
+            berth: OnceCell::new(),
             spares: RefCell::default(),
             spares_of: Cell::default(),
             spare_kept: Notify::new(),
@@ -205,53 +208,6 @@ impl House {
         }
     }
 
-    /// Drops spare upstreams that nobody has wanted for a while; never ends.
-    async fn spares_grow_old(&self) {
-        loop {
-            if self.spares.borrow().is_empty() {
-                self.spare_kept.notified().await;
-            }
-            tokio::time::sleep(SPARE_KEPT).await;
-            let expired = self.spares.borrow_mut().expired(now());
-            // Only now, as the end of each may acknowledge a generation.
-            drop(expired);
-        }
-    }
-
-    fn drop_spares(&self) {
-        let spares = self.spares.borrow_mut().all();
-        drop(spares);
-    }
-
-    /// Keeps an upstream that is as good as new for the next client; gives it back when it cannot be kept.
-    pub(super) fn keep_spare(&self, upstream: Stream, claim: Claim) -> Option<(Stream, Claim)> {
-        let is_foreign = claim.since() < self.login.borrow().1;
-        if !self.config().spare_upstreams
-            || is_foreign
-            || self.ending.get() != Ending::No
-            || self.gate().leave(claim.pass()) != Leave::Open
-        {
-            return Some((upstream, claim));
-        }
-        let refused = self
-            .spares
-            .borrow_mut()
-            .keep(now(), claim.generation(), upstream, claim);
-        if refused.is_none() {
-            self.spare_kept.notify_one();
-        }
-        refused
-    }
-
-    /// An upstream of this generation that another client has left.
-    pub(super) fn take_spare(&self, generation: Generation) -> Option<(Stream, Claim)> {
-        // Those that turn out to be of no use are dropped after the list is free again.
-        let mut useless = Vec::new();
-        let spare = self.spares.borrow_mut().take(generation, &mut useless);
-        drop(useless);
-        spare
-    }
-
     /// What sessions are made by; not on the way of a request.
     pub(super) fn config(&self) -> Config {
         self.config.get()
@@ -260,6 +216,11 @@ impl House {
     /// What each new upstream is told first.
     pub(super) fn login(&self) -> Option<Arc<Login>> {
         self.login.borrow().0.clone()
+    }
+
+    /// It was made while another login was in force.
+    pub(super) fn is_foreign(&self, claim: &Claim) -> bool {
+        claim.since() < self.login.borrow().1
     }
 
     /// From now on new upstreams are logged in with this; those that are spare were with another.
@@ -450,6 +411,23 @@ impl Seat {
         }
     }
 
+    /// From one house to another of the same entry, without an upstream. What the bell of the other has told before is seen by
+    /// whoever looks at its state next.
+    pub(super) fn move_to(&mut self, to: &Rc<House>) {
+        if Rc::ptr_eq(&self.house, to) {
+            return;
+        }
+        if let Some(key) = self.key {
+            let place = self.house.seats.borrow_mut().remove(key);
+            place.has_upstream.set(false);
+            self.key = Some(to.seats.borrow_mut().insert(place));
+        }
+        self.house.count_session(false);
+        to.count_session(true);
+        self.turn = to.turn.get();
+        self.house = Rc::clone(to);
+    }
+
     /// Lets the bell wake the current task. A task's waker stays good as long as the task lives.
     pub(super) async fn sit(&mut self) {
         poll_fn(|cx| {
@@ -524,6 +502,7 @@ impl Drop for Seat {
         if let Some(key) = self.key {
             self.house.seats.borrow_mut().remove(key);
         }
+        self.house.count_session(false);
         let reason = match self.reason {
             Some(reason) => reason,
             None if std::thread::panicking() => CloseReason::Panicked,

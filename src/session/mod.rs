@@ -45,6 +45,8 @@ mod ending_tests;
 mod farewell;
 mod handing;
 mod house;
+mod introduce;
+mod lanes;
 #[cfg(test)]
 mod live_tests;
 mod places;
@@ -67,6 +69,7 @@ pub(crate) use handing::adopt;
 #[cfg(test)]
 pub(crate) use house::DIALS_AT_ONCE;
 pub(crate) use house::{Buffer, Common, House, Seat, new_buffer};
+pub(crate) use lanes::Lanes;
 pub use login::Login;
 pub(crate) use run::run;
 

@@ -185,6 +185,7 @@ impl Replay {
             value: Vec::new(),
             heard: Vec::new(),
             failed: None,
+            of_replica: false,
         }
     }
 }
@@ -287,9 +288,17 @@ pub struct Check {
     /// What is the client's.
     heard: Vec<u8>,
     failed: Option<Failure>,
+    /// It is to be a replica, not a master.
+    of_replica: bool,
 }
 
 impl Check {
+    /// The new connection is to lead to a replica, or (`false`) to a master.
+    pub const fn of_replica(mut self, replica: bool) -> Self {
+        self.of_replica = replica;
+        self
+    }
+
     /// Takes what the new master sent.
     pub fn take(&mut self, mut bytes: &[u8]) -> Answer {
         while self.failed.is_none() {
@@ -370,7 +379,12 @@ impl Check {
         };
         let head = self.head.get(..self.head_len).unwrap_or_default();
         if kind != Kind::Error {
-            let is_fine = step != Step::Role || says_master(head);
+            let role = if self.of_replica {
+                SAYS_REPLICA
+            } else {
+                SAYS_MASTER
+            };
+            let is_fine = step != Step::Role || says_role(head, role);
             return (!is_fine).then_some(Failure::NotMaster);
         }
         let says = |text: &[u8]| head.get(1..).is_some_and(|head| starts_with(head, text));
@@ -407,12 +421,15 @@ impl fmt::Debug for Check {
     }
 }
 
+/// How the role comes in an answer to ROLE.
+const SAYS_MASTER: &[&[u8]] = &[b"$6\r", b"master\r"];
+const SAYS_REPLICA: &[&[u8]] = &[b"$5\r", b"slave\r"];
+
 /// ROLE's answer is an array that begins with the role.
-fn says_master(head: &[u8]) -> bool {
+fn says_role(head: &[u8], role: &[&[u8]]) -> bool {
     let mut lines = head.split(|byte| *byte == b'\n');
     lines.next().is_some_and(|line| line.starts_with(b"*"))
-        && lines.next() == Some(b"$6\r")
-        && lines.next() == Some(b"master\r")
+        && role.iter().all(|word| lines.next() == Some(word))
 }
 
 /// In any case.

@@ -1,16 +1,13 @@
 //! Does what the stage of a session says: waits, dials, relays, takes leave.
 
 use std::future::poll_fn;
-use std::io;
 use std::ops::ControlFlow::{Break, Continue};
 use std::pin::pin;
-use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::Either;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::afloat::{fail_fast, linger};
 use super::claim::Claim;
@@ -18,11 +15,9 @@ use super::close::{CloseReason, Fault};
 use super::farewell::farewell;
 use super::handing::Brought;
 use super::house::{House, Seat};
-use super::journal::Journal;
-use super::login::Login;
+use super::introduce::introduce;
 use super::places::DialSlot;
 use super::relay::{Carried, Relay};
-use super::replay::{Answer, Failure, Replay};
 use super::tracker::{Rules, Tracker};
 use super::watch::{Blind, Watch};
 use super::{Ending, Event, Life, OnSwitch, Stage};
@@ -31,14 +26,11 @@ use crate::net::clock::now;
 use crate::net::socket::{read_closed, reset_on_close};
 use crate::net::stream::Stream;
 use crate::topology::Generation;
-use crate::topology::publish::Leave;
 use crate::upstream::{self, DialError, dial};
 
 /// Shortest and longest wait between two dials of one session.
 const REDIAL_FLOOR: Duration = Duration::from_millis(50);
 const REDIAL_CAP: Duration = Duration::from_millis(500);
-/// Longest time a new upstream takes to hear and answer a replay.
-const REPLAY_LIMIT: Duration = Duration::from_secs(1);
 /// How often a waiting client that has sent something is asked whether it is still there; one that has not is
 /// noticed at once.
 const LEFT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -83,6 +75,9 @@ pub(super) fn serve<W: Watch>(mut seat: Seat, mut carried: Carried<W>) -> impl F
         let mut life = Life::new(now(), W::MOVES);
         seat.begin(&mut life);
         let reason = loop {
+            if seat.return_to_lobby(&life) {
+                observe(&mut seat, &mut life, Event::Looked);
+            }
             // What is off the hot path is larger than the relay: in boxes, so that an idle session does not pay for it.
             match life.stage {
                 Stage::Waiting | Stage::Dialing(_) | Stage::Live(_) => {
@@ -111,7 +106,8 @@ pub(super) fn serve<W: Watch>(mut seat: Seat, mut carried: Carried<W>) -> impl F
 }
 
 /// Looks at the published state and moves on.
-pub(super) fn observe(seat: &Seat, life: &mut Life, event: Event) -> Stage {
+pub(super) fn observe(seat: &mut Seat, life: &mut Life, event: Event) -> Stage {
+    seat.seek(life.stage, event);
     let outlook = seat.house.outlook(&seat.house.state());
     let stage = life.on(event, &outlook, now());
     seat.note_upstream(matches!(stage, Stage::Dialing(_) | Stage::Live(_)));
@@ -144,6 +140,20 @@ async fn connect<W: Watch>(
     loop {
         match life.stage {
             Stage::Waiting => wait(seat, life, &carried.client).await,
+            Stage::Dialing(_) if life.first_failure.is_some() && seat.seek_elsewhere() => {
+                observe(seat, life, Event::Looked);
+                if let Stage::Dialing(generation) = life.stage {
+                    // Its wait is over, wherever it goes.
+                    last = Some(generation);
+                    if let Some(connected) = try_dial(seat, life, carried, generation).await {
+                        return Some(connected);
+                    }
+                    if life.stage == Stage::Dialing(generation) {
+                        let wait = backoff.next(fastrand::f64());
+                        pause(seat, life, &carried.client, wait).await;
+                    }
+                }
+            }
             Stage::Dialing(generation) => {
                 if last.replace(generation) != Some(generation) {
                     backoff.reset();
@@ -303,7 +313,7 @@ async fn dial_new(
 }
 
 /// Does this unless the stage changes meanwhile.
-async fn while_dialing<T>(
+pub(super) async fn while_dialing<T>(
     seat: &mut Seat,
     life: &mut Life,
     generation: Generation,
@@ -319,94 +329,6 @@ async fn while_dialing<T>(
                 }
             }
             done = &mut doing => return Some(done),
-        }
-    }
-}
-
-/// Makes a new upstream like the one before, if there was one, or just logs it in; and gives what it said already that is the
-/// client's. `None`: the stage says what now.
-async fn introduce(
-    seat: &mut Seat,
-    life: &mut Life,
-    mut tracker: Option<&mut Tracker>,
-    login: Option<Arc<Login>>,
-    connected: &mut Connected,
-) -> Option<Vec<u8>> {
-    let mut heard = Vec::new();
-    let generation = connected.claim.generation();
-    let nothing = Journal::default();
-    let journal = tracker
-        .as_ref()
-        .map_or(&nothing, |tracker| tracker.journal());
-    if let Some(replay) = Replay::new(journal, login.as_ref().map(|login| login.words())) {
-        // The replay is a write like any other.
-        if seat.house.gate().leave(connected.claim.pass()) != Leave::Open {
-            observe(seat, life, Event::Looked);
-            return None;
-        }
-        let house = Rc::clone(&seat.house);
-        let telling = timeout(REPLAY_LIMIT, tell(&replay, connected, &house));
-        let failed = match while_dialing(seat, life, generation, telling).await? {
-            Ok(Ok((Answer::Done, messages))) => {
-                heard = messages;
-                None
-            }
-            Ok(Ok((Answer::Failed(why), _))) => Some((why.label(), Some(why))),
-            Ok(Ok((Answer::NotYet, _)) | Err(_)) => Some(("closed", None)),
-            Err(_) => Some(("timeout", None)),
-        };
-        if let Some((label, why)) = failed {
-            let again = why.is_none_or(Failure::is_transient);
-            let event = if why.is_some_and(Failure::is_of_login) {
-                seat.house.login_refused(label);
-                Event::Ended(CloseReason::LoginRefused)
-            } else {
-                seat.house.replay_failed(label, again);
-                if again {
-                    Event::DialFailed
-                } else {
-                    Event::Ended(CloseReason::ReplayRefused)
-                }
-            };
-            observe(seat, life, event);
-            return None;
-        }
-    }
-    if life.served
-        && let Some(tracker) = &mut tracker
-    {
-        tracker.moved();
-    }
-    Some(heard)
-}
-
-/// Writes a replay and hears what is said to it, and behind it.
-async fn tell(
-    replay: &Replay,
-    connected: &mut Connected,
-    house: &House,
-) -> io::Result<(Answer, Vec<u8>)> {
-    let Connected { upstream, claim } = connected;
-    let mut rest = replay.request();
-    while !rest.is_empty() {
-        let n = poll_fn(|cx| upstream.poll_write(cx, rest)).await?;
-        rest = &rest[n..];
-        if house.gate().has_passed(claim.pass()) {
-            house.tally.passed_bytes.add(n as u64);
-        }
-    }
-    let mut check = replay.check();
-    loop {
-        let answer = poll_fn(|cx| {
-            let mut buffer = house.buffer.borrow_mut();
-            upstream
-                .poll_read(cx, &mut buffer)
-                .map_ok(|n| (n, check.take(&buffer[..n])))
-        });
-        match answer.await? {
-            (0, _) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            (_, Answer::NotYet) => {}
-            (_, answer) => return Ok((answer, check.into_heard())),
         }
     }
 }
@@ -495,7 +417,8 @@ pub(super) async fn live<W: Watch>(
             if !matches!(stage, Stage::Live(_)) {
                 return Poll::Ready(part_or_close(seat, life, &mut relay, cx, stage));
             }
-            relay.look(&seat.house, claim.is_old());
+            let retires = claim.is_old() || (W::MOVES && seat.house.asks_to_leave());
+            relay.look(&seat.house, retires);
         }
         let Poll::Ready(reason) = relay.poll(cx, &seat.house) else {
             if !relay.may_retire() {
@@ -568,7 +491,7 @@ pub(super) async fn live<W: Watch>(
 
 /// A session that goes on without its upstream must have heard all that it said, and have a client.
 fn part_or_close<W: Watch>(
-    seat: &Seat,
+    seat: &mut Seat,
     life: &mut Life,
     relay: &mut Relay<'_, W>,
     cx: &mut Context<'_>,

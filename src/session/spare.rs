@@ -7,11 +7,14 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::Ending;
 use super::claim::Claim;
-use crate::net::clock::Moment;
+use super::house::House;
+use crate::net::clock::{Moment, now};
 use crate::net::socket::reset_on_close;
 use crate::net::stream::Stream;
 use crate::topology::Generation;
+use crate::topology::publish::Leave;
 
 /// How long one is kept that nobody wants, and as long again at the most: a host where nobody connects holds none.
 pub(super) const SPARE_KEPT: Duration = Duration::from_secs(1);
@@ -98,6 +101,54 @@ impl Spares {
     /// True when there is none.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+impl House {
+    /// Drops spare upstreams that nobody has wanted for a while; never ends.
+    pub(super) async fn spares_grow_old(&self) {
+        loop {
+            if self.spares.borrow().is_empty() {
+                self.spare_kept.notified().await;
+            }
+            tokio::time::sleep(SPARE_KEPT).await;
+            let expired = self.spares.borrow_mut().expired(now());
+            // Only now, as the end of each may acknowledge a generation.
+            drop(expired);
+        }
+    }
+
+    pub(super) fn drop_spares(&self) {
+        let spares = self.spares.borrow_mut().all();
+        drop(spares);
+    }
+
+    /// Keeps an upstream that is as good as new for the next client; gives it back when it cannot be kept.
+    pub(super) fn keep_spare(&self, upstream: Stream, claim: Claim) -> Option<(Stream, Claim)> {
+        if !self.config().spare_upstreams
+            || self.is_foreign(&claim)
+            || self.ending() != Ending::No
+            || self.gate().leave(claim.pass()) != Leave::Open
+        {
+            return Some((upstream, claim));
+        }
+        let refused = self
+            .spares
+            .borrow_mut()
+            .keep(now(), claim.generation(), upstream, claim);
+        if refused.is_none() {
+            self.spare_kept.notify_one();
+        }
+        refused
+    }
+
+    /// An upstream of this generation that another client has left.
+    pub(super) fn take_spare(&self, generation: Generation) -> Option<(Stream, Claim)> {
+        // Those that turn out to be of no use are dropped after the list is free again.
+        let mut useless = Vec::new();
+        let spare = self.spares.borrow_mut().take(generation, &mut useless);
+        drop(useless);
+        spare
     }
 }
 

@@ -31,8 +31,17 @@ impl House {
                 addr = %master,
                 reason = error.label(),
                 count,
-                "cannot connect to the master: {error}"
+                "cannot connect to the {}: {error}", self.whom()
             );
+        }
+    }
+
+    /// What upstreams lead to here, for people.
+    fn whom(&self) -> &'static str {
+        if self.is_of_replica() {
+            "replica"
+        } else {
+            "master"
         }
     }
 
@@ -51,7 +60,7 @@ impl House {
                 proxy = %self.name,
                 reason,
                 count,
-                "the new master did not take over a session: {then}"
+                "the new {} did not take over a session: {then}", self.whom()
             );
         }
     }
@@ -65,8 +74,8 @@ impl House {
                 proxy = %self.name,
                 reason,
                 count,
-                "the master refuses the login of [proxy.login], and a client was closed: see that user and password are the server's \
-                 (ACL SETUSER, requirepass), then reload"
+                "the {} refuses the login of [proxy.login], and a client was closed: see that user and password are the server's \
+                 (ACL SETUSER, requirepass), then reload", self.whom()
             );
         }
     }

@@ -132,7 +132,7 @@ impl Beliefs {
             }
             Said::Down => link.reach = Reach::Down,
             Said::Hint(Hint::Monitor | Hint::Unmonitor) => link.monitored_at = Some(now),
-            Said::Hint(_) | Said::Announced(_) | Said::Followed(_) => {}
+            Said::Hint(_) | Said::Announced(_) | Said::Followed(_) | Said::Replicas { .. } => {}
             Said::View {
                 view: Ok(view),
                 asked_at,

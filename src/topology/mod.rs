@@ -5,10 +5,12 @@
 //!                                                            Reader::doubt() ("ask again") <--
 //! ```
 
+pub mod board;
 pub mod decide;
 pub mod observation;
 mod poll;
 pub mod publish;
+pub mod replicas;
 pub mod rules;
 
 use std::fmt;
@@ -85,6 +87,8 @@ pub enum HoldCause {
     Unconfirmed,
     /// This process stood still for a while; what it believes must be confirmed first.
     Resumed,
+    /// No replica may be read from (`role = "replica"`).
+    NoReplica,
     /// An operator asked for it. The master is as good as before: sessions with something under way go on with it, and give
     /// it up when they can; all others wait.
     Paused,
@@ -101,6 +105,7 @@ impl HoldCause {
             Self::ObjectivelyDown => "objectively_down",
             Self::Unconfirmed => "unconfirmed",
             Self::Resumed => "resumed",
+            Self::NoReplica => "no_replica",
             Self::Paused => "paused",
         }
     }
@@ -117,6 +122,7 @@ impl HoldCause {
                 "no majority of the Sentinels confirms the master, and failover.when_sentinels_are_lost is \"stop\""
             }
             Self::Resumed => "this process stood still, and the master must be confirmed",
+            Self::NoReplica => "no replica may be read from",
             Self::Paused => "paused by an operator",
         }
     }

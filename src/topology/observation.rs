@@ -184,6 +184,15 @@ impl Asked {
     }
 }
 
+/// A replica, as a Sentinel lists it (SENTINEL REPLICAS).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its address.
+    pub addr: NodeAddr,
+    /// The Sentinel cannot reach it.
+    pub down: bool,
+}
+
 /// One thing learnt from or about one Sentinel, for one master.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
@@ -215,6 +224,13 @@ pub enum Said {
         /// When that happened.
         since: Moment,
     },
+    /// It listed the replicas it knows.
+    Replicas {
+        /// All of them.
+        listed: Vec<Listed>,
+        /// When the question was sent.
+        asked_at: Moment,
+    },
     /// It published an event.
     Hint(Hint),
     /// It leads a failover and is about to promote a replica.
@@ -228,6 +244,15 @@ pub struct ReplicaSeen {
     pub addr: NodeAddr,
     /// Bytes of the replication stream that it has not acknowledged.
     pub lag: u64,
+}
+
+/// What a data node's answer to ROLE tells beyond the role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RoleDetail {
+    /// A master that has written so many bytes of replication stream.
+    Master(u64),
+    /// A replica of this node, which has so many of them; `None` while it is not connected to it.
+    ReplicaOf(NodeAddr, Option<u64>),
 }
 
 /// What a data node says of itself (ROLE).

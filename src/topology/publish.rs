@@ -116,6 +116,16 @@ impl Gate {
         self.word.load(Ordering::Acquire) >> MODE_BITS != pass.0 >> MODE_BITS
     }
 
+    /// Until when it counts, if nothing extends it.
+    pub fn valid_until(&self) -> Moment {
+        Moment::from_nanos(self.valid_until.load(Ordering::Acquire))
+    }
+
+    /// See [`Publisher::prove`].
+    pub fn proven_until(&self) -> Moment {
+        Moment::from_nanos(self.proven_until.load(Ordering::Acquire))
+    }
+
     /// The announced successor was still a replica after this moment: what the old master had replied by then was no reply
     /// of one that has been replaced.
     pub fn is_proven(&self, read: Moment) -> bool {
@@ -253,17 +263,19 @@ impl Publisher {
         self.ring();
     }
 
-    /// Lets the fence word count until `until`. Workers that found it expired are woken.
-    pub fn extend(&mut self, until: Moment) {
+    /// Lets the fence word count until `until`. Workers that found it expired are woken; true then.
+    pub fn extend(&mut self, until: Moment) -> bool {
         let before = self
             .shared
             .gate
             .valid_until
             .swap(until.as_nanos(), Ordering::AcqRel);
         let at = now();
-        if before <= at.as_nanos() && until > at {
+        let counts_again = before <= at.as_nanos() && until > at;
+        if counts_again {
             self.ring();
         }
+        counts_again
     }
 
     /// The announced successor, asked at this moment, said that it is a replica. Wakes nobody: who has something to hand
@@ -332,7 +344,8 @@ impl Publisher {
             .all(|w| w.acked.load(Ordering::Acquire) >= generation.0)
     }
 
-    fn ring(&self) {
+    /// Has every session look again, whatever for.
+    pub fn ring(&self) {
         for wake in &self.shared.wakes {
             wake.bell.notify_one();
         }

@@ -103,13 +103,16 @@ pub struct Hello {
     pub entries: Vec<Named>,
 }
 
-/// A proxy entry: two processes have the same when both names are.
+/// A proxy entry: two processes have the same when all of this is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Named {
     /// Its name.
     pub name: String,
     /// The name Sentinel knows its master by.
     pub master: String,
+    /// It leads to replicas of that. Versions that know nothing of it lead to masters.
+    #[serde(default)]
+    pub replicas: bool,
 }
 
 /// A listening socket.
@@ -330,8 +333,15 @@ mod tests {
     }
 
     fn said() -> impl Strategy<Value = Said> {
-        let named =
-            || ("[a-z]{0,9}", "\\PC{0,9}").prop_map(|(name, master)| Named { name, master });
+        let named = || {
+            ("[a-z]{0,9}", "\\PC{0,9}", proptest::bool::ANY).prop_map(|(name, master, replicas)| {
+                Named {
+                    name,
+                    master,
+                    replicas,
+                }
+            })
+        };
         prop_oneof![
             proptest::collection::vec(named(), 0..5).prop_map(|entries| Said::Hello(Hello {
                 version: "1.2.3".to_owned(),

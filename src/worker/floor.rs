@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::iter;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -17,13 +18,13 @@ use tracing::error;
 use super::SESSIONS_END_LIMIT;
 use super::dealer::{Deal, Dealer, Dealt, Tickets};
 use super::handshakes::Handshakes;
-use super::thread::Room;
+use super::thread::{Room, RoomLanes};
 use crate::listener::{Bound, Door, SocketId, serve};
 use crate::net::clock::now;
 use crate::net::stream::Stream;
 use crate::session::close::CloseReason;
 use crate::session::luggage::Packet;
-use crate::session::{self, Buffer, Ending, House, Login, Seat, adopt, run};
+use crate::session::{self, Buffer, Ending, House, Lanes, Login, Seat, adopt, run};
 
 /// Orders on their way to one worker; whoever gives more waits.
 pub(super) const ORDERS: usize = 16;
@@ -69,10 +70,25 @@ pub(super) struct Floor {
 /// A house, what hears its bell, and who lives there.
 struct Lodging {
     house: Rc<House>,
+    /// Where its sessions are led to replicas.
+    lanes: Option<Rc<Lanes>>,
     door: Arc<Door>,
-    bell: AbortHandle,
+    bells: Vec<AbortHandle>,
     sessions: TaskTracker,
     handshakes: Handshakes,
+}
+
+impl Lodging {
+    /// All houses of the entry.
+    fn houses(&self) -> impl Iterator<Item = &Rc<House>> {
+        let lanes = self.lanes.iter().flat_map(|lanes| lanes.houses());
+        iter::once(&self.house).chain(lanes)
+    }
+
+    fn end(&self, ending: Ending) {
+        self.handshakes.end();
+        self.houses().for_each(|house| house.end(ending));
+    }
 }
 
 /// What runs on a thread beside its sessions. None ends by itself; if one does, the worker is of no use.
@@ -103,24 +119,38 @@ impl Floor {
 
     /// Begins to serve an entry.
     pub(super) fn settle(&self, entry: usize, room: Room, attendants: &mut Attendants) {
-        let house = House::new(
-            room.name,
-            room.config,
-            room.reader,
-            room.subscription,
-            room.tally,
-            room.common,
-            Rc::clone(&self.buffer),
-        );
-        house.log_in_with(room.login);
-        let bell = attendants.bells.spawn_local(Rc::clone(&house).attend());
-        let lodging = Lodging {
+        let build = |reader, subscription| {
+            let house = House::new(
+                Arc::clone(&room.name),
+                room.config,
+                reader,
+                subscription,
+                Arc::clone(&room.tally),
+                Arc::clone(&room.common),
+                Rc::clone(&self.buffer),
+            );
+            house.log_in_with(room.login.clone());
+            house
+        };
+        let house = build(room.reader, room.subscription);
+        let lanes = room.lanes.map(|RoomLanes { board, lanes }| {
+            let lanes = lanes.into_iter();
+            let houses = lanes.map(|(reader, subscription)| build(reader, subscription));
+            Lanes::new(&house, houses.collect(), &board)
+        });
+        let mut lodging = Lodging {
             house,
+            lanes,
             door: room.door,
-            bell,
+            bells: Vec::new(),
             sessions: TaskTracker::new(),
             handshakes: Handshakes::default(),
         };
+        let bells = lodging.houses().map(|house| {
+            let attending = Rc::clone(house).attend();
+            attendants.bells.spawn_local(attending)
+        });
+        lodging.bells = bells.collect();
         self.houses.borrow_mut().insert(entry, Rc::new(lodging));
     }
 
@@ -177,7 +207,9 @@ impl Floor {
             more = false;
             for lodging in self.lodgings() {
                 if lodging.door.is_crowded() {
-                    more |= lodging.house.suspect_the_silent(now());
+                    for house in lodging.houses() {
+                        more |= house.suspect_the_silent(now());
+                    }
                 }
             }
         }
@@ -204,6 +236,11 @@ impl Floor {
         let Some(lodging) = self.lodging(entry) else {
             return;
         };
+        if lodging.lanes.is_some() {
+            // Which replica an upstream leads to is not agreed on between two processes: these sessions drain here.
+            let _ = answer.send((Vec::new(), None));
+            return;
+        }
         let mut next = from;
         let (packets, more) = lodging.house.let_go(&mut next).await;
         if let Err((packets, _)) = answer.send((packets, more.then_some(next))) {
@@ -214,8 +251,7 @@ impl Floor {
 
     pub(super) fn end(&self, ending: Ending) {
         for lodging in self.lodgings() {
-            lodging.handshakes.end();
-            lodging.house.end(ending);
+            lodging.end(ending);
         }
     }
 
@@ -238,8 +274,10 @@ impl Floor {
             Order::House(entry, room) => self.settle(entry, *room, attendants),
             Order::Change(entry, config, login) => {
                 if let Some(lodging) = self.lodging(entry) {
-                    lodging.house.change(config);
-                    lodging.house.log_in_with(login);
+                    for house in lodging.houses() {
+                        house.change(config);
+                        house.log_in_with(login.clone());
+                    }
                 }
             }
             Order::Open(entry, bound, door) => {
@@ -268,11 +306,10 @@ impl Floor {
         let Some(lodging) = self.lodging(entry) else {
             return;
         };
-        lodging.handshakes.end();
-        lodging.house.end(Ending::Draining);
+        lodging.end(Ending::Draining);
         lodging.sessions.close();
         if timeout(grace, lodging.sessions.wait()).await.is_err() {
-            lodging.house.end(Ending::Now);
+            lodging.end(Ending::Now);
             // One that takes longer is ended with the process, and counted as such.
             let _ = timeout(SESSIONS_END_LIMIT, lodging.sessions.wait()).await;
         }
@@ -282,7 +319,7 @@ impl Floor {
     fn raze(&self, entry: usize) {
         let razed = self.houses.borrow_mut().remove(&entry);
         if let Some(lodging) = razed {
-            lodging.bell.abort();
+            lodging.bells.iter().for_each(AbortHandle::abort);
         }
     }
 }

@@ -39,6 +39,7 @@ use crate::net::reserve::Reserve;
 use crate::net::tls::{Connector, Refused};
 use crate::session::tally::{Sum, Tally};
 use crate::session::{self, Common, Login};
+use crate::topology::board::LaneEnds;
 use crate::topology::publish::{Reader, Subscription};
 
 use dealer::Dealer;
@@ -47,7 +48,7 @@ use heart::Heart;
 pub use heart::Hearts;
 use reins::Rein;
 pub use reins::{Reins, Stuck};
-use thread::{Doorway, Front, Plan, Room};
+use thread::{Doorway, Front, Plan, Room, RoomLanes};
 
 /// Longest a worker takes to end its sessions when they are cut.
 pub(crate) const SESSIONS_END_LIMIT: Duration = Duration::from_secs(1);
@@ -100,6 +101,8 @@ pub struct Entry {
     pub subscriptions: Vec<Subscription>,
     /// Where it is recorded how long dials took, in seconds.
     pub dials: metrics::Histogram,
+    /// The lanes of an entry that leads to replicas; `reader` is then of its lobby.
+    pub lanes: Option<LaneEnds>,
 }
 
 /// What the workers counted of one proxy entry.
@@ -239,6 +242,7 @@ fn furnish(
     common.meet_masters(entry.upstream_tls);
     let mut tallies = Vec::with_capacity(entry.subscriptions.len());
     let mut rooms = Vec::with_capacity(entry.subscriptions.len());
+    let mut lanes = entry.lanes;
     for subscription in entry.subscriptions {
         let tally = Arc::new(Tally::default());
         tallies.push(Arc::clone(&tally));
@@ -251,6 +255,7 @@ fn furnish(
             tally,
             common: Arc::clone(&common),
             door: Arc::clone(&door),
+            lanes: lanes.as_mut().map(RoomLanes::of_next),
         });
     }
     let counted = Counted {

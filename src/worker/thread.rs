@@ -19,6 +19,7 @@ use super::{Departed, SESSIONS_END_LIMIT, Stops};
 use crate::listener::{Bound, Door};
 use crate::session::tally::Tally;
 use crate::session::{self, Common, Ending, Login, new_buffer};
+use crate::topology::board::{Board, LaneEnds};
 use crate::topology::publish::{Reader, Subscription};
 
 /// Threads that names of masters are resolved on, at most (`getaddrinfo(3)` blocks).
@@ -79,6 +80,28 @@ pub(super) struct Room {
     pub(super) tally: Arc<Tally>,
     pub(super) common: Arc<Common>,
     pub(super) door: Arc<Door>,
+    pub(super) lanes: Option<RoomLanes>,
+}
+
+/// The lanes of a room whose sessions are led to replicas.
+#[derive(Debug)]
+pub(super) struct RoomLanes {
+    pub(super) board: Board,
+    pub(super) lanes: Vec<(Reader, Subscription)>,
+}
+
+impl RoomLanes {
+    /// Those of the next worker.
+    pub(super) fn of_next(ends: &mut LaneEnds) -> Self {
+        let board = ends.board.clone();
+        let lanes = ends.lanes.iter_mut();
+        let lanes = lanes
+            .filter_map(|(reader, subscriptions)| Some((reader.clone(), subscriptions.pop()?)));
+        Self {
+            board,
+            lanes: lanes.collect(),
+        }
+    }
 }
 
 /// Starts worker `worker`.

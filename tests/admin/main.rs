@@ -18,6 +18,7 @@ mod guard;
 mod harness;
 mod numbers;
 mod page;
+mod replicas;
 
 use harness::admin::{admin_of, ask, get};
 use harness::proxy::{Plan, Proxy};
@@ -336,6 +337,16 @@ fn metrics_are_those_of_the_table_and_of_no_other() {
             .contains("switchmaster_replica_lag_bytes{")
             .then_some(metrics)
     });
+    // What is told of an entry that leads to replicas is told of no other.
+    let reading = Plan::moving(&servers.sentinels()).env("SWITCHMASTER_PROXY_ROLE", "replica");
+    let reading = watched(reading);
+    let of_readers = wait_for("what is read from to be told of", PATIENCE, || {
+        let (_, metrics) = get(admin_of(&reading), "/metrics");
+        metrics
+            .contains("switchmaster_replica_age_seconds{")
+            .then_some(metrics)
+    });
+    let metrics = metrics + &of_readers;
     // Where there is a certificate (`tests/tls`).
     let there = |metric: &&table::Metric| metric.name != table::CERTIFICATE_EXPIRY.name;
     for metric in table::ALL.iter().filter(there) {

@@ -55,6 +55,8 @@ fn every_key_has_a_working_twin() {
                 Key::SocketMode => "0600",
                 Key::SocketGroup => "7",
                 Key::Name | Key::Master => "other",
+                Key::Role => "replica",
+                Key::Fallback => "master",
                 Key::Listen => "0.0.0.0:7000,unix:/run/a.sock",
                 Key::AllowFrom | Key::AdminAllowFrom | Key::ProxyProtocolFrom => {
                     "10.0.0.0/8,192.0.2.0/24"
@@ -64,6 +66,7 @@ fn every_key_has_a_working_twin() {
                 Key::Format => "json",
                 Key::PollInterval => "700ms",
                 Key::SentinelConnectTimeout
+                | Key::MaxLag
                 | Key::HoldMax
                 | Key::ShutdownGrace
                 | Key::AnnouncedHoldMax

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use switchmaster::demo::wire::{Conn, Value};
 
+use crate::harness::admin::{admin_of, page};
 use crate::harness::history::Writers;
 use crate::harness::proxy::{Plan, Proxy};
-use crate::harness::reload::{admin_of, get, plan, reload};
+use crate::harness::reload::{plan, reload};
 use crate::harness::topology::{FOLLOW, Topology, follows, is_closed};
 use crate::harness::wait_until;
 
@@ -118,7 +119,7 @@ fn a_wrong_password_closes_clients_with_a_reason_until_a_reload_mends_it() {
         let closed =
             "switchmaster_sessions_closed_total{proxy=\"main\",reason=\"login_refused\"} 5";
         wait_until("all to be counted", FOLLOW, || {
-            get(admin_of(&proxy), "/metrics").contains(closed)
+            page(admin_of(&proxy), "/metrics").contains(closed)
         });
         fs::write(&password, NODE_PASSWORD).expect("written");
         let (code, answer) = reload(&proxy);

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::harness::admin::{admin_of, page};
 use crate::harness::fake_master::{Bytes, FakeMaster};
 use crate::harness::fake_sentinel::{FakeSentinel, Protocol, View};
 use crate::harness::proxy::{Plan, Proxy};
-use crate::harness::reload::{admin_of, get, plan};
+use crate::harness::reload::plan;
 use crate::harness::stream::{SOON, connect, reset};
 use crate::harness::topology::Topology;
 use crate::harness::{raise_descriptor_limit, wait_until};
@@ -52,7 +53,7 @@ fn a_slow_loris_of_five_thousand_is_harmless() {
         let tormenting = scope.spawn(|| torment(proxy.addr(), &end));
         let admin = admin_of(&proxy);
         let gave_up = || {
-            let page = get(admin, "/metrics");
+            let page = page(admin, "/metrics");
             counted(&page, "switchmaster_sessions_closed_total", "no_request")
         };
         wait_until("those who ask for nothing to make room", SOON * 6, || {

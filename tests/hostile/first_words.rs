@@ -4,10 +4,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use crate::harness::admin::{admin_of, page};
 use crate::harness::fake_master::{Bytes, FakeMaster};
 use crate::harness::fake_sentinel::{FakeSentinel, Protocol, View};
 use crate::harness::proxy::{Plan, Proxy};
-use crate::harness::reload::{admin_of, get, ready, reload};
+use crate::harness::reload::{ready, reload};
 use crate::harness::stream::{SOON, connect, echoed};
 use crate::harness::topology::Topology;
 use crate::harness::wait_until;
@@ -52,7 +53,7 @@ fn row_43_another_protocol_never_reaches_the_master() {
             let label = format!("reason=\"{reason}\"");
             let closed = "switchmaster_sessions_closed_total";
             wait_until("all of them to be counted", SOON, || {
-                counted(&get(admin, "/metrics"), closed, &label) == 2.0 * each as f64
+                counted(&page(admin, "/metrics"), closed, &label) == 2.0 * each as f64
             });
             let line = proxy.event_where(0, "client_refused", SOON, |fields| {
                 fields["reason"] == reason

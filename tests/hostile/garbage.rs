@@ -4,8 +4,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::harness::admin::{admin_of, page};
 use crate::harness::proxy::Proxy;
-use crate::harness::reload::{admin_of, get, plan};
+use crate::harness::reload::plan;
 use crate::harness::topology::Topology;
 use crate::{peak_kib, pings, tell};
 
@@ -57,7 +58,7 @@ fn nothing_that_is_said_brings_it_down() {
         }
         honest.extend(pings(clients, 50));
         assert!(proxy.is_running());
-        get(admin, "/livez");
+        page(admin, "/livez");
         honest.sort();
         let peak = peak_kib(proxy.pid());
         tell(&format!("monsters and garbage, {mode}"), peak, &honest);

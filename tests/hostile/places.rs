@@ -6,9 +6,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use crate::harness::admin::{admin_of, page};
 use crate::harness::fake_master::{Bytes, FakeMaster};
 use crate::harness::fake_sentinel::{FakeSentinel, Protocol, View};
-use crate::harness::reload::{admin_of, get, ready, reload};
+use crate::harness::reload::{ready, reload};
 use crate::harness::stream::{SOON, connect, echoed, read_to_end, reset};
 use crate::harness::{holds_for, wait_until};
 use crate::{counted, file, is_closed};
@@ -38,7 +39,7 @@ fn one_source_has_so_many_and_no_more() {
         "{}",
         line.fields
     );
-    let page = get(admin_of(&proxy), "/metrics");
+    let page = page(admin_of(&proxy), "/metrics");
     assert_eq!(counted(&page, SESSIONS, "source_full"), 1.0);
     // A place that is given up is the next one's.
     inside.into_iter().for_each(reset);
@@ -149,7 +150,7 @@ fn the_silent_make_room_where_places_are_few_and_only_there() {
         let admin = admin_of(&proxy);
         let closed = "switchmaster_sessions_closed_total";
         wait_until("them to be counted", SOON, || {
-            counted(&get(admin, "/metrics"), closed, "no_request") == 6.0
+            counted(&page(admin, "/metrics"), closed, "no_request") == 6.0
         });
     }
 }
@@ -166,7 +167,7 @@ fn who_takes_no_replies_is_closed_where_that_is_limited() {
         let admin = admin_of(&proxy);
         let stalled = || {
             counted(
-                &get(admin, "/metrics"),
+                &page(admin, "/metrics"),
                 "switchmaster_sessions_closed_total",
                 "write_stalled",
             )

@@ -8,11 +8,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::client::{Client, knowing, until_closed};
+use super::harness::admin::{admin_of, page};
 use super::harness::authority::{Authority, Pair};
 use super::harness::fake_master::FakeMaster;
 use super::harness::fake_sentinel::FakeSentinel;
 use super::harness::proxy::{Plan, Proxy};
-use super::harness::reload::{admin_of, get, stage};
+use super::harness::reload::stage;
 use super::harness::stream::{SOON, connect};
 use super::harness::wait_until;
 
@@ -69,7 +70,7 @@ impl Stage {
 
     /// How often clients were closed for this reason.
     fn refused(&self, reason: &str) -> u64 {
-        let metrics = get(admin_of(&self.proxy), "/metrics");
+        let metrics = page(admin_of(&self.proxy), "/metrics");
         let series = format!(
             "switchmaster_tls_handshake_failures_total{{proxy=\"main\",reason=\"{reason}\"}} "
         );
@@ -96,7 +97,7 @@ fn bytes_come_and_go() {
     let answer = client.exchange(b"", 13).expect("to the end");
     assert_eq!(answer, b"the last word");
     // Its own certificate is told of, until when it is valid among it.
-    let metrics = get(admin_of(&stage.proxy), "/metrics");
+    let metrics = page(admin_of(&stage.proxy), "/metrics");
     let series =
         "switchmaster_certificate_expiry_timestamp_seconds{proxy=\"main\",leg=\"client\"} ";
     let end = metrics.lines().find_map(|line| line.strip_prefix(series));

@@ -9,6 +9,7 @@ mod lineage;
 mod manager;
 mod program;
 mod reload;
+mod replicas;
 mod sessions;
 mod still;
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Ledger;
 use super::opinion::Opinion;
 use super::outage::{Outage, Outcome};
+use super::reads::Reads;
 use crate::net::addr::SentinelAddr;
 use crate::net::clock::At;
 use crate::topology::decide::FRESH;
@@ -36,6 +37,9 @@ pub struct Account {
     pub master: Option<Master>,
     /// Its replicas as it told last.
     pub replicas: Vec<Replica>,
+    /// The replicas that clients are led to, where they are (`role = "replica"`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reads: Option<Reads>,
     /// No Sentinel answers; the last verified master serves on.
     pub degraded: bool,
     /// The Sentinels name several masters at one epoch.
@@ -247,6 +251,7 @@ impl Ledger {
                     lag_bytes: r.lag,
                 })
                 .collect(),
+            reads: self.reads.clone(),
             degraded: self.degraded,
             ambiguous: self.ambiguous,
             quorum_ok: quorum_ok(&sentinels),

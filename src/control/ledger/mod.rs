@@ -11,6 +11,7 @@ mod account;
 mod disagreement;
 mod opinion;
 mod outage;
+mod reads;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ pub use self::disagreement::Disagreement;
 use self::opinion::Opinion;
 use self::outage::Outage;
 pub use self::outage::Outcome;
+pub use self::reads::{ReadFrom, Reads};
 use crate::control::action::{Swap, Tale, Undone};
 use crate::net::addr::SentinelAddr;
 use crate::net::clock::{At, Moment};
@@ -158,6 +160,7 @@ pub struct Ledger {
     earlier: [(Moment, Pulse); 2],
     sentinels: BTreeMap<SentinelAddr, Opinion>,
     replicas: Vec<ReplicaSeen>,
+    reads: Option<Reads>,
     role: Option<(&'static str, Moment)>,
     candidate_since: Option<Moment>,
     /// The outage that goes on, or that has ended and waits for its first reply.
@@ -192,6 +195,7 @@ impl Ledger {
             earlier: [(at.moment, Pulse::default()); 2],
             sentinels: BTreeMap::new(),
             replicas: Vec::new(),
+            reads: None,
             role: None,
             candidate_since: None,
             open: None,

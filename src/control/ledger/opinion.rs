@@ -46,7 +46,7 @@ impl Opinion {
                 self.view = Some(view.clone());
                 self.heard = Some(at);
             }
-            Said::Forgotten | Said::Hint(_) | Said::Announced(_) => {}
+            Said::Forgotten | Said::Hint(_) | Said::Announced(_) | Said::Replicas { .. } => {}
         }
     }
 

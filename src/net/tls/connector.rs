@@ -124,6 +124,14 @@ impl Connector {
         self.validity.as_ref()
     }
 
+    /// The same for a server that is dialled at an address of this host: where no name is set, its certificate has to be for the host.
+    pub fn of_host(&self, host: &Host) -> Self {
+        let mut this = self.clone();
+        // A host that no certificate can be for is met as what was dialled.
+        this.server_name = self.server_name.clone().or_else(|| name_of(host).ok());
+        this
+    }
+
     /// What a client needs that waits for what it reads (the local topology's).
     ///
     /// # Errors

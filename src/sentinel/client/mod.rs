@@ -9,6 +9,7 @@
 
 pub mod inspect;
 mod listen;
+mod listing;
 mod reply;
 #[cfg(test)]
 mod tests;
@@ -35,16 +36,17 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use self::listen::{Events, OwnEvents};
 pub use self::listen::{Listening, RawEvent};
 use self::reply::{
-    printable, pushed_event, read_peer, read_replicas, read_view, text, without_arguments,
+    printable, pushed_event, read_detail, read_peer, read_replicas, read_view, text,
+    without_arguments,
 };
-use super::metered::{Meter, Metered};
+use super::metered::{MAX_UNREAD, Meter, Metered};
 use super::{Credentials, Peer};
 use crate::net::addr::HostPort;
 use crate::net::reserve::Reserve;
 use crate::net::resolver::Resolver;
 use crate::net::stream::Stream;
 use crate::net::tls::{Connector, TlsError};
-use crate::topology::observation::{NoView, ReplicaSeen, RoleReport, RunId, View};
+use crate::topology::observation::{NoView, ReplicaSeen, RoleDetail, RoleReport, RunId, View};
 
 /// Longest wait for one answer.
 pub const REPLY_TIMEOUT: Duration = Duration::from_millis(500);
@@ -337,6 +339,7 @@ pub struct RoleLink {
     /// The login that was configured failed, and this is a connection without one.
     refused_login: Option<String>,
     replicas: Vec<ReplicaSeen>,
+    detail: Option<RoleDetail>,
 }
 
 impl RoleLink {
@@ -352,11 +355,13 @@ impl RoleLink {
                 connection: open(&Credentials::default()).await?,
                 refused_login: Some(why),
                 replicas: Vec::new(),
+                detail: None,
             }),
             other => Ok(Self {
                 connection: other?,
                 refused_login: None,
                 replicas: Vec::new(),
+                detail: None,
             }),
         }
     }
@@ -364,14 +369,18 @@ impl RoleLink {
     /// What the node says it is.
     pub async fn role(&mut self) -> RoleReport {
         self.replicas.clear();
+        self.detail = None;
         match self.connection.ask(&redis::cmd("ROLE")).await {
             Ok(Value::Array(parts)) => match parts.first().and_then(text).as_deref() {
                 Some("master") => {
                     self.replicas = read_replicas(&parts);
+                    self.detail = read_detail(&parts);
                     RoleReport::Master
                 }
-                Some("slave" | "replica") => RoleReport::Replica,
-                Some("sentinel") => RoleReport::NotADataNode,
+                Some("slave" | "replica") => {
+                    self.detail = read_detail(&parts);
+                    RoleReport::Replica
+                }
                 _ => RoleReport::NotADataNode,
             },
             Ok(_) => RoleReport::NotADataNode,
@@ -389,6 +398,11 @@ impl RoleLink {
     /// The replicas that it told of with its last answer, if it is a master.
     pub fn replicas(&mut self) -> Vec<ReplicaSeen> {
         std::mem::take(&mut self.replicas)
+    }
+
+    /// What its last answer told beyond its role.
+    pub fn detail(&mut self) -> Option<RoleDetail> {
+        self.detail.take()
     }
 
     /// The address that the name was dialled at.
@@ -459,7 +473,11 @@ impl Connection {
     }
 
     async fn ask(&mut self, cmd: &redis::Cmd) -> Result<Value, ClientError> {
-        self.meter.reset();
+        self.ask_at_length(cmd, MAX_UNREAD).await
+    }
+
+    async fn ask_at_length(&mut self, cmd: &redis::Cmd, most: usize) -> Result<Value, ClientError> {
+        self.meter.expect(most);
         match answer(
             "waiting for an answer",
             self.connection.send_packed_command(cmd),

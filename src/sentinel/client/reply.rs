@@ -10,7 +10,7 @@ use super::RawEvent;
 use crate::net::addr::{Host, HostPort, NodeAddr, SentinelAddr};
 use crate::sentinel::Peer;
 use crate::topology::Epoch;
-use crate::topology::observation::{NoView, ReplicaSeen, RunId, View};
+use crate::topology::observation::{Listed, NoView, ReplicaSeen, RoleDetail, RunId, View};
 
 /// Longest event looked at; longer ones are no events of Sentinel.
 pub(super) const MAX_EVENT_BYTES: usize = 4096;
@@ -18,6 +18,10 @@ pub(super) const MAX_EVENT_BYTES: usize = 4096;
 const OBJECTIVELY_DOWN: &str = "o_down";
 /// The flag of a master to which the Sentinel has no connection.
 const DISCONNECTED: &str = "disconnected";
+/// The flag of an instance that does not answer this Sentinel.
+const SUBJECTIVELY_DOWN: &str = "s_down";
+/// How ROLE calls a replica's connection to its master when it is in order.
+const CONNECTED: &str = "connected";
 /// Most replicas told of.
 const MAX_REPLICAS: usize = 64;
 /// Longest text of a peer in one log line.
@@ -104,6 +108,34 @@ pub(super) fn read_replicas(role: &[Value]) -> Vec<ReplicaSeen> {
         .take(MAX_REPLICAS)
         .filter_map(read)
         .collect()
+}
+
+/// What an answer to ROLE tells of replication: `["master", offset, ...]`, `["slave", host, port, state, offset]`.
+pub(super) fn read_detail(role: &[Value]) -> Option<RoleDetail> {
+    match role {
+        [role, offset, ..] if text(role).as_deref() == Some("master") => {
+            Some(RoleDetail::Master(text(offset)?.parse().ok()?))
+        }
+        [_, host, port, state, offset] => {
+            let master = node_addr(&text(host)?, &text(port)?).ok()?;
+            // -1 while there is no connection.
+            let offset = text(offset)?.parse().ok();
+            let connected = text(state)? == CONNECTED;
+            Some(RoleDetail::ReplicaOf(master, offset.filter(|_| connected)))
+        }
+        _ => None,
+    }
+}
+
+/// A replica that a Sentinel lists; `None` when one cannot dial it.
+pub(super) fn read_listed(value: &Value) -> Option<Listed> {
+    let (host, port) = (field(value, "ip")?, field(value, "port")?);
+    let flags = field(value, "flags").unwrap_or_default();
+    let bad = [SUBJECTIVELY_DOWN, OBJECTIVELY_DOWN, DISCONNECTED];
+    Some(Listed {
+        addr: node_addr(&host, &port).ok()?,
+        down: flags.split(',').any(|flag| bad.contains(&flag)),
+    })
 }
 
 pub(super) fn read_peer(value: &Value) -> Option<Peer> {

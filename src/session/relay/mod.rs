@@ -11,6 +11,7 @@ mod hand;
 mod meet;
 mod part;
 mod retire;
+mod sealed;
 #[cfg(test)]
 mod tests;
 
@@ -214,29 +215,6 @@ impl<'a, W: Watch> Relay<'a, W> {
             (Flow::Ended, _) if self.keeps => Poll::Ready(self.reason()),
             (Flow::Ended, _) => self.poll_silence(cx),
         }
-    }
-
-    #[cold]
-    fn attend(&mut self, cx: &mut Context<'_>, house: &House) -> ControlFlow<CloseReason> {
-        if self.retires {
-            self.retire(cx, house)?;
-        }
-        if self.sealed {
-            self.flush(cx, house)?;
-        }
-        Continue(())
-    }
-
-    /// Sees to it that what was written goes out, also where that is all there is to wait for.
-    fn flush(&mut self, cx: &mut Context<'_>, house: &House) -> ControlFlow<CloseReason> {
-        if let Poll::Ready(Err(_)) = self.carried.client.poll_flush(cx) {
-            return Break(CloseReason::ClientReset);
-        }
-        let takes = self.up != Flow::Broken && !self.keeps;
-        if takes && matches!(self.upstream.poll_flush(cx), Poll::Ready(Err(_))) {
-            self.upstream_refused(house);
-        }
-        Continue(())
     }
 
     fn pump_up(&mut self, cx: &mut Context<'_>, house: &House) -> ControlFlow<CloseReason> {

@@ -186,6 +186,18 @@ pub(super) fn master(
             lag,
         ]));
     }
+    for of in account.reads.iter().flat_map(|reads| &reads.replicas) {
+        let (word, style) = if of.usable {
+            (counted(of.sessions, "session"), theme.good())
+        } else {
+            (of.reason.clone().unwrap_or_default(), theme.uneasy())
+        };
+        lines.push(Line::from(vec![
+            label("read from"),
+            Span::raw(format!("{}  ", of.addr)),
+            Span::styled(word, style),
+        ]));
+    }
     let s = &proxy.sessions;
     let new = history
         .latest()

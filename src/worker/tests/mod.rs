@@ -5,6 +5,7 @@ mod bytes;
 mod crowd;
 mod fence;
 mod handing;
+mod lanes;
 mod moving;
 mod pool;
 mod retiring;
@@ -96,6 +97,7 @@ impl Rig {
             reader,
             subscriptions,
             dials: options.dials.unwrap_or_else(metrics::Histogram::noop),
+            lanes: None,
         };
         Self {
             pool: Some(
