@@ -192,7 +192,7 @@ impl CloseReason {
                 "it spoke HTTP: a browser, a scanner, or a health check that belongs to the admin endpoint (/livez, /readyz)"
             }
             Self::SpokeTls => {
-                "it spoke TLS, and this listener does not: use redis:// and not rediss:// for it"
+                "it spoke TLS, and this listener does not: set [proxy.client_tls], or use redis:// and not rediss:// for it"
             }
             Self::SpokeProxy => {
                 "it sent a header of the PROXY protocol, which is not expected from it: switch that off at the load balancer before it"

@@ -107,8 +107,9 @@ impl Common {
 #[derive(Debug)]
 pub(crate) struct House {
     config: Cell<Config>,
-    /// And since when it counts: an upstream that is older has heard another, or none.
-    login: RefCell<(Option<Arc<Login>>, Moment)>,
+    login: RefCell<Option<Arc<Login>>>,
+    /// Upstreams that are older were made by what is no longer in force: another login, another way to meet masters.
+    changed: Cell<Moment>,
     pub(super) buffer: Buffer,
     pub(super) tally: Arc<Tally>,
     pub(super) name: Arc<str>,
@@ -149,6 +150,7 @@ impl House {
         Rc::new(Self {
             config: Cell::new(config),
             login: RefCell::default(),
+            changed: Cell::default(),
             buffer,
             tally,
             name,
@@ -215,12 +217,12 @@ impl House {
 
     /// What each new upstream is told first.
     pub(super) fn login(&self) -> Option<Arc<Login>> {
-        self.login.borrow().0.clone()
+        self.login.borrow().clone()
     }
 
-    /// It was made while another login was in force.
-    pub(super) fn is_foreign(&self, claim: &Claim) -> bool {
-        claim.since() < self.login.borrow().1
+    /// It was made by what is no longer in force.
+    pub(super) fn is_outdated(&self, claim: &Claim) -> bool {
+        claim.since() < self.changed.get()
     }
 
     /// From now on new upstreams are logged in with this; those that are spare were with another.
@@ -228,14 +230,16 @@ impl House {
         if self.login() == login {
             return;
         }
-        *self.login.borrow_mut() = (login, now());
+        *self.login.borrow_mut() = login;
+        self.changed.set(now());
         self.drop_spares();
     }
 
     /// From now on sessions are made, dial and wait by this; what one was made by, it keeps.
     pub(crate) fn change(&self, config: Config) {
         self.config.set(config);
-        // They were made by what is no longer in force; there are more where they came from.
+        // Masters may be met in another way from now on; there are more where those came from.
+        self.changed.set(now());
         self.drop_spares();
     }
 

@@ -126,7 +126,7 @@ impl House {
     /// Keeps an upstream that is as good as new for the next client; gives it back when it cannot be kept.
     pub(super) fn keep_spare(&self, upstream: Stream, claim: Claim) -> Option<(Stream, Claim)> {
         if !self.config().spare_upstreams
-            || self.is_foreign(&claim)
+            || self.is_outdated(&claim)
             || self.ending() != Ending::No
             || self.gate().leave(claim.pass()) != Leave::Open
         {

@@ -94,14 +94,9 @@ impl Plan {
     /// `mymaster` of these Sentinels on a free port.
     pub(crate) fn following(sentinels: &[SocketAddr]) -> Self {
         let sentinels: Vec<String> = sentinels.iter().map(ToString::to_string).collect();
-        Self::bare([
-            "run",
-            "--sentinel",
-            &sentinels.join(","),
-            "--master",
-            "mymaster",
-        ])
-        .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
+        Self::bare(["run", "--sentinel", &sentinels.join(",")])
+            .args(["--master", "mymaster", "--listen", "127.0.0.1:0"])
+            .args(["--log-format", "json"])
     }
 
     /// The same, and sessions outlive a switch where they can (the program's default).

@@ -121,7 +121,7 @@ impl Papers {
         options.extra_sentinel_config.push(user(
             "proxy",
             "allchannels -@all +auth +hello +ping +subscribe +sentinel|myid +sentinel|master \
-             +sentinel|get-master-addr-by-name +sentinel|sentinels +info +sentinel|ckquorum",
+             +sentinel|get-master-addr-by-name +sentinel|sentinels +sentinel|replicas +info +sentinel|ckquorum",
         ));
     }
 

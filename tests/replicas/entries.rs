@@ -1,14 +1,16 @@
 //! Two entries for one master, and what a reload makes of them.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use switchmaster::demo::wire::Conn;
 
 use crate::harness::proxy::Plan;
+use crate::harness::stream::{connect, read_to_end};
 use crate::harness::topology::{FOLLOW, Topology, is_closed, port_of};
 use crate::harness::wait_for;
-use crate::reader::{client, joined, plan};
+use crate::reader::{client, joined, plan, ready};
 
 fn file(sentinels: &[SocketAddr], of_reads: &str) -> String {
     let sentinels: Vec<String> = sentinels.iter().map(|s| format!("\"{s}\"")).collect();
@@ -87,4 +89,32 @@ fn sentinels_that_may_not_list_replicas_say_what_they_need() {
     permit("+sentinel|replicas");
     joined(&proxy, 0, 2);
     assert_ne!(client(&proxy).1, master.port());
+}
+
+/// Who may have a place, and what a client may speak, is asked wherever it is led.
+#[test]
+fn what_is_asked_of_clients_is_asked_of_readers() {
+    let servers = Topology::start();
+    let limited = plan(&servers)
+        .env("SWITCHMASTER_ADMIN_LISTEN", "127.0.0.1:0")
+        .env("SWITCHMASTER_PROXY_MAX_CONNECTIONS", "8")
+        .env("SWITCHMASTER_LIMITS_FIRST_REQUEST_TIMEOUT", "200ms");
+    let proxy = ready(limited, 2);
+    let mut browser = connect(proxy.addr());
+    browser.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("taken");
+    assert_eq!(read_to_end(&mut browser), b"");
+    drop(browser);
+    // One in each lane at the least, and both kinds in both.
+    let mut silent: Vec<_> = (0..3).map(|_| connect(proxy.addr())).collect();
+    let mut asked: Vec<_> = (0..4).map(|_| client(&proxy)).collect();
+    for silent in &mut silent {
+        assert_eq!(read_to_end(silent), b"");
+    }
+    let line = proxy.event_where(0, "client_refused", FOLLOW, |of| {
+        of["reason"] == "no_request"
+    });
+    assert_eq!(line.text("proxy"), "main");
+    for (conn, port) in &mut asked {
+        assert_eq!(port_of(conn), Some(*port));
+    }
 }

@@ -30,13 +30,18 @@ pub(crate) struct Stage {
 
 /// With further lines for `[proxy.client_tls]`.
 pub(crate) fn with(more: impl FnOnce(&Authority) -> String) -> Stage {
+    of("listen = [\"127.0.0.1:0\"]\n", more)
+}
+
+/// The same with this entry.
+pub(crate) fn of(entry: &str, more: impl FnOnce(&Authority) -> String) -> Stage {
     let folder = tempfile::tempdir().expect("a folder");
     let authority = Authority::new(folder.path(), "ca");
     let server = authority.sign("server", &["127.0.0.1"]);
     let (master, sentinel) = stage();
     let text = format!(
-        "[sentinel]\naddresses = [\"{}\"]\n[limits]\nshutdown_grace = \"2s\"\n[[proxy]]\nlisten = [\"127.0.0.1:0\"]\n[proxy.client_tls]\ncert_file = {:?}\n\
-         key_file = {:?}\n{}",
+        "[sentinel]\naddresses = [\"{}\"]\n[limits]\nshutdown_grace = \"2s\"\nfirst_request_timeout = \"200ms\"\n[[proxy]]\n{entry}\
+         [proxy.client_tls]\ncert_file = {:?}\nkey_file = {:?}\n{}",
         sentinel.addr(),
         server.cert,
         server.key,
@@ -64,12 +69,12 @@ impl Stage {
         Client::connect(self.addr(), &knowing(&self.authority.file(), None)).expect("let in")
     }
 
-    fn client_with(&self, pair: &Pair) -> std::io::Result<Client> {
+    pub(crate) fn client_with(&self, pair: &Pair) -> std::io::Result<Client> {
         Client::connect(self.addr(), &knowing(&self.authority.file(), Some(pair)))
     }
 
     /// How often clients were closed for this reason.
-    fn refused(&self, reason: &str) -> u64 {
+    pub(crate) fn refused(&self, reason: &str) -> u64 {
         let metrics = page(admin_of(&self.proxy), "/metrics");
         let series = format!(
             "switchmaster_tls_handshake_failures_total{{proxy=\"main\",reason=\"{reason}\"}} "

@@ -10,3 +10,5 @@ mod clients;
 mod everywhere;
 mod heavy;
 mod renewal;
+mod replicas;
+mod together;

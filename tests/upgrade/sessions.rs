@@ -46,6 +46,39 @@ fn first_words_are_looked_at_once() {
     }
 }
 
+/// The proxy's own login is on the connection that goes along, and is said again by the process that has it, on the next.
+#[test]
+fn what_the_proxy_logged_in_goes_along() {
+    const PASSWORD: &str = "a-password-of-nodes";
+    for mode in ["move", "close"] {
+        let servers =
+            Topology::start_with(|options| options.requirepass = Some(PASSWORD.to_owned()));
+        let plan = Plan::following(&servers.sentinels())
+            .env("SWITCHMASTER_FAILOVER_ON_SWITCH", mode)
+            .env("SWITCHMASTER_PROXY_PROBE_PASSWORD", PASSWORD)
+            .env("SWITCHMASTER_PROXY_LOGIN_PASSWORD", PASSWORD);
+        let mut lineage = Lineage::begin(plan);
+        let mut kept = client(lineage.addr);
+        assert_eq!(call(&mut kept, &["SET", "kept", mode]), ok());
+        let finished = lineage.upgrade();
+        assert_eq!(finished.number("handed"), 1.0, "{}", finished.fields);
+        assert_eq!(call(&mut kept, &["SET", "kept", mode]), ok());
+        assert_eq!(
+            call(&mut client(lineage.addr), &["PING"]).text().as_deref(),
+            Some("PONG")
+        );
+        if mode == "move" {
+            let mark = lineage.proxy.mark();
+            let switch = servers.fail_over(0);
+            follows(&lineage.proxy, mark, switch);
+            assert_eq!(
+                call(&mut kept, &["GET", "kept"]).text().as_deref(),
+                Some(mode)
+            );
+        }
+    }
+}
+
 /// Each of these is in the middle of something that only its own connection knows.
 #[test]
 fn what_is_open_on_a_connection_goes_on() {

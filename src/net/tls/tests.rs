@@ -143,6 +143,27 @@ async fn who_is_believed() {
     }
 }
 
+/// What is dialled at an address and known by a name has to have a certificate for that name.
+#[tokio::test]
+async fn a_server_at_an_address_of_its_host() {
+    let place = place();
+    let acceptor = place.acceptor(&["redis-a"]);
+    let connector = place.connector();
+    let (client, _) = meet(&connector, &acceptor, "10.0.0.3").await;
+    assert!(client.is_err());
+    for (host, believed) in [("redis-a", true), ("redis-b", false)] {
+        let of_host = connector.of_host(&self::host(host));
+        let (client, _) = meet(&of_host, &acceptor, "10.0.0.3").await;
+        assert_eq!(client.is_ok(), believed, "{host}");
+    }
+    // A name that was set is the name.
+    let named = ServerName::try_from("redis-a").expect("a name");
+    let roots = Verify::Against(roots(&place.authority.file()));
+    let named = Connector::new(&roots, None, Some(named)).expect("usable");
+    let (client, _) = meet(&named.of_host(&host("redis-b")), &acceptor, "10.0.0.3").await;
+    assert!(client.is_ok());
+}
+
 #[tokio::test]
 async fn clients_that_have_to_prove_who_they_are() {
     let place = place();
