@@ -157,7 +157,8 @@ mod tests {
     use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, TcpStream, UnixStream};
 
-    use super::super::tests::{G1, house};
+    use super::super::Config;
+    use super::super::tests::{G1, house, house_of, serving};
     use super::*;
 
     /// A switch gives up as many as sixty-four at once.
@@ -188,5 +189,32 @@ mod tests {
             let refused = spares.keep(now, G1, Stream::Unix(upstream), claim);
             assert_eq!(refused.is_none(), kept, "{age:?}");
         }
+    }
+
+    /// A reload may change whom an upstream is logged in as, and how its master is met; a session that has one keeps it, and nobody
+    /// gets it from that.
+    #[tokio::test]
+    async fn what_was_made_before_a_change_is_nobodys() {
+        let (mut publisher, house) = house_of();
+        publisher.extend(now() + Duration::from_secs(3600));
+        publisher.publish(serving(G1));
+        let config = Config {
+            spare_upstreams: true,
+            ..house.config()
+        };
+        house.change(config);
+        let is_kept = |claim| {
+            let (upstream, _master) = UnixStream::pair().expect("pair");
+            house.keep_spare(Stream::Unix(upstream), claim).is_none()
+        };
+        assert!(is_kept(house.claim(G1)));
+        let before = house.claim(G1);
+        while now() <= before.since() {
+            std::hint::spin_loop();
+        }
+        house.change(config);
+        assert!(house.take_spare(G1).is_none());
+        assert!(!is_kept(before));
+        assert!(is_kept(house.claim(G1)));
     }
 }

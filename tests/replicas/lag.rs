@@ -6,6 +6,7 @@ use switchmaster::demo::wire::Conn;
 
 use crate::harness::chaos::ChaosRelay;
 use crate::harness::topology::{FOLLOW, Topology, port_of};
+use crate::harness::wait_until;
 use crate::load::{Load, age};
 use crate::reader::{client, joined, left, left_within, others, plan, ready};
 
@@ -144,6 +145,12 @@ fn a_replica_that_falls_behind_is_left_before_what_it_has_is_too_old() {
         .env("SWITCHMASTER_PROXY_MAX_LAG", "2s");
     let proxy = ready(plan, 2);
     let load = Load::start(master, proxy.addr());
+    // Without a number it would have nothing that could be old.
+    let mut behind = servers.direct(replicas[0]);
+    wait_until("the first number to arrive", FOLLOW, || {
+        let number = behind.call(&["GET", "number"]);
+        number.is_ok_and(|number| number.text().is_some())
+    });
     let mark = proxy.mark();
     relay.black_hole(true);
     assert_eq!(left_within(&proxy, mark, replicas[0], SILENCE), "lagging");
