@@ -16,6 +16,7 @@ use arc_swap::ArcSwapOption;
 use slab::Slab;
 use tokio::sync::{Notify, Semaphore};
 
+use super::buffer::Buffer;
 use super::claim::{Claim, Upstreams};
 use super::close::CloseReason;
 use super::handing::{Brought, Outbox};
@@ -31,10 +32,6 @@ use crate::topology::publish::{Gate, Leave, Left, Reader, Subscription};
 use crate::topology::{Generation, Phase, State};
 use crate::upstream::DialError;
 
-/// Size of the one buffer of a worker, in bytes. 16 KiB splits a 16 KiB value in two; exactly 64 KiB costs
-/// twice the processor time (a write of it leaves a tiny segment behind a full one).
-const BUFFER_SIZE: usize = 32 * 1024;
-
 /// Dials of one proxy entry at the same time, over all workers. After a swap thousands of clients come at once:
 /// the new master's accept queue must not overflow, or dials meet retransmission timers instead of a queue.
 pub(crate) const DIALS_AT_ONCE: usize = 64;
@@ -46,13 +43,6 @@ pub(super) const NO_PORT_PAUSE: Duration = Duration::from_millis(50);
 /// Sessions woken by one ring before all else on the worker has its turn. To give an upstream up costs tens of microseconds, so
 /// thousands in a row would stop everybody else for a second.
 pub(super) const ROUSED_AT_ONCE: usize = 64;
-
-/// The buffer all sessions of a worker read into. Never held across an await, so an idle session owns none.
-pub(crate) type Buffer = Rc<RefCell<Box<[u8]>>>;
-
-pub(crate) fn new_buffer() -> Buffer {
-    Rc::new(RefCell::new(vec![0; BUFFER_SIZE].into_boxed_slice()))
-}
 
 /// What the workers share of one proxy entry; touched off the hot path only.
 #[derive(Debug)]

@@ -38,6 +38,7 @@ pub mod tally;
 pub mod tracker;
 
 mod afloat;
+mod buffer;
 mod claim;
 mod crowd;
 #[cfg(test)]
@@ -64,11 +65,12 @@ use std::time::Duration;
 use crate::net::clock::Moment;
 use crate::topology::{Generation, Phase, State};
 
+pub(crate) use buffer::{Buffer, new_buffer};
 use close::CloseReason;
 pub(crate) use handing::adopt;
 #[cfg(test)]
 pub(crate) use house::DIALS_AT_ONCE;
-pub(crate) use house::{Buffer, Common, House, Seat, new_buffer};
+pub(crate) use house::{Common, House, Seat};
 pub(crate) use lanes::Lanes;
 pub use login::Login;
 pub(crate) use run::run;
