@@ -36,7 +36,7 @@ use self::action::{Action, Swap, Tale};
 use self::ledger::{Book, Pulse};
 use self::link::{Dialled, MasterLink};
 use self::orders::Order;
-use self::steward::{Heritage, Steward};
+use self::steward::{Heritage, Steward, VALIDITY};
 use self::succession::Successor;
 use crate::net::addr::{HostPort, NodeAddr};
 use crate::net::clock::{At, Moment, now};
@@ -264,6 +264,7 @@ impl Control {
             // From the moment that the standstill was looked for, not from now: one in between must not pass.
             let until = self.steward.valid_until(at);
             self.entry.publisher.extend(until);
+            self.entry.publisher.awake(at + VALIDITY);
         }
     }
 

@@ -38,6 +38,8 @@ pub struct Gate {
     valid_until: AtomicU64,
     /// When the announced successor was last asked and still was a replica.
     proven_until: AtomicU64,
+    /// Until then the control plane has turned. Not what it believes to be true, as `valid_until`: whether it has looked.
+    awake_until: AtomicU64,
 }
 
 /// What a session must hold to write to the upstream of one generation: the word of that generation, open.
@@ -108,6 +110,13 @@ impl Gate {
             DRAINING => Leave::Draining,
             _ => Leave::Open,
         }
+    }
+
+    /// The control plane has not turned for so long that this process stood still, and nobody has looked yet at what happened
+    /// meanwhile: a reply that was read now may be of one that has been replaced.
+    #[inline]
+    pub fn is_stale(&self) -> bool {
+        now().as_nanos() >= self.awake_until.load(Ordering::Acquire)
     }
 
     /// True when this pass will never be good again. One load of a word that was read a moment ago.
@@ -213,6 +222,7 @@ pub fn channel(initial: State, workers: usize) -> (Publisher, Reader, Vec<Subscr
             word: AtomicU64::new(initial.word()),
             valid_until: AtomicU64::new(0),
             proven_until: AtomicU64::new(0),
+            awake_until: AtomicU64::new(u64::MAX),
         },
         state: ArcSwap::from_pointee(initial),
         edition: AtomicU64::new(0),
@@ -276,6 +286,16 @@ impl Publisher {
             self.ring();
         }
         counts_again
+    }
+
+    /// The control plane turns, and what it has published is what it knows: so it is at least until then. Workers that found this over
+    /// are woken.
+    pub fn awake(&mut self, until: Moment) {
+        let gate = &self.shared.gate;
+        let before = gate.awake_until.swap(until.as_nanos(), Ordering::AcqRel);
+        if before <= now().as_nanos() {
+            self.ring();
+        }
     }
 
     /// The announced successor, asked at this moment, said that it is a replica. Wakes nobody: who has something to hand

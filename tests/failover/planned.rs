@@ -9,9 +9,10 @@ use crate::harness::history::{Outcome, Writers};
 use crate::harness::planned::{WRITERS, planned_failover, without_hold};
 use crate::harness::proxy::{Plan, Proxy, sessions_move};
 use crate::harness::topology::{
-    FOLLOW, Topology, follows, idle_client, is_closed, loses_upstream, port_of, serves,
+    FOLLOW, Topology, blocked_clients, follows, idle_client, is_closed, loses_upstream, port_of,
+    serves,
 };
-use crate::harness::{holds_for, wait_for};
+use crate::harness::{holds_for, wait_for, wait_until};
 
 const PACE: Duration = Duration::from_millis(1);
 
@@ -127,6 +128,27 @@ fn row_41_proxy_frozen_across_a_failover() {
     // Two sessions have no order between them.
     let moved = sessions_move() && seen == Value::Bulk(b"kept".to_vec());
     assert!(moved || seen == Value::Bulk(b"newcomer".to_vec()));
+}
+
+/// What a master said while the proxy slept may be of one that had been replaced by then: nobody is told that it counts.
+#[test]
+fn row_41_a_reply_that_arrived_in_the_sleep_is_nobodys() {
+    const BLOCKED: &str = "3";
+    let servers = Topology::start();
+    let proxy = servers.proxy();
+    let mut kept = idle_client(&proxy);
+    let old = servers.master().addr();
+    let blocked = |count| blocked_clients(&mut servers.direct(old)) == count;
+    kept.send(&["BLPOP", "row41", BLOCKED]).expect("sent");
+    wait_until("the old master to have it", FOLLOW, || blocked(1));
+    proxy.freeze();
+    let switch = servers.fail_over(0);
+    assert_eq!(switch.old, old);
+    wait_until("the old master to have answered", FOLLOW, || blocked(0));
+    let mark = proxy.mark();
+    proxy.thaw();
+    is_closed(&mut kept, FOLLOW);
+    follows(&proxy, mark, switch);
 }
 
 #[test]

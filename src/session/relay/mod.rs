@@ -472,7 +472,8 @@ impl<'a, W: Watch> Relay<'a, W> {
                 // The middle of a reply acknowledges nothing.
                 let ends_none =
                     unanswered.is_some() && unanswered == self.carried.watch.unanswered();
-                if drains && !ends_none {
+                // Asked when there is something: who is woken behind a standstill may be quicker than the control task.
+                if (drains && !ends_none) || house.gate().is_stale() {
                     self.doubt_replies(unanswered);
                 }
                 let sent = if self.unproven.is_some() {
@@ -505,13 +506,14 @@ impl<'a, W: Watch> Relay<'a, W> {
     #[cold]
     fn prove(&mut self, read: Moment, cx: &mut Context<'_>, house: &House) -> Poll<()> {
         let leave = house.gate().leave_to_read(self.pass);
-        // The hold ended, and the master is the same.
-        if leave == Leave::Open || house.gate().is_proven(read) {
+        // The hold ended, or nothing had happened in a standstill, and the master is the same.
+        let goes_on = leave == Leave::Open && !house.gate().is_stale();
+        if goes_on || house.gate().is_proven(read) {
             self.unproven = None;
             self.proof = None;
             return Poll::Ready(());
         }
-        // Sealed: the bell rings when that changes.
+        // Sealed, or stale: the bell rings when that changes.
         if leave == Leave::Draining {
             let look = || Box::pin(sleep(PROOF_EVERY));
             while self

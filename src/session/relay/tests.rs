@@ -2,9 +2,10 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::rc::Rc;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, LocalOptions};
 
@@ -12,6 +13,7 @@ use super::*;
 use crate::net::clock::now;
 use crate::session::tests::{G1, G2, HOLD, house_of, serving};
 use crate::session::tracker::{Rules, Tracker};
+use crate::session::watch::Blind;
 use crate::topology::publish::Reader;
 
 #[tokio::test]
@@ -65,4 +67,51 @@ fn a_session_that_goes_on_gives_way_to_news_that_the_runtime_has_not_asked_for()
         small.readable().await.expect("a socket");
     });
     assert!((1..=2).contains(&turns.get()), "{} turns", turns.get());
+}
+
+/// A process that stood still may find a reply before it finds out who is master now.
+#[tokio::test]
+async fn a_reply_that_is_read_behind_a_standstill_waits_for_the_control_plane() {
+    const REPLY: &[u8] = b"+OK\r\n";
+    for switched in [false, true] {
+        let (mut publisher, house) = house_of();
+        publisher.publish(serving(G1));
+        publisher.extend(now() + HOLD);
+        let (client, mut application) = UnixStream::pair().expect("pair");
+        let (upstream, mut master) = UnixStream::pair().expect("pair");
+        let mut carried = Carried::new(Stream::Unix(client), Blind);
+        let pass = Reader::pass(&serving(G1));
+        let mut relay = Relay::new(&mut carried, Stream::Unix(upstream), pass);
+        publisher.awake(now());
+        master.write_all(REPLY).await.expect("write");
+        let read = |relay: &mut Relay<'_, Blind>| !relay.carried.owed.is_empty();
+        poll_fn(|cx| match relay.poll(cx, &house) {
+            Poll::Pending if read(&mut relay) => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(reason) => panic!("{reason}"),
+        })
+        .await;
+        let mut heard = [0; REPLY.len()];
+        let nothing = application.try_read(&mut heard).expect_err("held back");
+        assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+        if switched {
+            publisher.publish(serving(G2));
+        }
+        publisher.awake(now() + HOLD);
+        let over = poll_fn(|cx| match relay.poll(cx, &house) {
+            Poll::Pending if relay.carried.owed.is_empty() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(reason) => Poll::Ready(Some(reason)),
+        })
+        .await;
+        if switched {
+            assert_eq!(over, Some(CloseReason::Switched));
+            assert_eq!(relay.unheard(), 1);
+            assert!(application.try_read(&mut heard).is_err());
+        } else {
+            assert_eq!(over, None);
+            application.read_exact(&mut heard).await.expect("handed");
+            assert_eq!(heard, REPLY);
+        }
+    }
 }

@@ -392,10 +392,15 @@ fn a_client_that_has_said_its_last_word_is_served_to_its_end_elsewhere() {
     let upstream = upstream();
     let mut rig = moving(&upstream);
     let (mut client, mut old) = joined(&rig, &upstream);
+    let (mut other, mut its) = joined(&rig, &upstream);
+    exchange(&mut other, &mut its, MULTI, OK);
     let (request, reply) = large();
     ask(&mut client, &mut old, PING);
     let edition = rig.publisher.renew();
-    wait_upstreams(&rig, edition, 1, 1);
+    wait_upstreams(&rig, edition, 2, 2);
+    // Both were woken, in this order: when the second has answered, the first has looked, too. Had its client ended before that, it
+    // would be served to its end where it is.
+    exchange(&mut other, &mut its, ECHO, QUEUED);
     client.write_all(&request.repeat(MANY)).expect("write");
     client.shutdown(Shutdown::Write).expect("shutdown");
     assert_silent(&mut old);
