@@ -50,11 +50,8 @@ pub(super) async fn linger<W: Watch>(seat: &mut Seat, life: &mut Life, carried: 
     while life.stage == Stage::Detached {
         let event = poll_fn(|cx| {
             if seat.has_turned() {
-                if seat.is_suspect() {
-                    if carried.fresh && carried.is_silent() {
-                        return Poll::Ready(Event::Ended(CloseReason::NoRequest));
-                    }
-                    seat.has_asked();
+                if seat.makes_room(false, carried) {
+                    return Poll::Ready(Event::Ended(CloseReason::NoRequest));
                 }
                 // What waits, or is owed, is not for another process.
                 let idle = spoke == Event::Spoke && !repeats;
@@ -104,7 +101,11 @@ pub(super) async fn fail_fast<W: Watch>(
     tokio::pin!(retry, patience);
     while life.stage == Stage::Failing {
         let event = poll_fn(|cx| {
-            if seat.has_turned() || retry.as_mut().poll(cx).is_ready() {
+            let has_turned = seat.has_turned();
+            if has_turned && seat.makes_room(false, carried) {
+                return Poll::Ready(Event::Ended(CloseReason::NoRequest));
+            }
+            if has_turned || retry.as_mut().poll(cx).is_ready() {
                 retry.as_mut().reset(Instant::now() + RETRY);
                 return Poll::Ready(Event::Looked);
             }
@@ -113,6 +114,9 @@ pub(super) async fn fail_fast<W: Watch>(
                     Break(reason) => return Poll::Ready(Event::Ended(reason)),
                     Continue(all) => all,
                 };
+                if !carried.owed.is_empty() {
+                    seat.has_asked();
+                }
                 if let Break(reason) = pay(carried, cx, &seat.house) {
                     return Poll::Ready(Event::Ended(reason));
                 }

@@ -57,11 +57,6 @@ impl<W> Carried<W> {
         }
     }
 
-    /// There is nothing from it that was not read. A unix socket's is somebody on this machine, who has other means than silence.
-    pub(in crate::session) fn is_silent(&self) -> bool {
-        !self.client.is_unix() && self.client.is_quiet()
-    }
-
     /// The same of what was kept back of it.
     pub(in crate::session) fn meets_unsent(&mut self) -> ControlFlow<CloseReason, bool> {
         let said = std::mem::take(&mut self.unsent);
