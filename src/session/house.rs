@@ -18,6 +18,7 @@ use arc_swap::ArcSwapOption;
 use slab::Slab;
 use tokio::sync::{Notify, Semaphore};
 
+use super::budget::Budget;
 use super::buffer::Buffer;
 use super::claim::{Claim, Upstreams};
 use super::close::CloseReason;
@@ -54,6 +55,7 @@ pub(crate) struct Common {
     /// How long dials took that succeeded, in seconds.
     dial_seconds: metrics::Histogram,
     reserve: Reserve,
+    pub(super) budget: Budget,
     /// How masters are met; `None` is without TLS. Looked at once for each dial.
     upstream_tls: ArcSwapOption<Connector>,
     pub(super) replays: Rarely,
@@ -70,6 +72,7 @@ impl Default for Common {
             dial_slots: Arc::new(Semaphore::new(DIALS_AT_ONCE)),
             dial_seconds: metrics::Histogram::noop(),
             reserve: Reserve::default(),
+            budget: Budget::default(),
             upstream_tls: ArcSwapOption::empty(),
             replays: Rarely::default(),
             logins: Rarely::default(),
@@ -80,11 +83,12 @@ impl Default for Common {
 }
 
 impl Common {
-    /// Records how long dials take, and leaves the reserve what is its own.
-    pub(crate) fn new(dial_seconds: metrics::Histogram, reserve: Reserve) -> Self {
+    /// Records how long dials take, leaves the reserve what is its own, and keeps no more than there is budget for.
+    pub(crate) fn new(dial_seconds: metrics::Histogram, reserve: Reserve, budget: Budget) -> Self {
         Self {
             dial_seconds,
             reserve,
+            budget,
             ..Self::default()
         }
     }
@@ -123,7 +127,7 @@ pub(crate) struct House {
     /// From where on the silent are looked for; see `crowd`.
     pub(super) suspected: Cell<usize>,
     /// Counts rings of the bell.
-    turn: Cell<u64>,
+    turn: Cell<u32>,
     published: Cell<Generation>,
     acknowledged: Cell<Generation>,
     left: Cell<Left>,
@@ -259,7 +263,7 @@ impl House {
 
     /// How often that was.
     #[cfg(test)]
-    pub(super) fn bell(&self) -> u64 {
+    pub(super) fn bell(&self) -> u32 {
         self.turn.get()
     }
 
@@ -412,7 +416,7 @@ impl At {
 pub(crate) struct Seat {
     pub(super) house: Rc<House>,
     key: Option<At>,
-    turn: u64,
+    turn: u32,
     reason: Option<CloseReason>,
     /// What it comes with, until its first poll; what it leaves with, from its last. In a box, as hardly any has it.
     pub(super) brought: Option<Box<Brought>>,

@@ -394,6 +394,8 @@ pub(super) async fn live<W: Watch>(
     carried: &mut Carried<W>,
 ) {
     let Connected { upstream, claim } = connected;
+    // What was kept for want of one is on its way.
+    carried.share = None;
     let mut relay = Relay::new(carried, upstream, claim.pass());
     if claim.is_old() || seat.house.ending() != Ending::No {
         // The bell rang while it was made, or brought.
