@@ -291,7 +291,9 @@ mod tests {
 
     use super::*;
 
-    fn parts(url: &str) -> (bool, Option<(Option<String>, String)>, Vec<String>, String) {
+    type Login = Option<(Option<String>, String)>;
+
+    fn parts(url: &str) -> (bool, Login, Vec<String>, String) {
         let url = match parse(url) {
             Ok(parsed) => parsed,
             Err(refusal) => panic!("{url}: {refusal:?}"),
