@@ -62,7 +62,7 @@ fn sentinel(n: usize) -> SentinelFacts {
     }
 }
 
-fn told(sentinel: &mut SentinelFacts) -> &mut Testimony {
+pub(super) fn told(sentinel: &mut SentinelFacts) -> &mut Testimony {
     sentinel.told.as_mut().expect("it answers")
 }
 
@@ -75,11 +75,11 @@ fn peers(sentinel: &mut SentinelFacts) -> &mut Vec<Peer> {
     told(sentinel).masters[0].peers.as_mut().expect("permitted")
 }
 
-fn dead() -> ClientError {
+pub(super) fn dead() -> ClientError {
     ClientError::Io("Connection refused (os error 111)".to_owned())
 }
 
-fn said(change: impl FnOnce(&mut Vec<SentinelFacts>)) -> Vec<Finding> {
+pub(super) fn said(change: impl FnOnce(&mut Vec<SentinelFacts>)) -> Vec<Finding> {
     said_with(change, &AddressMap::default(), &[])
 }
 
@@ -104,7 +104,7 @@ fn said_with(
     findings
 }
 
-fn first(findings: &[Finding]) -> (Level, Code) {
+pub(super) fn first(findings: &[Finding]) -> (Level, Code) {
     (findings[0].level, findings[0].code)
 }
 
@@ -315,7 +315,7 @@ fn role(node: &mut Node, role: RoleReport) {
     node.told.as_mut().expect("it answers").role = role;
 }
 
-fn said_of(change: impl FnOnce(&mut Nodes)) -> Vec<Finding> {
+pub(super) fn said_of(change: impl FnOnce(&mut Nodes)) -> Vec<Finding> {
     let mut facts = healthy();
     change(&mut facts);
     let sentinels = [sentinel(0), sentinel(1), sentinel(2)];
@@ -413,55 +413,6 @@ fn each_fault_of_a_node_is_named_first() {
         });
         assert_eq!(first(&findings), (level, Code::ProbeLoginNeeded));
     }
-}
-
-#[test]
-fn a_login_for_clients_is_one_that_is_taken_whatever_it_may_do() {
-    let said = |role, refused_login, told: fn(NodeTold) -> Result<NodeTold, ClientError>| {
-        let findings = said_of(|n| {
-            n.login = Some(Login {
-                user: Some("application".to_owned()),
-                told: told(NodeTold {
-                    role,
-                    refused_login,
-                }),
-            });
-        });
-        let of_login = [Code::ClientLoginFailed, Code::ClientLoginOk];
-        let finding = { findings.into_iter() }.find(|finding| of_login.contains(&finding.code));
-        finding.expect("something of the login")
-    };
-    let noperm = || RoleReport::Refused("NOPERM no permissions to run 'role'".to_owned());
-    let refused = || Some("WRONGPASS invalid username-password pair".to_owned());
-    for (role, refused_login, level) in [
-        (RoleReport::Master, None, Level::Ok),
-        (noperm(), None, Level::Ok),
-        (RoleReport::Master, refused(), Level::Fail),
-        (
-            RoleReport::LoginFailed("WRONGPASS".to_owned()),
-            refused(),
-            Level::Fail,
-        ),
-    ] {
-        let finding = said(role, refused_login, Ok);
-        assert_eq!(finding.level, level, "{finding:?}");
-        assert!(finding.message.contains("\"application\""), "{finding:?}");
-        assert_eq!(finding.hint.is_some(), level == Level::Fail);
-    }
-    let finding = said(RoleReport::Master, None, |_| Err(dead()));
-    assert_eq!(finding.level, Level::Warn);
-}
-
-#[test]
-fn whoever_leads_to_replicas_has_to_be_told_of_them() {
-    let findings = said(|all| told(&mut all[1]).refused.push("+sentinel|replicas"));
-    assert_eq!(first(&findings), (Level::Fail, Code::SentinelRightMissing));
-    let hint = findings[0].hint.as_deref().expect("what to do");
-    assert!(
-        hint.contains("ACL SETUSER watcher '+sentinel|replicas'"),
-        "{hint}"
-    );
-    assert!(findings[0].message.contains("role = \"replica\""));
 }
 
 #[test]
