@@ -35,7 +35,8 @@ Example: three Sentinels, applications keep using localhost:6379
   switchmaster --sentinel 10.0.0.3,10.0.0.4,10.0.0.5 --master mymaster
 
 Several addresses for clients: repeat --listen. A unix socket: --listen unix:/run/redis.sock
-Passwords are never flags: see password_file in `switchmaster config example`.
+Passwords are never flags (anybody here can read a command line): see password_file in
+`switchmaster config example`; one in a URL is read from SWITCHMASTER_URL, not from --url.
 Every key of the file has a variable: SWITCHMASTER_FAILOVER_HOLD_MAX is hold_max in [failover].
 A flag counts more than the environment, that more than the file, that more than the default.
 
@@ -243,6 +244,9 @@ struct Options {
         help = "Sentinels: HOST[:26379],... [env: SWITCHMASTER_SENTINEL]"
     )]
     sentinel: Vec<String>,
+    /// Sentinels and name in one: redis+sentinel://HOST,HOST/NAME [env: SWITCHMASTER_URL]
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
     /// Its name at Sentinel [env: SWITCHMASTER_MASTER] [default: mymaster]
     #[arg(long, value_name = "NAME")]
     master: Option<String>,
@@ -396,6 +400,7 @@ impl Options {
         Self {
             config: self.config.or(before.config),
             sentinel: fuller(self.sentinel, before.sentinel),
+            url: self.url.or(before.url),
             master: self.master.or(before.master),
             listen: fuller(self.listen, before.listen),
             admin: self.admin.or(before.admin),
@@ -423,6 +428,7 @@ impl From<Options> for Flags {
         Self {
             config: options.config,
             sentinel: options.sentinel,
+            url: options.url,
             master: options.master,
             listen: options.listen,
             admin: options.admin,

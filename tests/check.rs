@@ -378,6 +378,28 @@ fn logins_and_rights() {
         granted.names("min_replicas_not_looked_at", "warn");
         assert_eq!(granted.of("sentinel_ok").len(), 3, "{more:?}");
     }
+    // Whoever leads clients to replicas has to be told of them.
+    let reading = [&as_watcher[..], &[("PROXY_ROLE", "replica")]].concat();
+    let lacking = run(&reading);
+    let findings = lacking.of("sentinel_right_missing");
+    assert_eq!(findings.len(), 3, "{:#}", lacking.json);
+    assert!(text(findings[0], "message").contains("role = \"replica\""));
+    for finding in findings {
+        paste(finding, SENTINEL_PASSWORD);
+    }
+    assert!(run(&reading).of("sentinel_right_missing").is_empty());
+
+    // A login for clients that cannot log in by themselves.
+    let with = |password| [&as_probe[..], &[("PROXY_LOGIN_PASSWORD", password)]].concat();
+    let wrong = run(&with("wrong"));
+    let finding = wrong.names("client_login_failed", "fail");
+    assert!(
+        text(finding, "hint").contains("--askpass PING"),
+        "{finding}"
+    );
+    let right = run(&with(NODE_PASSWORD));
+    assert_eq!(right.of("client_login_ok").len(), 1, "{:#}", right.json);
+
     set_user("sentinels", "watcher", &["-info", "-sentinel|ckquorum"]);
     let partly = run(&as_watcher);
     let finding = partly.names("sentinel_not_looked_at", "warn");

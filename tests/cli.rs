@@ -190,6 +190,28 @@ fn sentinels_may_be_listed_or_repeated() {
 }
 
 #[test]
+fn a_url_names_sentinels_and_master_and_shows_no_password_to_others() {
+    let url = "redis+sentinel://10.0.0.3,10.0.0.4/orders";
+    let shown = stdout(&switchmaster(&["config", "show", "--url", url], &[]));
+    assert!(shown.contains("master = \"orders\""), "{shown}");
+    assert!(
+        shown.contains("\"10.0.0.4:26379\"] # flag --url"),
+        "{shown}"
+    );
+
+    let url = "redis+sentinel://:s3cret@10.0.0.3/orders";
+    let refused = switchmaster(&["run", "--url", url], &[]);
+    assert_eq!(refused.status.code(), Some(78));
+    let told = stderr(&refused);
+    assert!(told.contains("can read a command line"), "{told}");
+    assert!(!told.contains("s3cret"), "{told}");
+    let taken = switchmaster(&["config", "show"], &[("SWITCHMASTER_URL", url)]);
+    let shown = stdout(&taken);
+    assert!(shown.contains("# password = "), "{shown}");
+    assert!(!shown.contains("s3cret"), "{shown}");
+}
+
+#[test]
 fn config_example_is_the_file_of_the_repository() {
     let output = switchmaster(&["config", "example"], &[]);
     let file = fs::read_to_string("config.example.toml").expect("the example");

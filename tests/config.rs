@@ -11,6 +11,8 @@ mod hostile;
 mod reads;
 #[path = "config/twins.rs"]
 mod twins;
+#[path = "config/url.rs"]
+mod url;
 
 use std::ffi::OsString;
 use std::fs;

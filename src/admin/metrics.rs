@@ -249,6 +249,8 @@ impl Sheet {
         let s = &counters.sessions;
         self.set(&table::SESSIONS_ACTIVE, &[proxy], s.active() as f64);
         self.set(&table::SESSIONS_HELD, &[proxy], s.waiting as f64);
+        self.set(&table::KEPT_BYTES, &[proxy], s.kept as f64);
+        self.set(&table::SESSIONS_UNREAD, &[proxy], s.unread as f64);
         for (result, count) in [
             ("accepted", s.opened),
             ("not_allowed", counters.refused_not_allowed),

@@ -81,6 +81,9 @@ metrics! {
 
     SESSIONS_ACTIVE = Gauge "sessions_active" ["proxy"] "Sessions that are open.";
     SESSIONS_HELD = Gauge "sessions_held" ["proxy"] "Of those, sessions that wait for a master and have none meanwhile.";
+    KEPT_BYTES = Gauge "kept_request_bytes" ["proxy"]
+        "Memory set aside for what clients have said while there is no connection to say it to, in bytes: 32 KiB a session, and 64 MiB over all entries at the most.";
+    SESSIONS_UNREAD = Gauge "sessions_unread" ["proxy"] "Sessions whose clients are not read meanwhile, because none of that memory is left.";
     SESSIONS = Counter "sessions_total" ["proxy", "result"]
         "Connections of clients: accepted, not_allowed (allow_from, allowed_uids, a missing header of a balancer), full (max_connections, open files), or source_full (max_connections_per_source).";
     TLS_REFUSED = Counter "tls_handshake_failures_total" ["proxy", "reason"]

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::facts::{Node, NodeTold, Nodes, SentinelFacts, believed, views};
+use super::facts::{Login, Node, NodeTold, Nodes, SentinelFacts, believed, views};
 use super::host;
 use crate::config::{Config, Loaded, Proxy};
 use crate::net::addr::{HostPort, NodeAddr};
@@ -18,13 +18,13 @@ use crate::net::reserve::Reserve;
 use crate::net::resolver::Resolver;
 use crate::net::tls::Connector;
 use crate::sentinel::Credentials;
-use crate::sentinel::client::inspect::Testimony;
+use crate::sentinel::client::inspect::{LIST_REPLICAS, Testimony};
 use crate::sentinel::client::{ClientError, Dial, RoleLink, SentinelLink};
 use crate::sentinel::event::CHANNELS;
 use crate::topology::observation::{ReplicaSeen, RoleReport};
 
-/// Longest with one peer, from dialling to its last answer. There are four rounds at most: Sentinels that are named,
-/// those that they report, masters, replicas.
+/// Longest with one peer, from dialling to its last answer. There are five rounds at most: Sentinels that are named,
+/// those that they report, masters (with `[proxy.login]` once more), replicas.
 const PEER_LIMIT: Duration = Duration::from_millis(1200);
 /// Longest wait for a connection, whatever is configured: the doctor is in a hurry.
 const CONNECT_LIMIT: Duration = Duration::from_millis(600);
@@ -61,11 +61,15 @@ pub(super) async fn ask(loaded: &Loaded) -> Answers {
         &settings.credentials,
         &settings.tls,
     );
+    let questions = Questions {
+        listed: masters_read_from(config),
+        masters: masters.clone(),
+    };
     let named = settings.addresses.iter().map(|addr| addr.0.clone());
-    let mut sentinels = ask_sentinels(named.collect(), true, &to_sentinels, &masters).await;
+    let mut sentinels = ask_sentinels(named.collect(), true, &to_sentinels, &questions).await;
     if settings.discover {
         let reported = reported(&sentinels, &settings.address_map);
-        sentinels.extend(ask_sentinels(reported, false, &to_sentinels, &masters).await);
+        sentinels.extend(ask_sentinels(reported, false, &to_sentinels, &questions).await);
     }
     let map = &settings.address_map;
     let named: Vec<SocketAddr> = (0..masters.len())
@@ -83,6 +87,7 @@ pub(super) async fn ask(loaded: &Loaded) -> Answers {
             has_login: proxy.probe.password.is_some(),
             verify: config.rules.verify,
             master: None,
+            login: None,
             min_replicas: None,
             replicas: Vec::new(),
             replicas_known: replicas_known(&sentinels, index),
@@ -94,6 +99,13 @@ pub(super) async fn ask(loaded: &Loaded) -> Answers {
                 &proxy.probe,
                 &proxy.upstream_tls,
             ),
+            login: proxy.login.as_ref().map(|login| {
+                let login = Credentials {
+                    username: login.username.clone(),
+                    password: Some(login.password.clone()),
+                };
+                dial(proxy.session.connect_timeout, &login, &proxy.upstream_tls)
+            }),
             map: map.clone(),
             own: own.clone(),
         };
@@ -118,17 +130,33 @@ fn masters(config: &Config) -> Vec<String> {
     masters
 }
 
+/// Those whose replicas clients are led to.
+fn masters_read_from(config: &Config) -> Vec<String> {
+    let proxies = config.proxies.iter();
+    let read_from = proxies.filter(|proxy| proxy.leads_to_replicas);
+    let masters: BTreeSet<_> = read_from.map(|proxy| proxy.master.clone()).collect();
+    masters.into_iter().collect()
+}
+
+/// What every Sentinel is asked.
+#[derive(Clone)]
+struct Questions {
+    masters: Vec<String>,
+    /// Those of them whose replicas it has to list.
+    listed: Vec<String>,
+}
+
 async fn ask_sentinels(
     addresses: Vec<HostPort>,
     listed: bool,
     dial: &Dial,
-    masters: &[String],
+    questions: &Questions,
 ) -> Vec<SentinelFacts> {
     let mut asking = JoinSet::new();
     for (order, addr) in addresses.into_iter().enumerate() {
-        let (dial, masters) = (dial.clone(), masters.to_vec());
+        let (dial, questions) = (dial.clone(), questions.clone());
         asking.spawn(async move {
-            let told = in_time(testimony(&addr, &dial, &masters)).await;
+            let told = in_time(testimony(&addr, &dial, &questions)).await;
             let facts = SentinelFacts { addr, listed, told };
             (order, facts)
         });
@@ -139,11 +167,18 @@ async fn ask_sentinels(
 async fn testimony(
     addr: &HostPort,
     dial: &Dial,
-    masters: &[String],
+    questions: &Questions,
 ) -> Result<Testimony, ClientError> {
     let mut link = SentinelLink::open(addr, dial, CHANNELS).await?;
-    let masters: Vec<&str> = masters.iter().map(String::as_str).collect();
-    link.testify(&masters).await
+    let masters: Vec<&str> = questions.masters.iter().map(String::as_str).collect();
+    let mut told = link.testify(&masters).await?;
+    for master in &questions.listed {
+        if !link.may_list_replicas(master).await? {
+            told.refused.push(LIST_REPLICAS);
+            break;
+        }
+    }
+    Ok(told)
 }
 
 /// Sentinels that others know and nobody named.
@@ -178,6 +213,8 @@ fn replicas_known(sentinels: &[SentinelFacts], index: usize) -> Option<u64> {
 struct EntryTask {
     announced: Option<HostPort>,
     dial: Dial,
+    /// With the login that clients' connections are given.
+    login: Option<Dial>,
     map: AddressMap,
     own: Vec<SocketAddr>,
 }
@@ -201,6 +238,12 @@ impl EntryTask {
             Ok((told, replicas)) => (Ok(told), replicas),
             Err(error) => (Err(error), Vec::new()),
         };
+        if let Some(dial) = self.login.as_ref().filter(|_| told.is_ok()) {
+            nodes.login = Some(Login {
+                user: dial.credentials.username.clone(),
+                told: in_time(ask_replica(&reached, dial)).await,
+            });
+        }
         nodes.master = Some(Node {
             announced,
             reached,

@@ -88,12 +88,23 @@ pub(super) struct Nodes {
     pub(super) verify: Verify,
     /// The master that is believed in; `None` where no Sentinel names one.
     pub(super) master: Option<Node>,
+    /// What it makes of the login of `[proxy.login]`; `None` where there is none, or it was not asked.
+    pub(super) login: Option<Login>,
     /// Its `min-replicas-to-write`; `None` where it was not asked.
     pub(super) min_replicas: Option<Result<u64, ClientError>>,
     /// The replicas that it tells of, and their lag.
     pub(super) replicas: Vec<(ReplicaSeen, Node)>,
     /// How many replicas the Sentinels know.
     pub(super) replicas_known: Option<u64>,
+}
+
+/// A login for clients' connections that was tried.
+#[derive(Clone, Debug)]
+pub(super) struct Login {
+    /// The user; `None` is the default user.
+    pub(super) user: Option<String>,
+    /// What was told to somebody who had logged in with it, if that went well.
+    pub(super) told: Result<NodeTold, ClientError>,
 }
 
 /// A data node.

@@ -62,6 +62,7 @@ pub enum Code {
     ProbeLoginRefused,
     ProbeLoginIgnored,
     ProbeRightMissing,
+    ClientLoginFailed,
     MasterNotLookedAt,
     // Replicas.
     NoReplicas,
@@ -84,6 +85,7 @@ pub enum Code {
     Quorum,
     SentinelsAgree,
     MasterOk,
+    ClientLoginOk,
     ReplicaOk,
     MinReplicasSet,
 }

@@ -12,6 +12,8 @@ mod facts;
 mod finding;
 mod host;
 mod local;
+#[cfg(test)]
+mod login_tests;
 mod nodes;
 mod render;
 mod sentinels;

@@ -40,6 +40,7 @@ pub(super) fn judge(
     });
     let remote = remote.map(|(sentinel, _)| &sentinel.addr);
     findings.extend(of_master(master, remote, nodes, map));
+    findings.extend(of_login(master, nodes));
     if !matches!(&master.told, Ok(told) if told.role == RoleReport::Master) {
         return findings;
     }
@@ -110,6 +111,40 @@ fn of_master(
     });
     findings.extend(login_ignored(subject, master));
     findings
+}
+
+/// Whether clients' connections could be logged in. What that user may do beyond is the application's business, so that a role which
+/// it may not ask for is no fault.
+fn of_login(master: &Node, nodes: &Nodes) -> Option<Finding> {
+    let login = nodes.login.as_ref()?;
+    let subject = subject("master", master);
+    let user = login.user.as_deref().unwrap_or("default");
+    let told = match &login.told {
+        Ok(told) => told,
+        Err(error) => {
+            let message =
+                format!("the login of [proxy.login], user \"{user}\", could not be tried: {error}");
+            let ping = redis_cli(&master.reached, &["PING"]);
+            return Some(Finding::warn(Code::ClientLoginFailed, subject, message).hint(ping));
+        }
+    };
+    let Some(why) = &told.refused_login else {
+        return Some(Finding::ok(
+            Code::ClientLoginOk,
+            subject,
+            format!("logs clients in as user \"{user}\" ([proxy.login])"),
+        ));
+    };
+    let finding = Finding::fail(
+        Code::ClientLoginFailed,
+        subject,
+        format!("refuses user \"{user}\" of [proxy.login], so every client is closed: {why}"),
+    );
+    Some(finding.hint(format!(
+        "{}\nand if that is refused, too, as a user who may: {}",
+        redis_cli(&master.reached, &["--user", user, "--askpass", "PING"]),
+        redis_cli(&master.reached, &["ACL", "GETUSER", user]),
+    )))
 }
 
 fn of_replicas(nodes: &Nodes, remote: Option<&HostPort>, map: &AddressMap) -> Vec<Finding> {

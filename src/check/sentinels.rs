@@ -10,7 +10,7 @@ use super::local::counted;
 use crate::net::addr::HostPort;
 use crate::net::address_map::AddressMap;
 use crate::sentinel::client::ClientError;
-use crate::sentinel::client::inspect::{Subscription, Testimony};
+use crate::sentinel::client::inspect::{LIST_REPLICAS, Subscription, Testimony};
 use crate::sentinel::event::CHANNELS;
 use crate::topology::observation::{NoView, View};
 
@@ -197,7 +197,9 @@ fn rights(sentinel: &SentinelFacts, told: &Testimony, setting: &Setting<'_>) -> 
         }
     }
     let mut wanted: Vec<&str> = Vec::new();
-    for right in &told.refused {
+    let (listing, asked): (Vec<&str>, Vec<&str>) =
+        { told.refused.iter() }.partition(|right| **right == LIST_REPLICAS);
+    for right in &asked {
         if NEEDED.contains(right) {
             without.push(right);
             needed.push(right);
@@ -224,6 +226,19 @@ fn rights(sentinel: &SentinelFacts, told: &Testimony, setting: &Setting<'_>) -> 
                 ),
             )
             .hint(grant(&needed)),
+        );
+    }
+    if !listing.is_empty() {
+        findings.push(
+            Finding::fail(
+                Code::SentinelRightMissing,
+                subject(sentinel),
+                format!(
+                    "user \"{}\" may not ask for the replicas, so that it says of none that it may be read from (role = \"replica\")",
+                    user(setting)
+                ),
+            )
+            .hint(grant(&listing)),
         );
     }
     if !wanted.is_empty() {

@@ -62,7 +62,7 @@ fn sentinel(n: usize) -> SentinelFacts {
     }
 }
 
-fn told(sentinel: &mut SentinelFacts) -> &mut Testimony {
+pub(super) fn told(sentinel: &mut SentinelFacts) -> &mut Testimony {
     sentinel.told.as_mut().expect("it answers")
 }
 
@@ -75,11 +75,11 @@ fn peers(sentinel: &mut SentinelFacts) -> &mut Vec<Peer> {
     told(sentinel).masters[0].peers.as_mut().expect("permitted")
 }
 
-fn dead() -> ClientError {
+pub(super) fn dead() -> ClientError {
     ClientError::Io("Connection refused (os error 111)".to_owned())
 }
 
-fn said(change: impl FnOnce(&mut Vec<SentinelFacts>)) -> Vec<Finding> {
+pub(super) fn said(change: impl FnOnce(&mut Vec<SentinelFacts>)) -> Vec<Finding> {
     said_with(change, &AddressMap::default(), &[])
 }
 
@@ -104,7 +104,7 @@ fn said_with(
     findings
 }
 
-fn first(findings: &[Finding]) -> (Level, Code) {
+pub(super) fn first(findings: &[Finding]) -> (Level, Code) {
     (findings[0].level, findings[0].code)
 }
 
@@ -300,6 +300,7 @@ fn healthy() -> Nodes {
         has_login: true,
         verify: Verify::Auto,
         master: Some(node(MASTER, RoleReport::Master)),
+        login: None,
         min_replicas: Some(Ok(1)),
         replicas: vec![replica("10.0.0.11:6379"), replica("10.0.0.12:6379")],
         replicas_known: Some(2),
@@ -314,7 +315,7 @@ fn role(node: &mut Node, role: RoleReport) {
     node.told.as_mut().expect("it answers").role = role;
 }
 
-fn said_of(change: impl FnOnce(&mut Nodes)) -> Vec<Finding> {
+pub(super) fn said_of(change: impl FnOnce(&mut Nodes)) -> Vec<Finding> {
     let mut facts = healthy();
     change(&mut facts);
     let sentinels = [sentinel(0), sentinel(1), sentinel(2)];

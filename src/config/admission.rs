@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
+use super::Proxy;
 use super::problem::{Problem, Source};
 use super::resolve::MAX_NETWORKS;
 use super::schema::Key;
@@ -92,6 +93,18 @@ pub(super) fn listener(
         socket_group: values.parsed(Key::SocketGroup, group),
         tls: None,
     }
+}
+
+/// Whoever reaches a loopback listener through a balancer comes from somewhere else.
+pub(super) fn lets_nobody_in(proxy: &Proxy) -> Option<String> {
+    let nobody = !proxy.listener.proxy_protocol_from.is_empty() && !proxy.listener.is_guarded();
+    nobody.then(|| {
+        format!(
+            "proxy.proxy_protocol_from of \"{}\": no client that a balancer names is let in, as `allow_from` names none; add their \
+             networks, for example: allow_from = [\"10.0.0.0/8\"]",
+            proxy.name
+        )
+    })
 }
 
 fn needs_allow_from(addr: SocketAddr, source: &Source) -> Problem {

@@ -8,12 +8,23 @@ use secrecy::SecretString;
 use super::problem::{Error, Problem, Source, nearest, printable};
 use super::schema::{
     ENV_ADMIN_TOKEN, ENV_ALIASES, ENV_CONFIG, ENV_LOGIN_PASSWORD, ENV_PREFIX, ENV_PROBE_PASSWORD,
-    ENV_SENTINEL_PASSWORD, Key,
+    ENV_SENTINEL_PASSWORD, ENV_URL, Key,
 };
+use super::url;
 use super::written::{Item, Items, Raw};
 
 /// Set by systemd for a unit with `LoadCredential=` (systemd.exec(5)).
 const ENV_CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+/// Who holds the password of the proxy's own ROLE checks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ProbeVariable(pub(super) &'static str);
+
+impl Default for ProbeVariable {
+    fn default() -> Self {
+        Self(ENV_PROBE_PASSWORD)
+    }
+}
 
 /// What the environment says.
 #[derive(Debug, Default)]
@@ -26,6 +37,8 @@ pub(super) struct Environment {
     pub(super) sentinel_password: Option<SecretString>,
     /// `SWITCHMASTER_PROXY_PROBE_PASSWORD`
     pub(super) probe_password: Option<SecretString>,
+    /// The variable that it came from, if any.
+    pub(super) probe_password_variable: ProbeVariable,
     /// `SWITCHMASTER_PROXY_LOGIN_PASSWORD`
     pub(super) login_password: Option<SecretString>,
     /// `SWITCHMASTER_ADMIN_TOKEN`
@@ -45,6 +58,7 @@ pub(super) fn read(
 ) -> Result<Environment, Error> {
     let mut environment = Environment::default();
     let mut problems = Vec::new();
+    let mut url = None;
     for (name, value) in variables {
         let Some(name) = name.to_str() else { continue };
         if value.is_empty() {
@@ -54,11 +68,20 @@ pub(super) fn read(
             environment.credentials = Some(PathBuf::from(value));
         } else if name == ENV_CONFIG {
             environment.config = Some(PathBuf::from(value));
+        } else if name == ENV_URL {
+            url = Some(value);
         } else if name.starts_with(ENV_PREFIX)
             && let Err(problem) = environment.take(name, value)
         {
             problems.push(problem);
         }
+    }
+    // Behind all others, as it says what they may say.
+    if let Some(value) = url
+        && let Err(problem) =
+            text(ENV_URL, value).and_then(|value| url::from_variable(&value, &mut environment))
+    {
+        problems.push(problem);
     }
     if problems.is_empty() {
         Ok(environment)
@@ -70,14 +93,7 @@ pub(super) fn read(
 impl Environment {
     fn take(&mut self, name: &str, value: OsString) -> Result<(), Problem> {
         let source = Source::Env(name.to_owned());
-        // The value is not repeated: it may be a secret.
-        let value = value.into_string().map_err(|_| {
-            Problem::at(
-                &source,
-                format!("{name} is not UTF-8 text"),
-                "set it to plain text",
-            )
-        })?;
+        let value = text(name, value)?;
         match name {
             ENV_SENTINEL_PASSWORD => self.sentinel_password = Some(value.into()),
             ENV_PROBE_PASSWORD => self.probe_password = Some(value.into()),
@@ -109,6 +125,17 @@ impl Environment {
     }
 }
 
+/// The value is not repeated: it may be a secret.
+fn text(name: &str, value: OsString) -> Result<String, Problem> {
+    value.into_string().map_err(|_| {
+        Problem::at(
+            &Source::Env(name.to_owned()),
+            format!("{name} is not UTF-8 text"),
+            "set it to plain text",
+        )
+    })
+}
+
 fn key_of(name: &str) -> Option<Key> {
     ENV_ALIASES
         .into_iter()
@@ -124,6 +151,7 @@ fn unknown(name: &str) -> String {
         .chain(
             [
                 ENV_CONFIG,
+                ENV_URL,
                 ENV_SENTINEL_PASSWORD,
                 ENV_PROBE_PASSWORD,
                 ENV_LOGIN_PASSWORD,

@@ -285,6 +285,9 @@ impl Reader<'_> {
             "passwords are not written into the configuration: write the password into a file \
              only switchmaster can read, and `password_file = \"/path/to/it\"` here"
                 .to_owned()
+        } else if name.get_ref() == "url" {
+            "a URL is a flag or a variable: --url, SWITCHMASTER_URL. Here write `addresses` below [sentinel] and `master` below [[proxy]]"
+                .to_owned()
         } else if let Some(key) = elsewhere {
             format!("`{}` belongs below {}", key.name(), key.section().header())
         } else if let Some(near) = near {

@@ -21,6 +21,7 @@ mod secret;
 mod show;
 mod text;
 mod tls;
+mod url;
 mod value;
 mod written;
 
@@ -127,6 +128,8 @@ pub struct Flags {
     pub config: Option<PathBuf>,
     /// `--sentinel`, one address an element.
     pub sentinel: Vec<String>,
+    /// `--url`
+    pub url: Option<String>,
     /// `--master`
     pub master: Option<String>,
     /// `--listen`, one address an element.
@@ -246,6 +249,9 @@ fn written(
         None => file::Document::default(),
     };
     let mut flag_items = flag_items(flags);
+    if let Some(url) = &flags.url {
+        url::from_flag(url, &mut flag_items)?;
+    }
     let flag_proxy = flag_items.split_off_proxy();
     let env_proxy = env_items.split_off_proxy();
 

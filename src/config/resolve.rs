@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
-use super::admission::{MAX_CONNECTIONS, listener};
+use super::admission::{MAX_CONNECTIONS, lets_nobody_in, listener};
 use super::env::Environment;
 use super::problem::{Error, Problem, Source};
 use super::reads::{ROLES, means_nothing, reads};
-use super::schema::{
-    ENV_ADMIN_TOKEN, ENV_LOGIN_PASSWORD, ENV_PROBE_PASSWORD, ENV_SENTINEL_PASSWORD, Key,
-};
+use super::schema::{ENV_ADMIN_TOKEN, ENV_LOGIN_PASSWORD, ENV_SENTINEL_PASSWORD, Key};
 use super::secret::{Password, Places};
 use super::text::{listen_addr, mapping, network, plain_name, proxy_name, refusal, sentinel_addr};
 use super::value::{Listed, Values};
@@ -137,6 +135,7 @@ pub(super) fn resolve(
         login_passwords.push(logins.look(&places, &mut login));
         proxy.login = logged_in(login);
         warnings.extend(means_nothing(&proxy));
+        warnings.extend(lets_nobody_in(&proxy));
         resolved.push(proxy);
     }
     unique_names(&resolved, &proxies, &mut problems);
@@ -472,7 +471,7 @@ fn probe_password<'a>(
         username: items.get(Key::ProbeUsername),
         key: Key::ProbePasswordFile,
         file: items.get(Key::ProbePasswordFile),
-        variable: ENV_PROBE_PASSWORD,
+        variable: environment.probe_password_variable.0,
         value: environment.probe_password.as_ref(),
         // Of several entries, those that name a file of their own keep it.
         variable_first: only_one,

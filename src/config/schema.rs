@@ -286,6 +286,8 @@ pub const ENV_PROBE_PASSWORD: &str = "SWITCHMASTER_PROXY_PROBE_PASSWORD";
 pub const ENV_LOGIN_PASSWORD: &str = "SWITCHMASTER_PROXY_LOGIN_PASSWORD";
 /// Holds the token of those who may act over the admin endpoint.
 pub const ENV_ADMIN_TOKEN: &str = "SWITCHMASTER_ADMIN_TOKEN";
+/// Holds a URL: Sentinels, the master's name, and the login of the proxy's own ROLE checks.
+pub const ENV_URL: &str = "SWITCHMASTER_URL";
 /// Short names for the three values everybody sets.
 pub const ENV_ALIASES: [(&str, Key); 3] = [
     ("SWITCHMASTER_SENTINEL", Key::SentinelAddresses),

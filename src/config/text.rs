@@ -20,11 +20,9 @@ const MAX_SOCKET_PATH: usize = 107;
 pub(super) fn sentinel_addr(text: &str) -> Result<SentinelAddr, Refusal> {
     if text.contains("://") {
         return Err(refusal(
-            format!(
-                "\"{}\" is a URL, which this version does not read",
-                printable(text)
-            ),
-            "write host:port, for example \"10.0.0.3:26379\"; logins go to username and password_file",
+            // It is not repeated: there may be a password in it.
+            "a URL is given as --url or SWITCHMASTER_URL, and not as an address",
+            "here write host:port, for example \"10.0.0.3:26379\"; logins go to username and password_file",
         ));
     }
     let addr = HostPort::parse(text, Some(DEFAULT_SENTINEL_PORT)).map_err(|e| {

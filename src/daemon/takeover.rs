@@ -450,6 +450,7 @@ fn packets(
             }),
             tracked: luggage.tracked,
             fresh: luggage.fresh,
+            conveyed: luggage.conveyed,
         });
     }
     Ok((known.number, packets))

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -21,12 +22,13 @@ use super::conveyed::Conveyed;
 use super::header::{self, NoHeader};
 use super::refusal::{Refusal, Trouble};
 use super::sources::{FromSource, Sources};
-use super::{Config, OVERFLOW_UID};
+use super::{Config, overflow_uid};
 use crate::net::backoff::Backoff;
 use crate::net::clock::now;
 use crate::net::counter::Counter;
 use crate::net::rarely::Rarely;
 use crate::net::reserve::Reserve;
+use crate::net::socket;
 use crate::net::stream::Stream;
 use crate::net::tls::{Acceptor, Refused};
 
@@ -196,27 +198,34 @@ impl Door {
     }
 
     /// Lets in who was let in before, by another process.
-    pub(crate) fn admit(&self) -> Entrance {
+    /// From where it was said to come then, or else comes, it counts as any; where there are too many, it stays.
+    pub(crate) fn admit(&self, client: &impl AsFd, conveyed: Option<IpAddr>) -> Entrance {
+        let limit = self.terms.load().max_per_source;
+        let from = conveyed.or_else(|| socket::peer(client));
+        let counted = match from {
+            Some(from) if limit > 0 => self.sources.enter(from, usize::MAX),
+            _ => None,
+        };
         // One of those who are expected.
         let less = |coming: usize| Some(coming.saturating_sub(1));
         let coming = &self.ceiling.coming;
         let _ = coming.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         Entrance {
-            _source: None,
+            origin: Origin::of(conveyed, counted),
             _here: Ticket::new(&self.inside),
             _anywhere: Ticket::new(&self.ceiling.inside),
         }
     }
 
-    fn enter(&self, local: bool, peer: Peer) -> Result<Entrance, Refusal> {
-        let source = self.identify(local, peer)?;
+    pub(super) fn enter(&self, local: bool, peer: Peer) -> Result<Entrance, Refusal> {
+        let counted = self.identify(local, peer)?;
         let mut entrance = self.place()?;
-        entrance._source = source;
+        entrance.origin = Origin::of(None, counted);
         Ok(entrance)
     }
 
     /// May it come in, as far as it counts who it is?
-    fn identify(&self, local: bool, peer: Peer) -> Result<Option<Box<FromSource>>, Refusal> {
+    fn identify(&self, local: bool, peer: Peer) -> Result<Option<FromSource>, Refusal> {
         let terms = self.terms.load();
         match peer {
             Peer::At(ip) => {
@@ -227,9 +236,9 @@ impl Door {
                     return Ok(None);
                 }
                 let entered = self.sources.enter(ip, terms.max_per_source);
-                entered.map(Box::new).map(Some).ok_or(Refusal::SourceFull)
+                entered.map(Some).ok_or(Refusal::SourceFull)
             }
-            Peer::User(uid) => may_user(&terms.allowed_uids, uid).map(|()| None),
+            Peer::User(uid) => may_user(&terms.allowed_uids, uid, overflow_uid()).map(|()| None),
         }
     }
 
@@ -249,7 +258,7 @@ impl Door {
             return Err(Refusal::FullAnywhere);
         }
         Ok(Entrance {
-            _source: None,
+            origin: None,
             _here: here,
             _anywhere: anywhere,
         })
@@ -265,19 +274,31 @@ impl Door {
     }
 
     /// Lets a client of this balancer in once it is known who that is.
-    async fn introduce(self: Arc<Self>, mut stream: TcpStream, balancer: Peer) -> Option<Accepted> {
+    pub(super) async fn introduce(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        local: bool,
+        balancer: Peer,
+    ) -> Option<Accepted> {
         let introduced = async {
             let mut entrance = self.place()?;
             match header::read(&mut stream).await {
                 Ok(Conveyed::From(ip)) => {
                     debug!(event = "client_conveyed", proxy = %self.name, "{balancer} speaks for {ip}");
-                    entrance._source =
-                        self.identify(false, Peer::At(ip)).inspect_err(|refusal| {
-                            self.refuse(*refusal, Some(Peer::At(ip)));
-                        })?;
+                    let counted = self.identify(false, Peer::At(ip)).inspect_err(|refusal| {
+                        self.refuse(*refusal, Some(Peer::At(ip)));
+                    })?;
+                    entrance.origin = Origin::of(Some(ip), counted);
                 }
-                // Its own word, as for a health check.
-                Ok(Conveyed::Nobody) => {}
+                // As for a health check.
+                Ok(Conveyed::Itself) => {}
+                // Clients of whom it knows nothing: they are let in as itself, or not at all.
+                Ok(Conveyed::Unknown) => {
+                    let counted = self.identify(local, balancer).inspect_err(|refusal| {
+                        self.refuse(*refusal, Some(balancer));
+                    })?;
+                    entrance.origin = Origin::of(None, counted);
+                }
                 Err(NoHeader::Other | NoHeader::Late) => return Err(Refusal::NoHeader),
             }
             Ok(entrance)
@@ -287,7 +308,7 @@ impl Door {
                 let stream = Stream::Tcp(stream);
                 return Some(Accepted { stream, entrance });
             }
-            // Told already, with the client's address.
+            // Told already, with the address that was refused.
             Err(Refusal::NotAllowed | Refusal::SourceFull) => {}
             Err(refusal) => self.refuse(refusal, Some(balancer)),
         }
@@ -365,9 +386,34 @@ impl Drop for Ticket {
 #[derive(Debug)]
 pub(crate) struct Entrance {
     /// In a box: most have none.
-    _source: Option<Box<FromSource>>,
+    origin: Option<Box<Origin>>,
     _here: Ticket,
     _anywhere: Ticket,
+}
+
+/// Where a connection comes from, as far as anybody has to know.
+#[derive(Debug)]
+struct Origin {
+    conveyed: Option<IpAddr>,
+    _counted: Option<FromSource>,
+}
+
+impl Origin {
+    fn of(conveyed: Option<IpAddr>, counted: Option<FromSource>) -> Option<Box<Self>> {
+        (conveyed.is_some() || counted.is_some()).then(|| {
+            Box::new(Self {
+                conveyed,
+                _counted: counted,
+            })
+        })
+    }
+}
+
+impl Entrance {
+    /// From where a balancer says that the client comes.
+    pub(crate) fn conveyed(&self) -> Option<IpAddr> {
+        self.origin.as_ref().and_then(|origin| origin.conveyed)
+    }
 }
 
 /// A connection that may come in.
@@ -424,7 +470,7 @@ where
             Ok((Stream::Tcp(stream), peer)) if door.is_balancer(peer) => {
                 backoff.reset();
                 if introduced.len() < HEADERS_AWAITED {
-                    introduced.spawn(Arc::clone(&door).introduce(stream, peer));
+                    introduced.spawn(Arc::clone(&door).introduce(stream, local, peer));
                 } else {
                     door.refuse(Refusal::NoHeader, Some(peer));
                 }
@@ -490,7 +536,9 @@ impl Listening {
             }
             Self::Unix { socket, .. } => {
                 let (stream, _) = socket.accept().await?;
-                let uid = stream.peer_cred().map_or(OVERFLOW_UID, |peer| peer.uid());
+                let uid = stream
+                    .peer_cred()
+                    .map_or_else(|_| overflow_uid(), |peer| peer.uid());
                 Ok((Stream::Unix(stream), Peer::User(uid)))
             }
         }
@@ -515,12 +563,12 @@ impl fmt::Display for Peer {
     }
 }
 
-/// May this user connect to a unix socket?
-pub(super) fn may_user(allowed: &[u32], uid: u32) -> Result<(), Refusal> {
+/// May this user connect to a unix socket? One is nobody's.
+pub(super) fn may_user(allowed: &[u32], uid: u32, nobodys: u32) -> Result<(), Refusal> {
     match allowed {
         [] => Ok(()),
         // It may be anybody.
-        _ if uid == OVERFLOW_UID => Err(Refusal::UnknownUser),
+        _ if uid == nobodys => Err(Refusal::UnknownUser),
         _ if allowed.contains(&uid) => Ok(()),
         _ => Err(Refusal::NotAUser),
     }

@@ -1,16 +1,16 @@
 //! From an address to a listening socket, or to an error that says what to do.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, AtFlags, Gid, Mode, OFlags, access, chownat, open};
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
@@ -121,12 +121,9 @@ impl Bound {
     /// Gives that file, which was made by another configuration perhaps, the group and the permissions of this one.
     ///
     /// # Errors
-    /// When the kernel forbids it.
+    /// When the kernel forbids it, or another file has taken its place.
     pub fn dress(&self, config: &Config) -> io::Result<()> {
-        match (&self.addr, self.has_file()) {
-            (ListenAddr::Unix(path), true) => dress(path, config),
-            _ => Ok(()),
-        }
+        self.file.as_ref().map_or(Ok(()), |file| file.dress(config))
     }
 
     /// Whether that file is removed with the socket.
@@ -378,7 +375,7 @@ fn bind_unix(path: &Path, config: &Config) -> Result<Bound, BindError> {
         socket.bind(&SockAddr::unix(path)?)?;
         let file = SocketFile::new(path)?;
         // Before listening: nobody connects while the mode is still the umask's.
-        dress(path, config)?;
+        file.dress(config)?;
         socket.listen(BACKLOG)?;
         Ok((socket, file))
     };
@@ -391,14 +388,6 @@ fn bind_unix(path: &Path, config: &Config) -> Result<Bound, BindError> {
         socket,
         file: Some(Arc::new(file)),
     })
-}
-
-/// Gives a socket file its group and its permissions: the group first, which may be given by its members alone.
-fn dress(path: &Path, config: &Config) -> io::Result<()> {
-    if let Some(group) = &config.socket_group {
-        chown(path, None, Some(group.gid))?;
-    }
-    fs::set_permissions(path, fs::Permissions::from_mode(config.socket_mode))
 }
 
 /// Removes a socket file nobody answers on: what a killed process leaves behind.
@@ -437,6 +426,32 @@ impl SocketFile {
             inode: made.ino(),
             ours: AtomicBool::new(true),
         })
+    }
+
+    /// Gives it its group and its permissions: the group first, which may be given by its members alone. It, and not what stands at
+    /// its path by now: whoever may rename in that folder must not have any file of ours opened to others.
+    fn dress(&self, config: &Config) -> io::Result<()> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(open(&self.path, flags, Mode::empty())?);
+        let found = file.metadata()?;
+        let is_ours = found.dev() == self.device && found.ino() == self.inode;
+        if !is_ours || !found.file_type().is_socket() {
+            return Err(io::Error::other("another file has taken its place"));
+        }
+        if let Some(group) = &config.socket_group {
+            let group = Some(Gid::from_raw(group.gid));
+            chownat(&file, "", None, group, AtFlags::EMPTY_PATH)?;
+        }
+        // fchmod(2) takes no descriptor of this kind. Its link leads to the file itself, wherever that is by now (proc(5)).
+        let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let mode = fs::Permissions::from_mode(config.socket_mode);
+        match fs::set_permissions(link, mode.clone()) {
+            // No /proc: by its path, which has just led to it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::set_permissions(&self.path, mode)
+            }
+            done => done,
+        }
     }
 
     /// Still another process's.

@@ -31,8 +31,10 @@ pub enum Framed {
 pub enum Conveyed {
     /// Where the client is.
     From(IpAddr),
-    /// The balancer speaks for itself (LOCAL, as for its health checks), or does not know (UNKNOWN, or no address of a network).
-    Nobody,
+    /// The balancer speaks for itself (LOCAL of version 2: its health checks).
+    Itself,
+    /// It does not say for whom (UNKNOWN, or no address of a network): it answers for that by its own address.
+    Unknown,
 }
 
 /// Looks at all that has been said so far.
@@ -92,7 +94,7 @@ fn of_first(addresses: &v1::Addresses) -> Conveyed {
     match addresses {
         v1::Addresses::Tcp4(of) => Conveyed::From(of.source_address.into()),
         v1::Addresses::Tcp6(of) => Conveyed::From(IpAddr::from(of.source_address).to_canonical()),
-        v1::Addresses::Unknown => Conveyed::Nobody,
+        v1::Addresses::Unknown => Conveyed::Unknown,
     }
 }
 
@@ -102,9 +104,9 @@ fn of_second(header: &v2::Header<'_>) -> Conveyed {
         (v2::Command::Proxy, v2::Addresses::IPv6(of)) => {
             Conveyed::From(IpAddr::from(of.source_address).to_canonical())
         }
-        (v2::Command::Local, _)
-        | (v2::Command::Proxy, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => {
-            Conveyed::Nobody
+        (v2::Command::Local, _) => Conveyed::Itself,
+        (v2::Command::Proxy, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => {
+            Conveyed::Unknown
         }
     }
 }
@@ -150,18 +152,18 @@ mod tests {
                 b"PROXY TCP6 ::ffff:10.0.0.1 ::1 40000 6379\r\n".to_vec(),
                 ip("10.0.0.1"),
             ),
-            (b"PROXY UNKNOWN\r\n".to_vec(), Conveyed::Nobody),
+            (b"PROXY UNKNOWN\r\n".to_vec(), Conveyed::Unknown),
             (
                 b"PROXY UNKNOWN anything at all\r\n".to_vec(),
-                Conveyed::Nobody,
+                Conveyed::Unknown,
             ),
             (written(1, 0x11, &v4), ip("10.0.0.1")),
             (written(1, 0x11, &with_tlv), ip("10.0.0.1")),
             (written(1, 0x21, &v6), ip("2001:db8::1")),
-            (written(0, 0x11, &v4), Conveyed::Nobody),
-            (written(0, 0x00, &[]), Conveyed::Nobody),
-            (written(1, 0x00, &[]), Conveyed::Nobody),
-            (written(1, 0x31, &[b'x'; 216]), Conveyed::Nobody),
+            (written(0, 0x11, &v4), Conveyed::Itself),
+            (written(0, 0x00, &[]), Conveyed::Itself),
+            (written(1, 0x00, &[]), Conveyed::Unknown),
+            (written(1, 0x31, &[b'x'; 216]), Conveyed::Unknown),
         ] {
             for end in 0..header.len() {
                 assert_eq!(

@@ -18,6 +18,8 @@ mod sources;
 #[cfg(test)]
 mod tests;
 
+use std::sync::OnceLock;
+
 use ipnet::IpNet;
 
 use crate::net::addr::ListenAddr;
@@ -76,10 +78,24 @@ impl Config {
     }
 }
 
-/// What a user is called whom the kernel cannot name here: one of another user namespace (user_namespaces(7)).
+/// What a user is called whom the kernel cannot name here: one of another user namespace (user_namespaces(7)); unless this machine
+/// was told otherwise.
 pub const OVERFLOW_UID: u32 = 65534;
+/// Where it is told (proc(5)); not to be seen with `ProcSubset=pid`, and then it is what it always is.
+const OVERFLOW_UID_FILE: &str = "/proc/sys/kernel/overflowuid";
 /// Owner and group may connect to a unix socket.
 pub const DEFAULT_SOCKET_MODE: u32 = 0o660;
+
+/// What such a user is called on this machine. Looked up once: it has to hold before the first client comes.
+fn overflow_uid() -> u32 {
+    static UID: OnceLock<u32> = OnceLock::new();
+    let read = || std::fs::read_to_string(OVERFLOW_UID_FILE).ok();
+    *UID.get_or_init(|| {
+        read()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(OVERFLOW_UID)
+    })
+}
 
 impl Default for Config {
     fn default() -> Self {

@@ -64,7 +64,7 @@ impl Refusal {
             }
             Self::NotAUser => "add the user to `allowed_uids` if it may connect",
             Self::UnknownUser => {
-                "the kernel does not say which user it is (uid 65534: one of another user namespace, as in a container, or PrivateUsers= \
+                "the kernel does not say which user it is (uid 65534, or kernel.overflowuid: one of another user namespace, as in a container, or PrivateUsers= \
                  in the unit), so `allowed_uids` cannot let it in"
             }
             Self::NoHeader => {

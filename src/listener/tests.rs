@@ -2,13 +2,16 @@
 
 use std::fs;
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 
 use rustix::io::Errno;
+use tokio::io::AsyncWriteExt;
 
-use super::accept::{admits, may_user};
+use super::accept::{Peer, admits, may_user};
 use super::refusal::{Refusal, Trouble};
 use super::*;
 use crate::net::rarely::logged;
@@ -21,7 +24,7 @@ fn tcp(port: u16) -> Config {
     }
 }
 
-fn unix(path: &std::path::Path) -> Config {
+fn unix(path: &Path) -> Config {
     Config {
         listen: vec![ListenAddr::Unix(path.to_path_buf())],
         ..Config::default()
@@ -96,6 +99,124 @@ fn a_file_that_took_the_place_of_ours_is_kept() {
 }
 
 #[test]
+fn another_file_is_not_given_what_is_our_sockets() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("s");
+    let mut config = unix(&path);
+    let ours = bind(&config, &mut Passed::nothing()).expect("bind");
+    let mode = |path: &Path| {
+        let found = fs::metadata(path).expect("there");
+        found.permissions().mode() & 0o7777
+    };
+    assert_eq!(mode(&path), DEFAULT_SOCKET_MODE);
+    config.socket_mode = 0o666;
+    config.socket_group = Some(Group {
+        name: "own".to_owned(),
+        gid: rustix::process::getegid().as_raw(),
+    });
+    ours[0].dress(&config).expect("it is ours");
+    assert_eq!(mode(&path), 0o666);
+
+    let precious = folder.path().join("precious");
+    fs::write(&precious, "secret").expect("write");
+    fs::set_permissions(&precious, fs::Permissions::from_mode(0o600)).expect("own");
+    fs::remove_file(&path).expect("remove");
+    std::os::unix::fs::symlink(&precious, &path).expect("link");
+    ours[0].dress(&config).expect_err("a link");
+    assert_eq!(mode(&precious), 0o600);
+    fs::remove_file(&path).expect("remove");
+    fs::hard_link(&precious, &path).expect("link");
+    ours[0].dress(&config).expect_err("a file");
+    assert_eq!(mode(&precious), 0o600);
+    fs::remove_file(&path).expect("remove");
+    let _theirs = UnixListener::bind(&path).expect("bind");
+    let before = mode(&path);
+    ours[0].dress(&config).expect_err("another socket");
+    assert_eq!(mode(&path), before);
+}
+
+#[test]
+fn who_was_let_in_before_counts_where_it_comes_from() {
+    let config = Config {
+        max_per_source: 1,
+        ..Config::default()
+    };
+    let ceiling = Ceiling::new(None, &Reserve::default());
+    let door = Door::new("main".into(), &config, ceiling);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let addr = listener.local_addr().expect("bound");
+    let _client = TcpStream::connect(addr).expect("it listens");
+    let (adopted, _) = listener.accept().expect("came");
+    let here = Peer::At(addr.ip());
+    let first = door.admit(&adopted, None);
+    assert_eq!(door.enter(true, here).err(), Some(Refusal::SourceFull));
+    // More than there may be are not turned out, and each leaves by itself.
+    let second = door.admit(&adopted, None);
+    drop(first);
+    assert_eq!(door.enter(true, here).err(), Some(Refusal::SourceFull));
+    drop(second);
+    let entrance = door.enter(true, here).expect("nobody is there");
+    assert_eq!(entrance.conveyed(), None);
+    drop(entrance);
+    // Of a balancer's client its own address counts.
+    let elsewhere = [192, 0, 2, 1].into();
+    let conveyed = door.admit(&adopted, Some(elsewhere));
+    assert_eq!(conveyed.conveyed(), Some(elsewhere));
+    door.enter(true, here).expect("the balancer is no source");
+}
+
+/// What a balancer says of a client that it does not name.
+#[tokio::test]
+async fn a_balancer_that_does_not_say_for_whom_comes_in_as_itself() {
+    const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    const UNIX: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0";
+    const V1: &[u8] = b"PROXY UNKNOWN\r\n";
+    const NAMED: &[u8] = b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n";
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("bind");
+    let addr = listener.local_addr().expect("bound");
+    let balancer = Peer::At(addr.ip());
+    for (local, allow_from, header, comes_in) in [
+        (false, "10.0.0.0/8", LOCAL, true),
+        (false, "10.0.0.0/8", UNIX, false),
+        (false, "10.0.0.0/8", V1, false),
+        (false, "10.0.0.0/8", NAMED, true),
+        (false, "127.0.0.0/8", UNIX, true),
+        (false, "127.0.0.0/8", V1, true),
+        (false, "127.0.0.0/8", NAMED, false),
+        // On a loopback listener this host itself always may.
+        (true, "10.0.0.0/8", V1, true),
+    ] {
+        let config = Config {
+            allow_from: vec![allow_from.parse().expect("a network")],
+            max_per_source: 1,
+            ..Config::default()
+        };
+        let ceiling = Ceiling::new(None, &Reserve::default());
+        let door = std::sync::Arc::new(Door::new("main".into(), &config, ceiling));
+        let client = async {
+            let mut client = tokio::net::TcpStream::connect(addr)
+                .await
+                .expect("it listens");
+            client.write_all(header).await.expect("written");
+            client
+        };
+        let (_client, accepted) = tokio::join!(client, listener.accept());
+        let (stream, _) = accepted.expect("came");
+        let accepted = door.clone().introduce(stream, local, balancer).await;
+        let what = header.escape_ascii();
+        assert_eq!(accepted.is_some(), comes_in, "{local} {allow_from} {what}");
+        let conveyed = accepted.as_ref().and_then(|one| one.entrance.conveyed());
+        assert_eq!(conveyed.is_some(), comes_in && header == NAMED, "{what}");
+        if header == V1 && comes_in {
+            // It counts as any other of that address.
+            assert_eq!(door.enter(true, balancer).err(), Some(Refusal::SourceFull));
+        }
+    }
+}
+
+#[test]
 fn who_may_connect() {
     let nets = ["10.1.0.0/16", "fd00::/8"].map(|net| net.parse().expect(net));
     for (peer, local, admitted) in [
@@ -129,8 +250,12 @@ fn users_by_the_kernels_word() {
             Err(Refusal::UnknownUser),
         ),
     ] {
-        assert_eq!(may_user(allowed, uid), verdict, "{uid} of {allowed:?}");
+        let judged = may_user(allowed, uid, OVERFLOW_UID);
+        assert_eq!(judged, verdict, "{uid} of {allowed:?}");
     }
+    // On a machine that was told to call them otherwise.
+    assert_eq!(may_user(&[1000], 1000, 1000), Err(Refusal::UnknownUser));
+    assert_eq!(may_user(&[OVERFLOW_UID], OVERFLOW_UID, 1000), Ok(()));
 }
 
 #[test]

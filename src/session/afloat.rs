@@ -4,12 +4,14 @@
 
 use std::future::poll_fn;
 use std::ops::ControlFlow::{self, Break, Continue};
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::budget::{Line, SHARE};
 use super::close::CloseReason;
 use super::house::{House, Seat};
 use super::relay::Carried;
@@ -47,14 +49,12 @@ pub(super) async fn linger<W: Watch>(seat: &mut Seat, life: &mut Life, carried: 
     };
     let rest = sleep(pause);
     tokio::pin!(rest);
+    let mut line = Line::default();
     while life.stage == Stage::Detached {
         let event = poll_fn(|cx| {
             if seat.has_turned() {
-                if seat.is_suspect() {
-                    if carried.fresh && carried.is_silent() {
-                        return Poll::Ready(Event::Ended(CloseReason::NoRequest));
-                    }
-                    seat.has_asked();
+                if seat.makes_room(false, carried) {
+                    return Poll::Ready(Event::Ended(CloseReason::NoRequest));
                 }
                 // What waits, or is owed, is not for another process.
                 let idle = spoke == Event::Spoke && !repeats;
@@ -78,7 +78,7 @@ pub(super) async fn linger<W: Watch>(seat: &mut Seat, life: &mut Life, carried: 
                 // What its client says meanwhile, or that it has left, is looked at behind the pause.
                 return Poll::Pending;
             }
-            match listen(carried, cx, &seat.house) {
+            match listen(carried, cx, &seat.house, &mut line) {
                 Poll::Ready(Heard::Something) => Poll::Ready(spoke),
                 Poll::Ready(Heard::End) => Poll::Ready(Event::ClientLeft),
                 Poll::Ready(Heard::Reset) => Poll::Ready(Event::Ended(CloseReason::ClientReset)),
@@ -102,9 +102,14 @@ pub(super) async fn fail_fast<W: Watch>(
     let retry = sleep_until(Instant::now() + RETRY);
     let patience = sleep_until(Instant::now() + hold_max);
     tokio::pin!(retry, patience);
+    let mut line = Line::default();
     while life.stage == Stage::Failing {
         let event = poll_fn(|cx| {
-            if seat.has_turned() || retry.as_mut().poll(cx).is_ready() {
+            let has_turned = seat.has_turned();
+            if has_turned && seat.makes_room(false, carried) {
+                return Poll::Ready(Event::Ended(CloseReason::NoRequest));
+            }
+            if has_turned || retry.as_mut().poll(cx).is_ready() {
                 retry.as_mut().reset(Instant::now() + RETRY);
                 return Poll::Ready(Event::Looked);
             }
@@ -113,6 +118,9 @@ pub(super) async fn fail_fast<W: Watch>(
                     Break(reason) => return Poll::Ready(Event::Ended(reason)),
                     Continue(all) => all,
                 };
+                if !carried.owed.is_empty() {
+                    seat.has_asked();
+                }
                 if let Break(reason) = pay(carried, cx, &seat.house) {
                     return Poll::Ready(Event::Ended(reason));
                 }
@@ -123,13 +131,14 @@ pub(super) async fn fail_fast<W: Watch>(
                     continue;
                 }
                 if carried.unsent.is_empty() {
+                    carried.share = None;
                     patience.as_mut().reset(Instant::now() + hold_max);
                 } else if carried.unsent.len() > REQUEST_MAX
                     || patience.as_mut().poll(cx).is_ready()
                 {
                     return Poll::Ready(Event::Ended(CloseReason::HeldTooLong));
                 }
-                match listen(carried, cx, &seat.house) {
+                match listen(carried, cx, &seat.house, &mut line) {
                     Poll::Ready(Heard::Something) => {}
                     Poll::Ready(Heard::End) => return Poll::Ready(Event::ClientLeft),
                     Poll::Ready(Heard::Reset) => {
@@ -242,17 +251,31 @@ enum Heard {
     Reset,
 }
 
-fn listen<W>(carried: &mut Carried<W>, cx: &mut Context<'_>, house: &House) -> Poll<Heard> {
+/// Reads a client, as far as there is room to keep what it says.
+fn listen<W>(
+    carried: &mut Carried<W>,
+    cx: &mut Context<'_>,
+    house: &Rc<House>,
+    line: &mut Line,
+) -> Poll<Heard> {
+    let share = match carried.share.take() {
+        Some(share) => share,
+        None => Box::new(ready!(line.poll(cx, house))),
+    };
     let mut buffer = house.buffer.borrow_mut();
-    carried
-        .client
-        .poll_read(cx, &mut buffer)
-        .map(|read| match read {
-            Ok(0) => Heard::End,
-            Ok(n) => {
-                carried.unsent.extend_from_slice(&buffer[..n]);
-                Heard::Something
-            }
-            Err(_) => Heard::Reset,
-        })
+    let most = SHARE.saturating_sub(carried.unsent.len());
+    let most = most.clamp(1, buffer.len());
+    let read = carried.client.poll_read(cx, &mut buffer[..most]);
+    if let Poll::Ready(Ok(n)) = read {
+        carried.unsent.extend_from_slice(&buffer[..n]);
+    }
+    // Whoever says nothing needs none.
+    if !carried.unsent.is_empty() {
+        carried.share = Some(share);
+    }
+    read.map(|read| match read {
+        Ok(0) => Heard::End,
+        Ok(_) => Heard::Something,
+        Err(_) => Heard::Reset,
+    })
 }

@@ -46,7 +46,7 @@ impl Brought {
 /// Serves a session that nobody serves, from where it is. An upstream of a master that has passed is given up, or ends the session, as
 /// by any switch. `None` when the kernel does not watch its sockets: it is closed.
 pub(crate) fn adopt(house: &Rc<House>, packet: Packet) -> Option<impl Future<Output = ()> + use<>> {
-    let mut seat = Seat::new(house);
+    let mut seat = Seat::new(house).conveyed_from(packet.conveyed);
     house.tally.adopted.add(1);
     let client = packet.client.register();
     let arriving = |upstream: Upstream| {
@@ -137,6 +137,7 @@ impl Seat {
             upstream,
             tracked,
             fresh,
+            conveyed: self.conveyed.as_deref().copied(),
         });
     }
 }

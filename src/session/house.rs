@@ -6,6 +6,8 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::{pending, poll_fn};
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -16,6 +18,7 @@ use arc_swap::ArcSwapOption;
 use slab::Slab;
 use tokio::sync::{Notify, Semaphore};
 
+use super::budget::Budget;
 use super::buffer::Buffer;
 use super::claim::{Claim, Upstreams};
 use super::close::CloseReason;
@@ -52,6 +55,7 @@ pub(crate) struct Common {
     /// How long dials took that succeeded, in seconds.
     dial_seconds: metrics::Histogram,
     reserve: Reserve,
+    pub(super) budget: Budget,
     /// How masters are met; `None` is without TLS. Looked at once for each dial.
     upstream_tls: ArcSwapOption<Connector>,
     pub(super) replays: Rarely,
@@ -68,6 +72,7 @@ impl Default for Common {
             dial_slots: Arc::new(Semaphore::new(DIALS_AT_ONCE)),
             dial_seconds: metrics::Histogram::noop(),
             reserve: Reserve::default(),
+            budget: Budget::default(),
             upstream_tls: ArcSwapOption::empty(),
             replays: Rarely::default(),
             logins: Rarely::default(),
@@ -78,11 +83,12 @@ impl Default for Common {
 }
 
 impl Common {
-    /// Records how long dials take, and leaves the reserve what is its own.
-    pub(crate) fn new(dial_seconds: metrics::Histogram, reserve: Reserve) -> Self {
+    /// Records how long dials take, leaves the reserve what is its own, and keeps no more than there is budget for.
+    pub(crate) fn new(dial_seconds: metrics::Histogram, reserve: Reserve, budget: Budget) -> Self {
         Self {
             dial_seconds,
             reserve,
+            budget,
             ..Self::default()
         }
     }
@@ -118,8 +124,10 @@ pub(crate) struct House {
     heard: Cell<u64>,
     /// There was no port for a dial to the master of this generation; until when nobody tries again.
     pub(super) no_port: Cell<Option<(Generation, Moment)>>,
+    /// From where on the silent are looked for; see `crowd`.
+    pub(super) suspected: Cell<usize>,
     /// Counts rings of the bell.
-    turn: Cell<u64>,
+    turn: Cell<u32>,
     published: Cell<Generation>,
     acknowledged: Cell<Generation>,
     left: Cell<Left>,
@@ -155,6 +163,7 @@ impl House {
             upstreams: RefCell::default(),
             heard: Cell::new(0),
             no_port: Cell::default(),
+            suspected: Cell::default(),
             turn: Cell::new(0),
             published: Cell::default(),
             acknowledged: Cell::default(),
@@ -250,6 +259,12 @@ impl House {
     /// Whoever is woken looks what there is.
     pub(super) fn ring(&self) {
         self.turn.set(self.turn.get().wrapping_add(1));
+    }
+
+    /// How often that was.
+    #[cfg(test)]
+    pub(super) fn bell(&self) -> u32 {
+        self.turn.get()
     }
 
     pub(super) fn ending(&self) -> Ending {
@@ -382,15 +397,31 @@ pub(super) struct Place {
     pub(super) suspect: Cell<bool>,
 }
 
+/// The number of a place, and one: so that having none costs no memory.
+#[derive(Clone, Copy, Debug)]
+struct At(NonZeroUsize);
+
+impl At {
+    const fn new(key: usize) -> Self {
+        Self(NonZeroUsize::MIN.saturating_add(key))
+    }
+
+    const fn key(self) -> usize {
+        self.0.get() - 1
+    }
+}
+
 /// One session's place in its house; dropping it is the end of the session, however that came about.
 #[derive(Debug)]
 pub(crate) struct Seat {
     pub(super) house: Rc<House>,
-    key: Option<usize>,
-    turn: u64,
+    key: Option<At>,
+    turn: u32,
     reason: Option<CloseReason>,
     /// What it comes with, until its first poll; what it leaves with, from its last. In a box, as hardly any has it.
     pub(super) brought: Option<Box<Brought>>,
+    /// From where a balancer says that its client comes. In a box, for the same reason.
+    pub(super) conveyed: Option<Box<IpAddr>>,
 }
 
 impl Seat {
@@ -402,7 +433,14 @@ impl Seat {
             turn: house.turn.get(),
             reason: None,
             brought: None,
+            conveyed: None,
         }
+    }
+
+    /// A balancer says from where its client comes.
+    pub(crate) fn conveyed_from(mut self, ip: Option<IpAddr>) -> Self {
+        self.conveyed = ip.map(Box::new);
+        self
     }
 
     /// From one house to another of the same entry, without an upstream. What the bell of the other has told before is seen by
@@ -411,10 +449,10 @@ impl Seat {
         if Rc::ptr_eq(&self.house, to) {
             return;
         }
-        if let Some(key) = self.key {
-            let place = self.house.seats.borrow_mut().remove(key);
+        if let Some(at) = self.key {
+            let place = self.house.seats.borrow_mut().remove(at.key());
             place.has_upstream.set(false);
-            self.key = Some(to.seats.borrow_mut().insert(place));
+            self.key = Some(At::new(to.seats.borrow_mut().insert(place)));
         }
         self.house.count_session(false);
         to.count_session(true);
@@ -432,7 +470,7 @@ impl Seat {
                 has_asked: Cell::new(false),
                 suspect: Cell::new(false),
             };
-            self.key = Some(self.house.seats.borrow_mut().insert(place));
+            self.key = Some(At::new(self.house.seats.borrow_mut().insert(place)));
             Poll::Ready(())
         })
         .await;
@@ -445,7 +483,7 @@ impl Seat {
 
     pub(super) fn place<T>(&self, look: impl FnOnce(&Place) -> T) -> Option<T> {
         let seats = self.house.seats.borrow();
-        self.key.and_then(|key| seats.get(key)).map(look)
+        self.key.and_then(|at| seats.get(at.key())).map(look)
     }
 
     /// True once for each time the bell rang since the last call, however often it rang.
@@ -493,8 +531,8 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if let Some(key) = self.key {
-            self.house.seats.borrow_mut().remove(key);
+        if let Some(at) = self.key {
+            self.house.seats.borrow_mut().remove(at.key());
         }
         self.house.count_session(false);
         let reason = match self.reason {

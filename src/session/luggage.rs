@@ -3,7 +3,7 @@
 //! Only what has nothing in this process's memory travels: no byte that was read and not yet written, either way.
 
 use std::any::Any;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,8 @@ pub struct Luggage {
     pub tracked: Option<Packed>,
     /// Its client has said nothing yet: what it speaks is to be looked at.
     pub fresh: bool,
+    /// From where a balancer said that its client comes.
+    pub conveyed: Option<IpAddr>,
 }
 
 impl Luggage {
@@ -34,7 +36,8 @@ impl Luggage {
     /// Most bytes it is encoded in, roughly.
     pub fn weight(&self) -> usize {
         const KINDS: usize = 5;
-        KINDS + self.tracked.as_ref().map_or(0, Packed::weight)
+        const ADDRESS: usize = 18;
+        KINDS + ADDRESS + self.tracked.as_ref().map_or(0, Packed::weight)
     }
 
     /// It is a session as there are: it has a master, or may get one without its client's notice.
@@ -57,6 +60,8 @@ pub struct Packet {
     pub tracked: Option<Packed>,
     /// The client has said nothing yet.
     pub fresh: bool,
+    /// From where a balancer said that it comes.
+    pub conveyed: Option<IpAddr>,
 }
 
 /// A master's socket on its way, and what it is worth.
@@ -119,6 +124,7 @@ impl Packet {
             upstream: self.upstream.as_ref().map(|u| u.socket.kind()),
             tracked: self.tracked.clone(),
             fresh: self.fresh,
+            conveyed: self.conveyed,
         }
     }
 

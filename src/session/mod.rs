@@ -38,6 +38,7 @@ pub mod tally;
 pub mod tracker;
 
 mod afloat;
+mod budget;
 mod buffer;
 mod claim;
 mod crowd;
@@ -65,6 +66,9 @@ use std::time::Duration;
 use crate::net::clock::Moment;
 use crate::topology::{Generation, Phase, State};
 
+pub(crate) use budget::Budget;
+#[cfg(test)]
+pub(crate) use budget::SHARE;
 pub(crate) use buffer::{Buffer, new_buffer};
 use close::CloseReason;
 pub(crate) use handing::adopt;

@@ -99,7 +99,7 @@ pub(super) fn serve<W: Watch>(mut seat: Seat, mut carried: Carried<W>) -> impl F
         seat.close(reason);
         if reason != CloseReason::ClientReset {
             let Carried { client, owed, .. } = carried;
-            seat.house.turned_away(reason, &client);
+            seat.turned_away(reason, &client);
             Box::pin(farewell(&mut seat, client, owed)).await;
         }
     }
@@ -139,7 +139,7 @@ async fn connect<W: Watch>(
     }
     loop {
         match life.stage {
-            Stage::Waiting => wait(seat, life, &carried.client).await,
+            Stage::Waiting => wait(seat, life, carried).await,
             Stage::Dialing(_) if life.first_failure.is_some() && seat.seek_elsewhere() => {
                 observe(seat, life, Event::Looked);
                 if let Stage::Dialing(generation) = life.stage {
@@ -173,7 +173,8 @@ async fn connect<W: Watch>(
 }
 
 /// Until there is an open master, or the client has waited long enough or left.
-async fn wait(seat: &mut Seat, life: &mut Life, client: &Stream) {
+async fn wait<W>(seat: &mut Seat, life: &mut Life, carried: &Carried<W>) {
+    let client = &carried.client;
     let Some(_place) = seat.house.wait() else {
         observe(seat, life, Event::WaitRefused);
         return;
@@ -183,7 +184,13 @@ async fn wait(seat: &mut Seat, life: &mut Life, client: &Stream) {
         let left = life.patience(&seat.house.outlook(&state), now());
         let event = tokio::select! {
             biased;
-            () = seat.turned() => Event::Looked,
+            () = seat.turned() => {
+                if seat.makes_room(false, carried) {
+                    Event::Ended(CloseReason::NoRequest)
+                } else {
+                    Event::Looked
+                }
+            }
             () = departure(client) => Event::ClientLeft,
             () = sleep(left) => Event::Looked,
         };
@@ -387,6 +394,8 @@ pub(super) async fn live<W: Watch>(
     carried: &mut Carried<W>,
 ) {
     let Connected { upstream, claim } = connected;
+    // What was kept for want of one is on its way.
+    carried.share = None;
     let mut relay = Relay::new(carried, upstream, claim.pass());
     if claim.is_old() || seat.house.ending() != Ending::No {
         // The bell rang while it was made, or brought.
@@ -394,12 +403,9 @@ pub(super) async fn live<W: Watch>(
     }
     let stage = poll_fn(|cx| {
         if seat.has_turned() {
-            if seat.is_suspect() {
-                if relay.is_mute() {
-                    let mute = Event::Ended(CloseReason::NoRequest);
-                    return Poll::Ready(observe(seat, life, mute));
-                }
-                seat.has_asked();
+            if seat.makes_room(relay.has_asked(), relay.carried()) {
+                let mute = Event::Ended(CloseReason::NoRequest);
+                return Poll::Ready(observe(seat, life, mute));
             }
             // One that is old is about to take another master, or an equal one.
             let lets_go = seat.house.lets_go() && !claim.is_old();

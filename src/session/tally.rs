@@ -10,6 +10,8 @@ use crate::upstream::DialError;
 pub(crate) struct Tally {
     pub(crate) opened: Counter,
     pub(crate) waiting: Counter,
+    pub(crate) kept: Counter,
+    pub(crate) unread: Counter,
     pub(crate) bytes_up: Counter,
     pub(crate) bytes_down: Counter,
     pub(crate) dial_failures: [Counter; DialError::LABELS.len()],
@@ -31,6 +33,10 @@ pub struct Sum {
     pub opened: u64,
     /// Of the active ones, those that wait for a master.
     pub waiting: u64,
+    /// Bytes of memory that are set aside for what clients without an upstream have said.
+    pub kept: u64,
+    /// Sessions whose clients are not read for want of such memory.
+    pub unread: u64,
     /// Bytes written to masters.
     pub bytes_up: u64,
     /// Bytes written to clients.
@@ -104,6 +110,8 @@ impl Sum {
         }
         self.opened += tally.opened.read();
         self.waiting += tally.waiting.read();
+        self.kept += tally.kept.read();
+        self.unread += tally.unread.read();
         self.bytes_up += tally.bytes_up.read();
         self.bytes_down += tally.bytes_down.read();
         self.replay_failures += tally.replay_failures.read();

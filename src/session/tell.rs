@@ -3,7 +3,7 @@
 use tracing::{debug, error, warn};
 
 use super::close::CloseReason;
-use super::house::{House, NO_PORT_PAUSE};
+use super::house::{House, NO_PORT_PAUSE, Seat};
 use crate::net::clock::now;
 use crate::net::socket::peer;
 use crate::net::stream::Stream;
@@ -80,20 +80,6 @@ impl House {
         }
     }
 
-    /// The session of this client ends for what it did, or did not do; the line says where the last such came from.
-    pub(super) fn turned_away(&self, reason: CloseReason, client: &Stream) {
-        let Some(advice) = reason.advice() else {
-            return;
-        };
-        if let Some(count) = self.common.closes[reason.index()].allow(now()) {
-            let from = peer(client).map_or_else(|| "this host".to_owned(), |ip| ip.to_string());
-            warn!(
-                event = "client_refused", proxy = %self.name, %reason, count,
-                "closed a connection from {from}: {advice}"
-            );
-        }
-    }
-
     pub(super) fn closed(&self, reason: CloseReason) {
         self.tally.closed[reason.index()].add(1);
         let (proxy, fault) = (&self.name, reason.fault());
@@ -112,6 +98,25 @@ impl House {
                 }
             }
             _ => debug!(event = "session_closed", %proxy, %reason, ?fault, "session closed"),
+        }
+    }
+}
+
+impl Seat {
+    /// The session of this client ends for what it did, or did not do; the line says where the last such came from, by a balancer's
+    /// word where there is one.
+    pub(super) fn turned_away(&self, reason: CloseReason, client: &Stream) {
+        let Some(advice) = reason.advice() else {
+            return;
+        };
+        let house = &self.house;
+        if let Some(count) = house.common.closes[reason.index()].allow(now()) {
+            let from = self.conveyed.as_deref().copied().or_else(|| peer(client));
+            let from = from.map_or_else(|| "this host".to_owned(), |ip| ip.to_string());
+            warn!(
+                event = "client_refused", proxy = %house.name, %reason, count,
+                "closed a connection from {from}: {advice}"
+            );
         }
     }
 }

@@ -232,6 +232,7 @@ mod tests {
             upstream: Some(Kind::Unix),
             tracked: None,
             fresh: false,
+            conveyed: None,
         };
         Message::Sessions(Batch {
             reign: Reign {

@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use crate::session::luggage::Luggage;
 
 /// The form that sessions have here. To be counted up whenever [`Luggage`] or anything in it changes.
-pub const SESSIONS: u32 = 2;
+pub const SESSIONS: u32 = 3;
 /// Longest message.
 pub const MESSAGE_MAX: usize = 96 * 1024;
 /// Most descriptors of one message (`SCM_MAX_FD`, unix(7)).
@@ -322,6 +322,7 @@ mod tests {
             upstream: Some(Kind::Tcp),
             tracked: tracker.pack(),
             fresh: db == 0,
+            conveyed: (db == 0).then_some(([192, 0, 2, 1]).into()),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Which worker gets a new connection: the one with the fewest sessions.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -26,15 +27,20 @@ pub(super) struct Deal {
 /// Counts a connection where it came in, and on its worker, already while it is on the way.
 #[derive(Debug)]
 pub(super) struct Tickets {
-    _inside: Entrance,
+    inside: Entrance,
     _load: Ticket,
 }
 
 impl Tickets {
+    /// From where a balancer says that the client comes.
+    pub(super) fn conveyed(&self) -> Option<IpAddr> {
+        self.inside.conveyed()
+    }
+
     /// Of a connection that was not dealt.
     pub(super) fn new(inside: Entrance, load: &Arc<AtomicUsize>) -> Self {
         Self {
-            _inside: inside,
+            inside,
             _load: Ticket::new(load),
         }
     }
@@ -98,7 +104,7 @@ impl Dealer {
             return Dealt::Nowhere;
         };
         let tickets = Tickets {
-            _inside: accepted.entrance,
+            inside: accepted.entrance,
             _load: Ticket::new(&lane.load),
         };
         if worker == 0 {

@@ -171,17 +171,20 @@ impl Floor {
             let handshake = lodging.handshakes.begin();
             let (door, house) = (Arc::clone(&lodging.door), Rc::clone(&lodging.house));
             lodging.sessions.spawn_local(async move {
-                let _counted = tickets;
+                let counted = tickets;
                 // In a box, so that a session does not carry it about.
                 match Box::pin(handshake.run(tls.accept(client))).await {
-                    Ok(client) => run(Seat::new(&house), client).await,
+                    Ok(client) => {
+                        let seat = Seat::new(&house).conveyed_from(counted.conveyed());
+                        run(seat, client).await;
+                    }
                     Err(Some(refused)) => door.no_tls(refused),
                     Err(None) => {}
                 }
             });
             return;
         }
-        let seat = Seat::new(&lodging.house);
+        let seat = Seat::new(&lodging.house).conveyed_from(tickets.conveyed());
         lodging.sessions.spawn_local(async move {
             let _counted = tickets;
             run(seat, client).await;
@@ -221,7 +224,10 @@ impl Floor {
             return;
         };
         for packet in packets {
-            let tickets = Tickets::new(lodging.door.admit(), &self.load);
+            let tickets = Tickets::new(
+                lodging.door.admit(&packet.client, packet.conveyed),
+                &self.load,
+            );
             if let Some(session) = adopt(&lodging.house, packet) {
                 lodging.sessions.spawn_local(async move {
                     let _counted = tickets;

@@ -38,7 +38,7 @@ use crate::listener::{self, Bound, Ceiling, Door};
 use crate::net::reserve::Reserve;
 use crate::net::tls::{Connector, Refused};
 use crate::session::tally::{Sum, Tally};
-use crate::session::{self, Common, Login};
+use crate::session::{self, Budget, Common, Login};
 use crate::topology::board::LaneEnds;
 use crate::topology::publish::{Reader, Subscription};
 
@@ -234,11 +234,11 @@ fn furnish(
     number: usize,
     entry: Entry,
     ceiling: &Ceiling,
-    reserve: &Reserve,
+    (reserve, budget): (&Reserve, &Budget),
 ) -> (Counted, Vec<Room>, Vec<Bound>) {
     let name = Arc::clone(&entry.name);
     let door = Arc::new(Door::new(name, &entry.listener, ceiling.clone()));
-    let common = Arc::new(Common::new(entry.dials, reserve.clone()));
+    let common = Arc::new(Common::new(entry.dials, reserve.clone(), budget.clone()));
     common.meet_masters(entry.upstream_tls);
     let mut tallies = Vec::with_capacity(entry.subscriptions.len());
     let mut rooms = Vec::with_capacity(entry.subscriptions.len());
@@ -289,6 +289,17 @@ impl Pool {
         sessions_max: Option<u64>,
         reserve: &Reserve,
     ) -> io::Result<Self> {
+        Self::start_within(entries, workers, sessions_max, reserve, Budget::default())
+    }
+
+    /// The same, and sessions keep no more than there is `budget` for.
+    fn start_within(
+        entries: Vec<Entry>,
+        workers: usize,
+        sessions_max: Option<u64>,
+        reserve: &Reserve,
+        budget: Budget,
+    ) -> io::Result<Self> {
         if workers == 0 || entries.iter().any(|e| e.subscriptions.len() != workers) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -306,6 +317,7 @@ impl Pool {
                 workers: Vec::with_capacity(workers),
                 ceiling: Ceiling::new(sessions_max, reserve),
                 reserve: reserve.clone(),
+                budget,
                 tallies: Tallies::default(),
             },
             hearts: Hearts::default(),
@@ -318,8 +330,8 @@ impl Pool {
         }
         let mut doorways = Vec::with_capacity(entries.len());
         for (number, entry) in entries.into_iter().enumerate() {
-            let (counted, rooms, bound) =
-                furnish(number, entry, &pool.reins.ceiling, &pool.reins.reserve);
+            let means = (&pool.reins.reserve, &pool.reins.budget);
+            let (counted, rooms, bound) = furnish(number, entry, &pool.reins.ceiling, means);
             for (plan, room) in plans.iter_mut().zip(rooms) {
                 plan.rooms.push(room);
             }

@@ -16,7 +16,7 @@ use super::{Counting, Entry, SESSIONS_END_LIMIT, Tallies, furnish};
 use crate::listener::{self, Bound, Ceiling, SocketId};
 use crate::net::reserve::Reserve;
 use crate::net::tls::Connector;
-use crate::session::{self, Login};
+use crate::session::{self, Budget, Login};
 
 /// Longest wait for a worker to do what it was told; only a stuck one needs it.
 const OBEY_LIMIT: Duration = Duration::from_secs(2);
@@ -32,6 +32,7 @@ pub struct Reins {
     pub(super) workers: Vec<Rein>,
     pub(super) ceiling: Ceiling,
     pub(super) reserve: Reserve,
+    pub(super) budget: Budget,
     pub(super) tallies: Tallies,
 }
 
@@ -53,7 +54,8 @@ impl Reins {
     /// # Errors
     /// When a worker is stuck.
     pub async fn add(&self, number: usize, entry: Entry) -> Result<Counting, Stuck> {
-        let (counted, rooms, bound) = furnish(number, entry, &self.ceiling, &self.reserve);
+        let means = (&self.reserve, &self.budget);
+        let (counted, rooms, bound) = furnish(number, entry, &self.ceiling, means);
         let counting = self.tallies.add(counted);
         for (worker, room) in rooms.into_iter().enumerate() {
             self.tell(worker, Order::House(number, Box::new(room)))

@@ -104,6 +104,13 @@ fn whom_it_speaks_for_may_be_refused() {
     let of_source = |fields: &serde_json::Value| fields["reason"] == "max_connections_per_source";
     let line = proxy.event_where(0, "client_refused", SOON, of_source);
     assert!(line.text("message").contains("10.0.0.1"), "{}", line.fields);
+
+    // And what it says is told with its own address.
+    let browser = b"PROXY TCP4 10.0.0.3 10.0.0.9 1 2\r\nGET / HTTP/1.1\r\n\r\n";
+    assert_eq!(read_to_end(&mut conveyed(proxy.addr(), browser)), b"");
+    let of_http = |fields: &serde_json::Value| fields["reason"] == "http";
+    let line = proxy.event_where(0, "client_refused", SOON, of_http);
+    assert!(line.text("message").contains("10.0.0.3"), "{}", line.fields);
     assert_eq!(master.bytes(), 24);
 }
 

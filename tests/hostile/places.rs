@@ -7,8 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::harness::admin::{admin_of, page};
-use crate::harness::fake_master::{Bytes, FakeMaster};
+use crate::harness::fake_master::{Bytes, FakeMaster, Role};
 use crate::harness::fake_sentinel::{FakeSentinel, Protocol, View};
+use crate::harness::proxy::Plan;
 use crate::harness::reload::{ready, reload};
 use crate::harness::stream::{SOON, connect, echoed, read_to_end, reset};
 use crate::harness::{holds_for, wait_until};
@@ -237,4 +238,31 @@ fn a_unix_socket_has_its_permissions_and_knows_its_users() {
         assert_eq!(proxy.terminate(SOON).code(), Some(0));
         assert!(!path.exists());
     }
+}
+
+/// Whoever is told to make room while it waits is told again.
+#[test]
+fn without_a_master_the_silent_make_room_all_the_same() {
+    let (master, sentinel) = stage();
+    master.set_role(Role::Loading);
+    let proxy = Plan::moving(&[sentinel.addr()])
+        .env("SWITCHMASTER_FAILOVER_HOLD_MAX", "100ms")
+        .env("SWITCHMASTER_FAILOVER_VERIFY", "role")
+        .env("SWITCHMASTER_PROXY_MAX_CONNECTIONS", "4")
+        .env("SWITCHMASTER_LIMITS_FIRST_REQUEST_TIMEOUT", "200ms")
+        .start();
+    let silent: Vec<_> = (0..3).map(|_| connect(proxy.addr())).collect();
+    let mut asks = connect(proxy.addr());
+    asks.write_all(b"GET key\r\n").expect("written");
+    let mut answer = [0; 8];
+    asks.read_exact(&mut answer).expect("answered by the proxy");
+    assert_eq!(&answer, b"-LOADING");
+    wait_until("the silent to make room", SOON, || {
+        silent.iter().all(is_closed)
+    });
+    assert_eq!(
+        proxy.event("client_refused", SOON).text("reason"),
+        "no_request"
+    );
+    assert!(!is_closed(&asks), "it has asked");
 }

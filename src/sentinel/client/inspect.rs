@@ -24,6 +24,8 @@ const QUESTIONS: [(&str, &str); 4] = [
 /// What is asked once, before those.
 const MYID: &str = "+sentinel|myid";
 const INFO: &str = "+info";
+/// What is asked of it by those who lead clients to replicas.
+pub const LIST_REPLICAS: &str = "+sentinel|replicas";
 
 /// Whether events would come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +104,15 @@ impl SentinelLink {
             refused,
             masters,
         })
+    }
+
+    /// Whether the replicas of this master would be listed (SENTINEL REPLICAS): false where the right is missing.
+    ///
+    /// # Errors
+    /// When the link fails.
+    pub async fn may_list_replicas(&mut self, master: &str) -> Result<bool, ClientError> {
+        let listed = self.asking.replicas(master).await?;
+        Ok(!listed.is_err_and(|why| why.starts_with("NOPERM")))
     }
 
     fn subscription(&self) -> Subscription {

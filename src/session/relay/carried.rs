@@ -4,6 +4,7 @@ use std::ops::ControlFlow::{self, Break, Continue};
 
 use bytes::BytesMut;
 
+use super::super::budget::Share;
 use super::super::close::CloseReason;
 use crate::net::stream::Stream;
 use crate::session::sniff::{Verdict, sniff};
@@ -15,6 +16,8 @@ pub(in crate::session) struct Carried<W> {
     pub(in crate::session) watch: W,
     /// Read from the client and written to no master, or to be written again; begins at a request.
     pub(in crate::session) unsent: BytesMut,
+    /// The right to keep it while there is no upstream. In a box, as hardly any has it.
+    pub(in crate::session) share: Option<Box<Share>>,
     /// The client said something that its last master was not to hear, and has waited since.
     pub(in crate::session) kept_waiting: bool,
     /// Replies that were read and not yet taken by the client.
@@ -38,6 +41,7 @@ impl<W> Carried<W> {
             client,
             watch,
             unsent: BytesMut::new(),
+            share: None,
             kept_waiting: false,
             owed: BytesMut::new(),
             fresh: true,
@@ -55,11 +59,6 @@ impl<W> Carried<W> {
             Verdict::Foreign(foreign) => Break(foreign.reason()),
             Verdict::More => Continue(false),
         }
-    }
-
-    /// There is nothing from it that was not read. A unix socket's is somebody on this machine, who has other means than silence.
-    pub(in crate::session) fn is_silent(&self) -> bool {
-        !self.client.is_unix() && self.client.is_quiet()
     }
 
     /// The same of what was kept back of it.

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use super::super::House;
 use super::super::close::CloseReason;
-use super::{Flow, Relay};
+use super::{Carried, Flow, Relay};
 use crate::session::watch::Watch;
 
 impl<W: Watch> Relay<'_, W> {
@@ -46,14 +46,19 @@ impl<W: Watch> Relay<'_, W> {
         }
     }
 
-    /// Its client has not asked this upstream for anything yet, as far as that is known: half a request is none.
-    pub(in crate::session) fn is_mute(&self) -> bool {
-        let has_asked = match self.carried.watch.unanswered() {
+    /// Its client has asked this upstream for something, as far as that is known: half a request is nothing.
+    pub(in crate::session) fn has_asked(&self) -> bool {
+        let asks = match self.carried.watch.unanswered() {
             Some(unanswered) => unanswered > 0,
             // Not followed request by request.
             None => !self.carried.fresh,
         };
-        !has_asked && !self.heard && self.carried.is_silent()
+        asks || self.heard
+    }
+
+    /// What it has of its client.
+    pub(in crate::session) const fn carried(&self) -> &Carried<W> {
+        self.carried
     }
 
     /// Its upstream has said something: its client has asked for it.

@@ -1,5 +1,6 @@
 //! The whole bytes flow over loopback: a real pool between plain blocking sockets.
 
+mod budget;
 mod busy;
 mod bytes;
 mod crowd;
@@ -53,6 +54,7 @@ struct Options {
     listen: Option<ListenAddr>,
     dials: Option<metrics::Histogram>,
     keeps: bool,
+    budget: Budget,
 }
 
 impl Rig {
@@ -101,11 +103,12 @@ impl Rig {
         };
         Self {
             pool: Some(
-                Pool::start(
+                Pool::start_within(
                     vec![entry],
                     workers,
                     options.sessions_max,
                     &Reserve::default(),
+                    options.budget,
                 )
                 .expect("pool"),
             ),
