@@ -113,11 +113,19 @@ impl Stream {
     }
 
     /// Ready when all that was written is with the kernel, which it always is without TLS. To be asked by whoever goes to sleep and
-    /// has polled nothing else of this stream: reading and writing do the same.
+    /// has not just written; reading does not do it, as who reads may be forbidden to write.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
             Self::Tls(s) => s.poll_flush(cx),
+        }
+    }
+
+    /// How many bytes were written since all were with the kernel: of so many some may still be here.
+    pub const fn kept_back(&self) -> usize {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => 0,
+            Self::Tls(s) => s.kept_back(),
         }
     }
 
@@ -182,7 +190,11 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(s) => Pin::new(s).poll_read(cx, buf),
             Self::Unix(s) => Pin::new(s).poll_read(cx, buf),
-            Self::Tls(s) => s.poll_read(cx, buf),
+            Self::Tls(s) => {
+                // Whoever waits for an answer here must have asked. A peer that takes no more may still have said something.
+                let _ = s.poll_flush(cx);
+                s.poll_read(cx, buf)
+            }
         }
     }
 }

@@ -232,7 +232,10 @@ fn pay<W>(
         }
     }
     carried.owed = BytesMut::new();
-    Continue(())
+    match carried.client.poll_flush(cx) {
+        Poll::Ready(Err(_)) => Break(CloseReason::ClientReset),
+        Poll::Ready(Ok(())) | Poll::Pending => Continue(()),
+    }
 }
 
 /// What came from a client.

@@ -19,7 +19,7 @@ mod fault;
 mod material;
 mod sealed;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::{Arc, LazyLock};
 
