@@ -70,14 +70,14 @@ impl Handshakes {
 }
 
 impl Handshake {
-    /// Until it is through, or has to go: `Err(None)` where this process ends.
+    /// Until it is through, or has to go: `Err(None)` where there is nothing to be told, as this process ends, or it came to say nothing.
     pub(super) async fn run(
         self,
-        accepting: impl Future<Output = Result<Stream, Refused>>,
+        accepting: impl Future<Output = Result<Stream, Option<Refused>>>,
     ) -> Result<Stream, Option<Refused>> {
         tokio::select! {
             biased;
-            accepted = accepting => accepted.map_err(Some),
+            accepted = accepting => accepted,
             () = self.goes.notified() => {
                 let ended = self.under_way.borrow().ended;
                 Err((!ended).then_some(Refused::Crowded))

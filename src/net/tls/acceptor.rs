@@ -1,9 +1,12 @@
 //! Our side of a handshake with a client.
 
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
@@ -15,6 +18,8 @@ use crate::net::stream::Stream;
 
 /// Longest a client takes for its part of the handshake. One on a bad line needs a second or two.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Longest wait for a client that was turned away to end its connection.
+const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 
 /// How clients are met. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -79,17 +84,55 @@ impl Acceptor {
     /// Shakes hands with a client. Dropping the future closes its connection.
     ///
     /// # Errors
-    /// See [`Refused`].
-    pub async fn accept(&self, stream: Stream) -> Result<Stream, Refused> {
-        let accepting =
-            TlsAcceptor::from(Arc::clone(&self.config)).accept_with(stream, |session| {
-                session.set_buffer_limit(Some(OUTGOING_MAX));
-            });
+    /// See [`Refused`]; `None` is one that came and left without a word, as a health check does.
+    pub async fn accept(&self, stream: Stream) -> Result<Stream, Option<Refused>> {
+        let accepting = async {
+            if !has_said_something(&stream).await {
+                return Err(None);
+            }
+            let accepting =
+                TlsAcceptor::from(Arc::clone(&self.config)).accept_with(stream, |session| {
+                    session.set_buffer_limit(Some(OUTGOING_MAX));
+                });
+            accepting
+                .into_fallible()
+                .await
+                .map_err(|(error, stream)| Some((Refused::of(&error), stream)))
+        };
         match timeout(HANDSHAKE_LIMIT, accepting).await {
             Ok(Ok(stream)) => Ok(Sealed::stream(stream)),
-            Ok(Err(error)) => Err(Refused::of(&error)),
-            Err(_) => Err(Refused::Late),
+            Ok(Err(None)) => Err(None),
+            Ok(Err(Some((refused, stream)))) => {
+                // What it hears of it then is up to it.
+                let _ = timeout(LEAVE_LIMIT, leave(stream)).await;
+                Err(Some(refused))
+            }
+            Err(_) => Err(Some(Refused::Late)),
         }
+    }
+}
+
+/// Waits for a client's first byte. False: it has gone before.
+async fn has_said_something(stream: &Stream) -> bool {
+    loop {
+        // Of a runtime that is shutting down nobody cares what is said.
+        if stream.readable().await.is_err() {
+            return false;
+        }
+        match rustix::net::recv(stream, &mut [0_u8; 1][..], RecvFlags::PEEK) {
+            Ok((_, said)) => return said > 0,
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Takes leave of a client that was told why: closing with unread input would make the kernel send RST, which destroys what it
+/// was told.
+async fn leave(mut stream: Stream) {
+    if poll_fn(|cx| stream.poll_shutdown(cx)).await.is_ok() {
+        let mut unheard = [0; 1024];
+        while let Ok(1..) = poll_fn(|cx| stream.poll_read(cx, &mut unheard)).await {}
     }
 }
 
