@@ -162,6 +162,24 @@ impl Stream {
         }
     }
 
+    /// True when the peer will say nothing more: it closed, half-closed or reset, or said so in TLS. Looks past what is unread.
+    pub fn has_left(&mut self) -> bool {
+        socket::read_closed(self)
+            || match self {
+                Self::Tls(s) => s.has_said_farewell(),
+                Self::Tcp(_) | Self::Unix(_) => false,
+            }
+    }
+
+    /// Says in TLS that this is the end, and not to the socket.
+    #[cfg(test)]
+    pub(crate) fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tls(s) => s.say_farewell(cx),
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+        }
+    }
+
     /// Waits until there is something to read, an end or an error among it; reads nothing.
     ///
     /// # Errors

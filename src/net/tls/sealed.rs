@@ -9,11 +9,12 @@
 //!   plain TCP does not tell, either; every request and reply says itself where it ends, so half of one is never taken for one. And
 //!   a server that is killed, or one of many clients, says no more than that.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
@@ -92,6 +93,35 @@ impl Sealed {
         !self.stream.get_ref().1.wants_read()
     }
 
+    /// See [`Stream::has_left`]. What comes before the farewell is read ahead, as much as the library keeps (16 KiB): behind more it is not
+    /// seen.
+    pub(in crate::net) fn has_said_farewell(&mut self) -> bool {
+        // Only clients are asked that.
+        let TlsStream::Server(stream) = &mut self.stream else {
+            return false;
+        };
+        let (below, session) = stream.get_mut();
+        loop {
+            match session.process_new_packets() {
+                Ok(state) if state.peer_has_closed() => return true,
+                Ok(_) => {}
+                // Whoever reads it next hears of that.
+                Err(_) => return false,
+            }
+            if !matches!(session.read_tls(&mut Unread(below)), Ok(1..)) {
+                return false;
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(in crate::net) fn say_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let TlsStream::Client(stream) = &mut self.stream {
+            stream.get_mut().1.send_close_notify();
+        }
+        self.poll_flush(cx)
+    }
+
     /// The stream below.
     pub(in crate::net) fn below(&self) -> &Stream {
         self.stream.get_ref().0
@@ -100,6 +130,16 @@ impl Sealed {
     /// See [`Stream::is_quiet`].
     pub(in crate::net) fn is_quiet(&self) -> bool {
         !self.has_read_ahead() && socket::is_quiet(self.below())
+    }
+}
+
+/// What there is to read of a socket now. Who waits for more of it is woken by that all the same.
+struct Unread<'a>(&'a Stream);
+
+impl Read for Unread<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let (read, _) = recv(self.0, buf, RecvFlags::DONTWAIT)?;
+        Ok(read)
     }
 }
 

@@ -413,6 +413,28 @@ async fn an_end_without_a_farewell_is_an_end() {
     assert_eq!(end.ok(), Some(0));
 }
 
+/// Some say farewell and wait for the answer before they close.
+#[tokio::test]
+async fn a_farewell_is_an_end_also_behind_what_is_unread() {
+    const SAID: usize = 4000;
+    let (mut client, mut server) = pair().await;
+    assert!(!server.has_left());
+    poll_fn(|cx| client.poll_write(cx, &[b'x'; SAID]))
+        .await
+        .expect("taken");
+    assert!(!server.has_left());
+    poll_fn(|cx| client.poll_farewell(cx)).await.expect("said");
+    assert!(server.has_left() && server.has_left());
+    let mut heard = 0;
+    loop {
+        match poll_fn(|cx| server.poll_read(cx, &mut [0; 1024])).await {
+            Ok(0) => break,
+            n => heard += n.expect("read"),
+        }
+    }
+    assert_eq!(heard, SAID);
+}
+
 /// What was taken may be on its way: nobody is told that it was not, and may be said again.
 #[tokio::test]
 async fn what_was_taken_is_never_denied() {

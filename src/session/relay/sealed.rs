@@ -75,6 +75,15 @@ mod tests {
     /// Turns in which what may not happen would have.
     const TURNS: usize = 50;
 
+    fn tracker() -> Tracker {
+        Tracker::new(Rules {
+            login: false,
+            replay_auth: true,
+            pubsub: false,
+            resend_reads: true,
+        })
+    }
+
     fn turn(relay: &mut Relay<'_, Tracker>, house: &House) -> Poll<CloseReason> {
         relay.poll(&mut Context::from_waker(Waker::noop()), house)
     }
@@ -99,13 +108,7 @@ mod tests {
             publisher.extend(now() + HOLD);
             let (client, application) = UnixStream::pair().expect("pair");
             let (upstream, mut master) = pair().await;
-            let rules = Rules {
-                login: false,
-                replay_auth: true,
-                pubsub: false,
-                resend_reads: true,
-            };
-            let mut carried = Carried::new(Stream::Unix(client), Tracker::new(rules));
+            let mut carried = Carried::new(Stream::Unix(client), tracker());
             let pass = Reader::pass(&serving(G1));
             let mut relay = Relay::new(&mut carried, upstream, pass);
             // Until nobody takes any more.
@@ -160,6 +163,44 @@ mod tests {
                 .await;
             }
             assert_eq!(house.tally.passed_bytes.read(), 0);
+        }
+    }
+
+    /// Row 37 with TLS: whoever has given up in a hold has, however that was said.
+    #[tokio::test]
+    async fn a_client_that_says_farewell_in_a_hold_is_not_served_behind_it() {
+        for gives_up in [false, true] {
+            let (mut publisher, house) = house_of();
+            publisher.publish(serving(G1));
+            publisher.extend(now() + HOLD);
+            let (mut application, client) = pair().await;
+            let (upstream, master) = UnixStream::pair().expect("pair");
+            let mut carried = Carried::new(client, tracker());
+            let pass = Reader::pass(&serving(G1));
+            let mut relay = Relay::new(&mut carried, Stream::Unix(upstream), pass);
+            publisher.extend(now());
+            poll_fn(|cx| application.poll_write(cx, REQUEST))
+                .await
+                .expect("taken");
+            for _ in 0..TURNS {
+                assert!(turn(&mut relay, &house).is_pending());
+                tokio::task::yield_now().await;
+            }
+            if gives_up {
+                poll_fn(|cx| application.poll_farewell(cx))
+                    .await
+                    .expect("said");
+            }
+            publisher.extend(now() + HOLD);
+            relay.look(&house, false);
+            let mut heard = [0; 64];
+            let mut executed = 0;
+            for _ in 0..TURNS {
+                let _ = turn(&mut relay, &house);
+                executed += master.try_read(&mut heard).unwrap_or(0);
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(executed, if gives_up { 0 } else { REQUEST.len() });
         }
     }
 }
