@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustix::net::RecvFlags;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -169,6 +170,32 @@ impl Stream {
                 Self::Tls(s) => s.has_said_farewell(),
                 Self::Tcp(_) | Self::Unix(_) => false,
             }
+    }
+
+    /// Waits for something to read, and reads nothing. False: there will be nothing.
+    pub async fn hears_something(&self) -> bool {
+        let mut first = [0_u8; 1];
+        loop {
+            // Of a runtime that is shutting down nobody cares what is said.
+            if self.readable().await.is_err() {
+                return false;
+            }
+            let peek = || {
+                let peeked = rustix::net::recv(self, &mut first[..], RecvFlags::PEEK)?;
+                Ok(peeked.1 > 0)
+            };
+            // Tells the runtime where there is nothing: it may have been woken for nothing.
+            let peeked = match self {
+                Self::Tcp(s) => s.try_io(Interest::READABLE, peek),
+                Self::Unix(s) => s.try_io(Interest::READABLE, peek),
+                Self::Tls(_) => return true,
+            };
+            match peeked {
+                Ok(said) => return said,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return false,
+            }
+        }
     }
 
     /// Says in TLS that this is the end, and not to the socket.

@@ -175,8 +175,12 @@ impl Floor {
                 // In a box, so that a session does not carry it about.
                 match Box::pin(handshake.run(tls.accept(client))).await {
                     Ok(client) => run(Seat::new(&house), client).await,
-                    Err(Some(refused)) => door.no_tls(refused, peer),
-                    Err(None) => {}
+                    Err(turned_away) => {
+                        if let Some(refused) = turned_away.why {
+                            door.no_tls(refused, peer);
+                        }
+                        Box::pin(turned_away.leave()).await;
+                    }
                 }
             });
             return;

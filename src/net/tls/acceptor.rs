@@ -5,8 +5,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::io::Errno;
-use rustix::net::RecvFlags;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
@@ -84,55 +82,57 @@ impl Acceptor {
     /// Shakes hands with a client. Dropping the future closes its connection.
     ///
     /// # Errors
-    /// See [`Refused`]; `None` is one that came and left without a word, as a health check does.
-    pub async fn accept(&self, stream: Stream) -> Result<Stream, Option<Refused>> {
+    /// See [`TurnedAway`].
+    pub async fn accept(&self, stream: Stream) -> Result<Stream, TurnedAway> {
         let accepting = async {
-            if !has_said_something(&stream).await {
-                return Err(None);
+            if !stream.hears_something().await {
+                return Err(TurnedAway::at_once(None));
             }
             let accepting =
                 TlsAcceptor::from(Arc::clone(&self.config)).accept_with(stream, |session| {
                     session.set_buffer_limit(Some(OUTGOING_MAX));
                 });
-            accepting
-                .into_fallible()
-                .await
-                .map_err(|(error, stream)| Some((Refused::of(&error), stream)))
+            let accepted = accepting.into_fallible().await;
+            accepted.map_err(|(error, stream)| TurnedAway {
+                why: Some(Refused::of(&error)),
+                stream: Some(stream),
+            })
         };
         match timeout(HANDSHAKE_LIMIT, accepting).await {
-            Ok(Ok(stream)) => Ok(Sealed::stream(stream)),
-            Ok(Err(None)) => Err(None),
-            Ok(Err(Some((refused, stream)))) => {
-                // What it hears of it then is up to it.
-                let _ = timeout(LEAVE_LIMIT, leave(stream)).await;
-                Err(Some(refused))
+            Ok(accepted) => accepted.map(Sealed::stream),
+            Err(_) => Err(TurnedAway::at_once(Some(Refused::Late))),
+        }
+    }
+}
+
+/// A client that is not served.
+#[derive(Debug)]
+pub struct TurnedAway {
+    /// `None` is one of whom there is nothing to tell: it came and left without a word, as a health check does.
+    pub why: Option<Refused>,
+    stream: Option<Stream>,
+}
+
+impl TurnedAway {
+    /// One of whom no leave is taken.
+    pub const fn at_once(why: Option<Refused>) -> Self {
+        Self { why, stream: None }
+    }
+
+    /// Takes leave of it, once it was told why: closing with unread input would make the kernel send RST, which destroys what it was told.
+    /// Takes a second at the most.
+    pub async fn leave(self) {
+        let Some(mut stream) = self.stream else {
+            return;
+        };
+        let leaving = async {
+            if poll_fn(|cx| stream.poll_shutdown(cx)).await.is_ok() {
+                let mut unheard = [0; 1024];
+                while let Ok(1..) = poll_fn(|cx| stream.poll_read(cx, &mut unheard)).await {}
             }
-            Err(_) => Err(Some(Refused::Late)),
-        }
-    }
-}
-
-/// Waits for a client's first byte. False: it has gone before.
-async fn has_said_something(stream: &Stream) -> bool {
-    loop {
-        // Of a runtime that is shutting down nobody cares what is said.
-        if stream.readable().await.is_err() {
-            return false;
-        }
-        match rustix::net::recv(stream, &mut [0_u8; 1][..], RecvFlags::PEEK) {
-            Ok((_, said)) => return said > 0,
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(_) => return false,
-        }
-    }
-}
-
-/// Takes leave of a client that was told why: closing with unread input would make the kernel send RST, which destroys what it
-/// was told.
-async fn leave(mut stream: Stream) {
-    if poll_fn(|cx| stream.poll_shutdown(cx)).await.is_ok() {
-        let mut unheard = [0; 1024];
-        while let Ok(1..) = poll_fn(|cx| stream.poll_read(cx, &mut unheard)).await {}
+        };
+        // What it hears of it then is up to it.
+        let _ = timeout(LEAVE_LIMIT, leaving).await;
     }
 }
 

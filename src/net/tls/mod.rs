@@ -26,7 +26,7 @@ use std::sync::{Arc, LazyLock};
 use tokio_rustls::rustls::SupportedCipherSuite;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 
-pub use acceptor::{Acceptor, Refused};
+pub use acceptor::{Acceptor, Refused, TurnedAway};
 pub use connector::{Connector, Verify};
 pub use fault::TlsError;
 pub use material::{Fingerprint, Identity, MaterialError, Roots, Validity, rfc3339};

@@ -72,6 +72,18 @@ impl Place {
     }
 }
 
+/// Takes leave of whoever is turned away.
+async fn accept(acceptor: &Acceptor, stream: Stream) -> Result<Stream, Option<Refused>> {
+    match acceptor.accept(stream).await {
+        Ok(stream) => Ok(stream),
+        Err(turned_away) => {
+            let why = turned_away.why;
+            turned_away.leave().await;
+            Err(why)
+        }
+    }
+}
+
 async fn meet(
     connector: &Connector,
     acceptor: &Acceptor,
@@ -79,7 +91,7 @@ async fn meet(
 ) -> (Result<Stream, TlsError>, Result<Stream, Option<Refused>>) {
     let (here, there) = sockets();
     let name = host(name);
-    let meeting = async { tokio::join!(connector.connect(here, &name), acceptor.accept(there)) };
+    let meeting = async { tokio::join!(connector.connect(here, &name), accept(acceptor, there)) };
     timeout(LIMIT, meeting).await.expect("in time")
 }
 
@@ -213,7 +225,7 @@ async fn clients_that_have_to_prove_who_they_are() {
             }
             verdict.is_none().then_some(client)
         };
-        let meeting = async { tokio::join!(client, acceptor.accept(there)) };
+        let meeting = async { tokio::join!(client, accept(&acceptor, there)) };
         let (_client, server) = timeout(LIMIT, meeting).await.expect("in time");
         assert_eq!(server.err(), verdict.map(Some));
     }
@@ -238,7 +250,7 @@ async fn what_does_not_speak_tls() {
         let (mut client, server) = (client, Stream::Unix(server));
         client.write_all(said).await.expect("room");
         client.shutdown().await.expect("the end");
-        let refused = timeout(LIMIT, acceptor.accept(server)).await;
+        let refused = timeout(LIMIT, accept(&acceptor, server)).await;
         let refused = refused.expect("at once").expect_err("no TLS");
         assert_eq!(refused, verdict, "{}", said.escape_ascii());
     }
@@ -266,7 +278,7 @@ async fn a_handshake_ends_in_time() {
     let place = place();
     let acceptor = place.acceptor(&["redis-a"]);
     let (_silent, server) = sockets();
-    let refused = acceptor.accept(server).await.err();
+    let refused = accept(&acceptor, server).await.err();
     assert_eq!(refused, Some(Some(Refused::Late)));
     let connector = place.connector();
     let (client, _silent) = sockets();
