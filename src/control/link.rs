@@ -205,7 +205,8 @@ mod tests {
         ] {
             let forwarder = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let addr = forwarder.local_addr().expect("bound");
-            tokio::spawn(async move {
+            let tasks = TaskTracker::new();
+            let forwarding = tasks.spawn(async move {
                 while let Ok((mut socket, _)) = forwarder.accept().await {
                     // Whether it hears that does not matter.
                     let _ = socket.write_all(says.as_bytes()).await;
@@ -220,9 +221,10 @@ mod tests {
                 tls,
                 resolver: Resolver::default(),
                 reserve: Reserve::default(),
-                tasks: TaskTracker::new(),
+                tasks,
             };
             let dialled = ask(&addr.into(), &dial).await;
+            forwarding.abort();
             assert_eq!(dialled.reached, reached, "{what}: {}", dialled.report);
         }
     }
