@@ -137,7 +137,7 @@ fn the_example_names_every_key_in_its_table() {
     let mut shown = Vec::new();
     let mut section = None;
     for line in EXAMPLE.lines() {
-        if let Some(found) = Section::ALL.into_iter().find(|s| s.header() == line) {
+        if let Some(found) = Section::ALL.into_iter().find(|s| s.header() == open(line)) {
             section = Some(found);
             // Its keys are the operator's own.
             shown.extend(found.keys().filter(|key| key.name().is_empty()));
@@ -162,7 +162,7 @@ fn all_keys_of_the_example_are_valid_with_their_sample_values() {
     let text: String = EXAMPLE
         .lines()
         .map(
-            |line| match line.strip_prefix("# ").filter(|l| is_key_line(l)) {
+            |line| match open(line).strip_prefix("# ").filter(|l| is_key_line(l)) {
                 Some(key) if key.starts_with("password_file") => {
                     format!("password_file = {:?}\n", password)
                 }
@@ -180,7 +180,7 @@ fn all_keys_of_the_example_are_valid_with_their_sample_values() {
                     format!("{name} = {:?}\n", authority.file())
                 }
                 Some(key) => format!("{key}\n"),
-                None => format!("{line}\n"),
+                None => format!("{}\n", open(line)),
             },
         )
         .collect();
@@ -222,6 +222,38 @@ fn flag_beats_environment_beats_file_beats_default() {
         format!("file {}:5", file.path.display())
     );
     assert_eq!(source_of("verify = "), "default");
+}
+
+/// Whoever writes a table about TLS means to have it.
+#[test]
+fn tables_about_tls_that_leave_a_leg_in_the_clear_are_warned_of() {
+    for (text, warning) in [
+        (
+            "[proxy.client_tls]\n# cert_file = \"/c\"\n",
+            Some("[proxy.client_tls] has no keys, and clients come without TLS"),
+        ),
+        (
+            "[proxy.upstream_tls]\n",
+            Some("[proxy.upstream_tls] has no keys, and masters are met without TLS"),
+        ),
+        (
+            "[proxy.upstream_tls]\nenabled = false\nserver_name = \"redis\"\n",
+            Some("enabled = false: what else is said of TLS in [proxy.upstream_tls] means nothing"),
+        ),
+        ("[proxy.upstream_tls]\nenabled = false\n", None),
+        ("", None),
+    ] {
+        let file = file(&format!("{SMALLEST}[[proxy]]\n{text}"));
+        let loaded = config::load(&file.flags(), env(&[])).expect("valid");
+        match warning {
+            Some(warning) => assert!(
+                loaded.warnings.concat().contains(warning),
+                "{:?}",
+                loaded.warnings
+            ),
+            None => assert_eq!(loaded.warnings, Vec::<String>::new(), "{text}"),
+        }
+    }
 }
 
 #[test]
@@ -474,7 +506,7 @@ fn files_that_are_no_configuration() {
 /// The line as it stands, or without its comment sign when it is a key with a default.
 fn uncommented(line: &str, needed: &mut Vec<String>) -> String {
     let Some(key) = line.strip_prefix("# ").filter(|l| is_key_line(l)) else {
-        return format!("{line}\n");
+        return format!("{}\n", open(line));
     };
     let name = key.split(' ').next().unwrap_or_default();
     let without_default = [
@@ -494,6 +526,13 @@ fn uncommented(line: &str, needed: &mut Vec<String>) -> String {
         return String::new();
     }
     format!("{key}\n")
+}
+
+/// The header of a table that means something by being there, which the example only names.
+fn open(line: &str) -> &str {
+    line.strip_prefix("# ")
+        .filter(|line| line.starts_with("[proxy.") && line.ends_with(']'))
+        .unwrap_or(line)
 }
 
 fn is_key_line(text: &str) -> bool {

@@ -80,7 +80,9 @@ pub(super) fn serve(
             let deal = |accepted: Accepted| {
                 let (app, ending) = (app.clone(), ending.clone());
                 inner.spawn(async move {
-                    let Accepted { stream, entrance } = accepted;
+                    let Accepted {
+                        stream, entrance, ..
+                    } = accepted;
                     let talking = async {
                         match stream {
                             Stream::Tcp(stream) => talk(stream, Peer::Tcp, app).await,

@@ -515,6 +515,7 @@ fn faults_of_this_host() {
                 proxy: "main".to_owned(),
                 validity: Validity {
                     path: "/etc/switchmaster/server.crt".into(),
+                    not_before: Duration::ZERO,
                     not_after: (20_000 + days) * DAY,
                 },
             });

@@ -155,7 +155,7 @@ impl Difference {
             if effect(key) == Effect::Restart {
                 problems.push(pair.needs_restart());
             }
-            problems.extend(tls::expired(key, new, 0));
+            problems.extend(tls::unusable(key, new, 0));
             this.note(&pair, "");
         }
         this.entries(old, new, &mut problems);
@@ -216,7 +216,7 @@ impl Difference {
                 };
                 if pair.differs() {
                     self.note(&pair, &format!(" of \"{}\"", proxy.name));
-                    problems.extend(tls::expired(key, new, at));
+                    problems.extend(tls::unusable(key, new, at));
                 }
             }
             let listens = (&olds[before].listener.listen, &proxy.listener.listen);

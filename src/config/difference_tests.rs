@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
 
 use super::super::{Flags, from_text, load};
 use super::*;
@@ -396,15 +397,19 @@ fn what_is_in_the_files_counts() {
         assert!(words.starts_with(&format!("{path}.cert_file")), "{words}");
         assert!(words.ends_with(" changed"), "{words}");
         // One that nobody would accept does not take the place of one that serves.
-        authority.sign_expired("a", &["localhost"]);
-        let why = Difference::between(&before, &loaded(&text))
-            .expect_err("refused")
-            .to_string();
-        assert!(
-            why.contains("has expired") && why.contains("a.crt"),
-            "{why}"
-        );
-        assert!(why.contains("--> /etc/switchmaster/config.toml:"), "{why}");
+        let in_days = |days: u64| SystemTime::now() + Duration::from_secs(days * 24 * 60 * 60);
+        for (words, early) in [("has expired", false), ("is not valid yet", true)] {
+            if early {
+                authority.sign_between("a", &["localhost"], in_days(1), in_days(2));
+            } else {
+                authority.sign_expired("a", &["localhost"]);
+            }
+            let why = Difference::between(&before, &loaded(&text))
+                .expect_err("refused")
+                .to_string();
+            assert!(why.contains(words) && why.contains("a.crt"), "{why}");
+            assert!(why.contains("--> /etc/switchmaster/config.toml:"), "{why}");
+        }
         // Another authority, in the same place.
         authority.sign("a", &["localhost"]);
         let before = loaded(&text);

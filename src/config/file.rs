@@ -180,6 +180,7 @@ impl Reader<'_> {
                 && let Some(inner) = inner_table(name.get_ref())
             {
                 if let DeValue::Table(table) = value.get_ref() {
+                    items.open(inner);
                     self.table(inner, table, items, problems);
                 } else {
                     let header = inner.header();

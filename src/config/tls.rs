@@ -14,6 +14,7 @@ use super::{Loaded, text};
 use crate::net::addr::Host;
 use crate::net::tls::{
     Acceptor, Connector, Fingerprint, Identity, MaterialError, Roots, ServerName, Validity, Verify,
+    rfc3339,
 };
 
 /// The keys of one leg on which we are the client.
@@ -113,6 +114,13 @@ impl<'a> Files<'a> {
             .keys()
             .all(|key| self.items.get(key).is_none())
         {
+            if self.items.is_open(Section::ClientTls) {
+                self.warnings.push(
+                    "[proxy.client_tls] has no keys, and clients come without TLS: name cert_file and key_file below it, or \
+                     take the line out"
+                        .to_owned(),
+                );
+            }
             return Clients::Plain;
         }
         let before = self.problems.len();
@@ -151,6 +159,7 @@ impl<'a> Files<'a> {
         let insecure = values.boolean(leg.insecure, false);
         let name = values.parsed(leg.name, server_name);
         if !enabled {
+            self.is_plain(leg, meant);
             return None;
         }
         let identity = self.identity(leg.cert, leg.key);
@@ -189,6 +198,23 @@ impl<'a> Files<'a> {
                 self.refuse(leg.ca, &error.to_string(), "name another file");
                 None
             }
+        }
+    }
+
+    /// Tells that a leg is in the clear that somebody may believe not to be.
+    fn is_plain(&mut self, leg: &Leg, meant: bool) {
+        let table = leg.enabled.section();
+        let switch = leg.enabled.path();
+        if meant {
+            self.warnings.push(format!(
+                "{switch} = false: what else is said of TLS in {} means nothing, and passwords and data go in the clear",
+                table.header()
+            ));
+        } else if self.items.get(leg.enabled).is_none() && self.items.is_open(table) {
+            self.warnings.push(format!(
+                "{} has no keys, and masters are met without TLS: set ca_file or enabled = true below it, or take the line out",
+                table.header()
+            ));
         }
     }
 
@@ -234,9 +260,17 @@ impl<'a> Files<'a> {
                 printable(&key_file.to_string_lossy())
             ));
         }
-        if is_over(&identity.validity) {
-            self.warnings
-                .push(format!("{}: {}", cert.path(), over(&identity.validity)));
+        if let Some(fault) = fault(&identity.validity) {
+            self.warnings.push(format!("{}: {fault}", cert.path()));
+        }
+        if let Some(end) = identity.ended_behind {
+            self.warnings.push(format!(
+                "{}: behind the first certificate in {} there is one that has expired ({}): who needs it accepts neither. \
+                 Take it out if nobody does, or write the new one there",
+                cert.path(),
+                printable(&cert_file.to_string_lossy()),
+                rfc3339(end)
+            ));
         }
         Some(identity)
     }
@@ -350,8 +384,8 @@ pub(super) fn changed<M: Made>(key: Key, old: Option<&M>, new: Option<&M>) -> bo
     }
 }
 
-/// A certificate that is new and of no use: what is in force is better.
-pub(super) fn expired(key: Key, new: &Loaded, entry: usize) -> Option<Problem> {
+/// A certificate that is new and of no use now: what is in force is better.
+pub(super) fn unusable(key: Key, new: &Loaded, entry: usize) -> Option<Problem> {
     let proxy = &new.config.proxies[entry];
     let validity = match key {
         Key::SentinelCertFile => new.config.sentinel.tls.as_ref()?.validity()?,
@@ -360,20 +394,28 @@ pub(super) fn expired(key: Key, new: &Loaded, entry: usize) -> Option<Problem> {
         _ => return None,
     };
     let help = "write a valid certificate and its key there, and reload again";
-    let what = format!("{}: {}", key.path(), over(validity));
-    is_over(validity).then(|| new.problem(key, entry, what, help))
+    let fault = fault(validity)?;
+    let what = format!("{}: {fault}", key.path());
+    Some(new.problem(key, entry, what, help))
 }
 
-fn is_over(validity: &Validity) -> bool {
-    // Before 1970 nothing was.
+/// Why nobody accepts it now.
+fn fault(validity: &Validity) -> Option<String> {
+    // Before 1970 nothing was over.
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    validity.is_over(now.unwrap_or_default())
-}
-
-fn over(validity: &Validity) -> String {
-    format!(
-        "the certificate in {} has expired ({}), and nobody accepts it",
-        printable(&validity.path.to_string_lossy()),
-        validity.until()
-    )
+    let now = now.unwrap_or_default();
+    let file = printable(&validity.path.to_string_lossy());
+    if validity.is_over(now) {
+        let end = validity.until();
+        Some(format!(
+            "the certificate in {file} has expired ({end}), and nobody accepts it"
+        ))
+    } else if validity.is_to_come(now) {
+        let begin = validity.from();
+        Some(format!(
+            "the certificate in {file} is not valid yet (from {begin}), and nobody accepts it before"
+        ))
+    } else {
+        None
+    }
 }

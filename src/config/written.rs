@@ -1,9 +1,9 @@
 //! What was written, by whom: values before anybody looked at what they mean.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::problem::Source;
-use super::schema::Key;
+use super::schema::{Key, Section};
 
 /// A value as its writer typed it.
 #[derive(Clone, Debug)]
@@ -53,36 +53,54 @@ impl Item {
 
 /// Values by key. What is absent was not written.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Items(BTreeMap<Key, Item>);
+pub(super) struct Items {
+    values: BTreeMap<Key, Item>,
+    /// Tables of an entry that are there, also without a key.
+    open: BTreeSet<Section>,
+}
 
 impl Items {
+    /// There is this table.
+    pub(super) fn open(&mut self, section: Section) {
+        self.open.insert(section);
+    }
+
+    /// There is this table of an entry, with keys or without.
+    pub(super) fn is_open(&self, section: Section) -> bool {
+        self.open.contains(&section)
+    }
+
     /// Writes a value, over one that was there.
     pub(super) fn set(&mut self, key: Key, item: Item) {
-        self.0.insert(key, item);
+        self.values.insert(key, item);
     }
 
     /// Writes what `over` says over what was there.
     pub(super) fn overlay(&mut self, over: Self) {
-        self.0.extend(over.0);
+        self.values.extend(over.values);
+        self.open.extend(over.open);
     }
 
     /// Moves the keys of `[[proxy]]` entries out.
     pub(super) fn split_off_proxy(&mut self) -> Self {
-        let (proxy, rest) = std::mem::take(&mut self.0)
+        let (proxy, rest) = std::mem::take(&mut self.values)
             .into_iter()
             .partition(|(key, _)| key.is_per_proxy());
-        self.0 = rest;
-        Self(proxy)
+        self.values = rest;
+        Self {
+            values: proxy,
+            open: BTreeSet::new(),
+        }
     }
 
     /// What was written for this key.
     pub(super) fn get(&self, key: Key) -> Option<&Item> {
-        self.0.get(&key)
+        self.values.get(&key)
     }
 
     /// What was written, in the order of [`Key::ALL`].
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Item)> {
-        self.0.iter().map(|(key, item)| (*key, item))
+        self.values.iter().map(|(key, item)| (*key, item))
     }
 
     /// Who wrote this key.

@@ -166,16 +166,66 @@ pub(super) async fn ask(addr: &HostPort, dial: &Dial) -> Dialled {
         },
         Err(e) => {
             // A node that is loading or out of client slots refuses the login and is there all the same; where it is we who
-            // have no descriptor or port left, nothing says that it is gone; nor where it is there and TLS is what fails.
-            let reached = matches!(
-                e,
-                ClientError::Protocol(_) | ClientError::Local(_) | ClientError::Tls(_)
-            );
+            // have no descriptor or port left, nothing says that it is gone; nor where it is there and TLS is what fails. A connection that
+            // ends in the handshake is as good as one that ends behind it.
+            let reached = match &e {
+                ClientError::Protocol(_) | ClientError::Local(_) => true,
+                ClientError::Tls(fault) => !fault.is_silent(),
+                _ => false,
+            };
             Dialled {
                 report: RoleReport::Failed(e.to_string()),
                 link: None,
                 reached,
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::net::reserve::Reserve;
+    use crate::net::resolver::Resolver;
+    use crate::net::tls::{Connector, Verify};
+
+    /// What accepts for a node says nothing of the node, until that has said something itself.
+    #[tokio::test]
+    async fn who_is_reached() {
+        let tls = || Some(Connector::new(&Verify::Nobody, None, None).expect("usable"));
+        for (tls, says, reached) in [
+            (None, "", false),
+            (tls(), "", false),
+            // It is no TLS port: another name for a configuration that is wrong, and no crash.
+            (tls(), "-ERR unknown command\r\n", true),
+        ] {
+            let forwarder = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let addr = forwarder.local_addr().expect("bound");
+            let tasks = TaskTracker::new();
+            let forwarding = tasks.spawn(async move {
+                while let Ok((mut socket, _)) = forwarder.accept().await {
+                    // Whether it hears that does not matter.
+                    let _ = socket.write_all(says.as_bytes()).await;
+                    let _ = socket.shutdown().await;
+                    let _ = tokio::io::copy(&mut socket, &mut tokio::io::sink()).await;
+                }
+            });
+            let what = format!("{} with TLS, {says:?}", tls.is_some());
+            let dial = Dial {
+                connect_timeout: Duration::from_secs(10),
+                credentials: Default::default(),
+                tls,
+                resolver: Resolver::default(),
+                reserve: Reserve::default(),
+                tasks,
+            };
+            let dialled = ask(&addr.into(), &dial).await;
+            forwarding.abort();
+            assert_eq!(dialled.reached, reached, "{what}: {}", dialled.report);
         }
     }
 }

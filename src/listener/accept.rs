@@ -77,7 +77,7 @@ struct Terms {
     max_anywhere: usize,
     allowed_uids: Vec<u32>,
     proxy_protocol_from: Vec<IpNet>,
-    tls: Option<Acceptor>,
+    tls: Option<Arc<Acceptor>>,
     /// Whoever is asked to prove who it is may come from anywhere.
     open: bool,
 }
@@ -91,9 +91,15 @@ impl Terms {
             max_anywhere: config.max_anywhere,
             allowed_uids: config.allowed_uids.clone(),
             proxy_protocol_from: config.proxy_protocol_from.clone(),
-            tls: config.tls.clone(),
+            tls: config.tls.clone().map(Arc::new),
             open: config.allow_from.is_empty() && config.demands_certificates(),
         })
+    }
+
+    /// How whoever comes in by these terms is met.
+    fn greeting(&self, peer: Peer) -> Option<Greeting> {
+        let tls = Arc::clone(self.tls.as_ref()?);
+        Some(Greeting { tls, peer })
     }
 }
 
@@ -122,23 +128,18 @@ impl Door {
         self.terms.store(Terms::of(config));
     }
 
-    /// How whoever comes in now is met; `None` is without TLS.
-    pub(crate) fn tls(&self) -> Option<Acceptor> {
-        self.terms.load().tls.clone()
-    }
-
     /// How many were closed for that, in the order of [`Refused::ALL`].
     pub(crate) fn tls_refusals(&self) -> [u64; Refused::ALL.len()] {
         Refused::ALL.map(|refused| self.tls_refused[refused.index()].load(Ordering::Relaxed))
     }
 
     /// Counts and tells that a client was closed before it was served, for what TLS has against it.
-    pub(crate) fn no_tls(&self, refused: Refused) {
+    pub(crate) fn no_tls(&self, refused: Refused, peer: Peer) {
         self.tls_refused[refused.index()].fetch_add(1, Ordering::Relaxed);
         if let Some(count) = self.tls_log[refused.index()].allow(now()) {
             warn!(
                 event = "tls_refused", proxy = %self.name, reason = refused.label(), count,
-                "closed a new connection: {}", refused.advice()
+                "closed a connection from {peer}: {}", refused.advice()
             );
         }
     }
@@ -217,16 +218,25 @@ impl Door {
         }
     }
 
-    pub(super) fn enter(&self, local: bool, peer: Peer) -> Result<Entrance, Refusal> {
-        let counted = self.identify(local, peer)?;
-        let mut entrance = self.place()?;
+    pub(super) fn enter(
+        &self,
+        local: bool,
+        peer: Peer,
+    ) -> Result<(Entrance, Option<Greeting>), Refusal> {
+        let terms = self.terms.load();
+        let counted = self.identify(&terms, local, peer)?;
+        let mut entrance = self.place(&terms)?;
         entrance.origin = Origin::of(None, counted);
-        Ok(entrance)
+        Ok((entrance, terms.greeting(peer)))
     }
 
     /// May it come in, as far as it counts who it is?
-    fn identify(&self, local: bool, peer: Peer) -> Result<Option<FromSource>, Refusal> {
-        let terms = self.terms.load();
+    fn identify(
+        &self,
+        terms: &Terms,
+        local: bool,
+        peer: Peer,
+    ) -> Result<Option<FromSource>, Refusal> {
         match peer {
             Peer::At(ip) => {
                 if !terms.open && !admits(&terms.allow_from, local, ip) {
@@ -243,8 +253,7 @@ impl Door {
     }
 
     /// Is there room, whoever it is?
-    fn place(&self) -> Result<Entrance, Refusal> {
-        let terms = self.terms.load();
+    fn place(&self, terms: &Terms) -> Result<Entrance, Refusal> {
         let here = Ticket::new(&self.inside);
         if terms.max_connections > 0 && here.number > terms.max_connections {
             return Err(Refusal::Full);
@@ -281,32 +290,42 @@ impl Door {
         balancer: Peer,
     ) -> Option<Accepted> {
         let introduced = async {
-            let mut entrance = self.place()?;
-            match header::read(&mut stream).await {
+            let mut entrance = self.place(&self.terms.load())?;
+            let header = header::read(&mut stream).await;
+            let terms = self.terms.load();
+            let peer = match header {
                 Ok(Conveyed::From(ip)) => {
                     debug!(event = "client_conveyed", proxy = %self.name, "{balancer} speaks for {ip}");
-                    let counted = self.identify(false, Peer::At(ip)).inspect_err(|refusal| {
-                        self.refuse(*refusal, Some(Peer::At(ip)));
+                    let peer = Peer::At(ip);
+                    let counted = self.identify(&terms, false, peer).inspect_err(|refusal| {
+                        self.refuse(*refusal, Some(peer));
                     })?;
                     entrance.origin = Origin::of(Some(ip), counted);
+                    peer
                 }
                 // As for a health check.
-                Ok(Conveyed::Itself) => {}
+                Ok(Conveyed::Itself) => balancer,
                 // Clients of whom it knows nothing: they are let in as itself, or not at all.
                 Ok(Conveyed::Unknown) => {
-                    let counted = self.identify(local, balancer).inspect_err(|refusal| {
-                        self.refuse(*refusal, Some(balancer));
-                    })?;
+                    let counted =
+                        self.identify(&terms, local, balancer)
+                            .inspect_err(|refusal| {
+                                self.refuse(*refusal, Some(balancer));
+                            })?;
                     entrance.origin = Origin::of(None, counted);
+                    balancer
                 }
                 Err(NoHeader::Other | NoHeader::Late) => return Err(Refusal::NoHeader),
-            }
-            Ok(entrance)
+            };
+            Ok((entrance, terms.greeting(peer)))
         };
         match introduced.await {
-            Ok(entrance) => {
-                let stream = Stream::Tcp(stream);
-                return Some(Accepted { stream, entrance });
+            Ok((entrance, greeting)) => {
+                return Some(Accepted {
+                    stream: Stream::Tcp(stream),
+                    entrance,
+                    greeting,
+                });
             }
             // Told already, with the address that was refused.
             Err(Refusal::NotAllowed | Refusal::SourceFull) => {}
@@ -422,6 +441,15 @@ pub(crate) struct Accepted {
     /// Registered with the runtime that accepted it.
     pub(crate) stream: Stream,
     pub(crate) entrance: Entrance,
+    pub(crate) greeting: Option<Greeting>,
+}
+
+/// How a client is met that has to come with TLS: as the terms say that let it in, whatever has been changed since.
+#[derive(Debug)]
+pub(crate) struct Greeting {
+    pub(crate) tls: Arc<Acceptor>,
+    /// Who it is, for people.
+    pub(crate) peer: Peer,
 }
 
 /// Accepts until it is to stop, and deals what may come in: whoever was accepted is dealt. Ends otherwise only when the runtime
@@ -478,7 +506,14 @@ where
             Ok((stream, peer)) => {
                 backoff.reset();
                 match door.enter(local, peer) {
-                    Ok(entrance) => deal(Accepted { stream, entrance }).await,
+                    Ok((entrance, greeting)) => {
+                        let accepted = Accepted {
+                            stream,
+                            entrance,
+                            greeting,
+                        };
+                        deal(accepted).await;
+                    }
                     Err(refusal) => door.refuse(refusal, Some(peer)),
                 }
             }
@@ -547,7 +582,7 @@ impl Listening {
 
 /// Who connects, by the kernel's word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Peer {
+pub(crate) enum Peer {
     /// Over TCP.
     At(IpAddr),
     /// Over a unix socket.

@@ -25,7 +25,7 @@ use ipnet::IpNet;
 use crate::net::addr::ListenAddr;
 use crate::net::tls::Acceptor;
 
-pub(crate) use accept::{Accepted, Ceiling, Door, Entrance, Ticket, serve};
+pub(crate) use accept::{Accepted, Ceiling, Door, Entrance, Greeting, Ticket, serve};
 pub use bind::{BindError, Bound, SocketId, bind_one, could_bind};
 pub use holder::Holder;
 pub use inherited::Inherited;

@@ -16,6 +16,8 @@ use super::refusal::{Refusal, Trouble};
 use super::*;
 use crate::net::rarely::logged;
 use crate::net::reserve::Reserve;
+use crate::net::tls::authority::Authority;
+use crate::net::tls::{Identity, Roots};
 
 fn tcp(port: u16) -> Config {
     Config {
@@ -155,7 +157,7 @@ fn who_was_let_in_before_counts_where_it_comes_from() {
     drop(first);
     assert_eq!(door.enter(true, here).err(), Some(Refusal::SourceFull));
     drop(second);
-    let entrance = door.enter(true, here).expect("nobody is there");
+    let (entrance, _) = door.enter(true, here).expect("nobody is there");
     assert_eq!(entrance.conveyed(), None);
     drop(entrance);
     // Of a balancer's client its own address counts.
@@ -363,4 +365,32 @@ fn an_address_may_have_been_another_entrys_but_not_the_admin_endpoints() {
     heirloom(&mut inherited, None, &unix(&second).listen[0]);
     let error = inherited.bind(Some("b"), &unix(&second), &mut Passed::nothing());
     assert_eq!(error.expect_err("somebody listens there").exit_code(), 73);
+}
+
+/// Between the look at who comes and the first byte said to it there may be a reload.
+#[test]
+fn whoever_was_let_in_is_met_by_the_terms_that_let_it_in() {
+    let folder = tempfile::tempdir().expect("folder");
+    let authority = Authority::new(folder.path(), "ca");
+    let server = authority.sign("server", &["redis-a"]);
+    let identity = Identity::read(&server.cert, &server.key).expect("a certificate");
+    let roots = Roots::read(&authority.file()).expect("an authority");
+    let mutual = Config {
+        tls: Some(Acceptor::new(&identity, Some(&roots)).expect("usable")),
+        ..Config::default()
+    };
+    let door = Door::new(
+        "main".into(),
+        &mutual,
+        Ceiling::new(None, &Reserve::default()),
+    );
+    let stranger = Peer::At([192, 0, 2, 7].into());
+    let (_entrance, greeting) = door.enter(false, stranger).expect("it has to prove itself");
+    door.change(&Config {
+        allow_from: vec!["10.0.0.0/8".parse().expect("a network")],
+        ..Config::default()
+    });
+    assert!(greeting.is_some_and(|greeting| greeting.tls.demands_certificates()));
+    let refused = door.enter(false, stranger).map(drop);
+    assert_eq!(refused, Err(Refusal::NotAllowed));
 }

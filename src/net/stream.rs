@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustix::net::RecvFlags;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -113,11 +114,19 @@ impl Stream {
     }
 
     /// Ready when all that was written is with the kernel, which it always is without TLS. To be asked by whoever goes to sleep and
-    /// has polled nothing else of this stream: reading and writing do the same.
+    /// has not just written; reading does not do it, as who reads may be forbidden to write.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
             Self::Tls(s) => s.poll_flush(cx),
+        }
+    }
+
+    /// How many bytes were written since all were with the kernel: of so many some may still be here.
+    pub const fn kept_back(&self) -> usize {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => 0,
+            Self::Tls(s) => s.kept_back(),
         }
     }
 
@@ -154,6 +163,50 @@ impl Stream {
         }
     }
 
+    /// True when the peer will say nothing more: it closed, half-closed or reset, or said so in TLS. Looks past what is unread.
+    pub fn has_left(&mut self) -> bool {
+        socket::read_closed(self)
+            || match self {
+                Self::Tls(s) => s.has_said_farewell(),
+                Self::Tcp(_) | Self::Unix(_) => false,
+            }
+    }
+
+    /// Waits for something to read, and reads nothing. False: there will be nothing.
+    pub async fn hears_something(&self) -> bool {
+        let mut first = [0_u8; 1];
+        loop {
+            // Of a runtime that is shutting down nobody cares what is said.
+            if self.readable().await.is_err() {
+                return false;
+            }
+            let peek = || {
+                let peeked = rustix::net::recv(self, &mut first[..], RecvFlags::PEEK)?;
+                Ok(peeked.1 > 0)
+            };
+            // Tells the runtime where there is nothing: it may have been woken for nothing.
+            let peeked = match self {
+                Self::Tcp(s) => s.try_io(Interest::READABLE, peek),
+                Self::Unix(s) => s.try_io(Interest::READABLE, peek),
+                Self::Tls(_) => return true,
+            };
+            match peeked {
+                Ok(said) => return said,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Says in TLS that this is the end, and not to the socket.
+    #[cfg(test)]
+    pub(crate) fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tls(s) => s.say_farewell(cx),
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+        }
+    }
+
     /// Waits until there is something to read, an end or an error among it; reads nothing.
     ///
     /// # Errors
@@ -182,7 +235,11 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(s) => Pin::new(s).poll_read(cx, buf),
             Self::Unix(s) => Pin::new(s).poll_read(cx, buf),
-            Self::Tls(s) => s.poll_read(cx, buf),
+            Self::Tls(s) => {
+                // Whoever waits for an answer here must have asked. A peer that takes no more may still have said something.
+                let _ = s.poll_flush(cx);
+                s.poll_read(cx, buf)
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //! master for too long and are answered by the proxy itself.
 
 use std::future::poll_fn;
+use std::io;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -230,18 +231,25 @@ fn pay<W>(
     cx: &mut Context<'_>,
     house: &House,
 ) -> ControlFlow<CloseReason> {
+    match poll_paid(carried, cx, house) {
+        Poll::Ready(Err(_)) => Break(CloseReason::ClientReset),
+        Poll::Ready(Ok(())) | Poll::Pending => Continue(()),
+    }
+}
+
+/// Ready when the client has taken all that it is owed, and that is with the kernel; or takes nothing any more.
+pub(super) fn poll_paid<W>(
+    carried: &mut Carried<W>,
+    cx: &mut Context<'_>,
+    house: &House,
+) -> Poll<io::Result<()>> {
     while !carried.owed.is_empty() {
-        match carried.client.poll_write(cx, &carried.owed) {
-            Poll::Ready(Ok(n)) => {
-                house.tally.bytes_down.add(n as u64);
-                carried.owed.advance(n);
-            }
-            Poll::Ready(Err(_)) => return Break(CloseReason::ClientReset),
-            Poll::Pending => return Continue(()),
-        }
+        let n = ready!(carried.client.poll_write(cx, &carried.owed))?;
+        house.tally.bytes_down.add(n as u64);
+        carried.owed.advance(n);
     }
     carried.owed = BytesMut::new();
-    Continue(())
+    carried.client.poll_flush(cx)
 }
 
 /// What came from a client.

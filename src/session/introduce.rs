@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -85,9 +86,18 @@ async fn tell(
     house: &House,
 ) -> io::Result<(Answer, Vec<u8>)> {
     let Connected { upstream, claim } = connected;
+    // Behind a wait things may have changed. The bell rings when that does again.
+    let may_write = || house.gate().leave(claim.pass()) == Leave::Open;
     let mut rest = replay.request();
     while !rest.is_empty() {
-        let n = poll_fn(|cx| upstream.poll_write(cx, rest)).await?;
+        let write = poll_fn(|cx| {
+            if may_write() {
+                upstream.poll_write(cx, rest)
+            } else {
+                Poll::Pending
+            }
+        });
+        let n = write.await?;
         rest = &rest[n..];
         if house.gate().has_passed(claim.pass()) {
             house.tally.passed_bytes.add(n as u64);
@@ -96,6 +106,10 @@ async fn tell(
     let mut check = replay.check().of_replica(house.is_of_replica());
     loop {
         let answer = poll_fn(|cx| {
+            if upstream.kept_back() > 0 && may_write() {
+                // What is wrong with it is heard below.
+                let _ = upstream.poll_flush(cx);
+            }
             let mut buffer = house.buffer.borrow_mut();
             upstream
                 .poll_read(cx, &mut buffer)

@@ -3,13 +3,14 @@
 use std::future::poll_fn;
 use std::ops::ControlFlow::{Break, Continue};
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::Either;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::afloat::{fail_fast, linger};
+use super::afloat::{fail_fast, linger, poll_paid};
 use super::claim::Claim;
 use super::close::{CloseReason, Fault};
 use super::farewell::farewell;
@@ -135,7 +136,7 @@ async fn connect<W: Watch>(
     let mut last = None;
     if life.first_failure.is_some() {
         let wait = backoff.next(fastrand::f64());
-        pause(seat, life, &carried.client, wait).await;
+        pause(seat, life, carried, wait).await;
     }
     loop {
         match life.stage {
@@ -150,7 +151,7 @@ async fn connect<W: Watch>(
                     }
                     if life.stage == Stage::Dialing(generation) {
                         let wait = backoff.next(fastrand::f64());
-                        pause(seat, life, &carried.client, wait).await;
+                        pause(seat, life, carried, wait).await;
                     }
                 }
             }
@@ -163,7 +164,7 @@ async fn connect<W: Watch>(
                 }
                 if life.stage == Stage::Dialing(generation) {
                     let wait = backoff.next(fastrand::f64());
-                    pause(seat, life, &carried.client, wait).await;
+                    pause(seat, life, carried, wait).await;
                 }
             }
             Stage::Closing(_) | Stage::Failing | Stage::Detached => return None,
@@ -173,12 +174,12 @@ async fn connect<W: Watch>(
 }
 
 /// Until there is an open master, or the client has waited long enough or left.
-async fn wait<W>(seat: &mut Seat, life: &mut Life, carried: &Carried<W>) {
-    let client = &carried.client;
+async fn wait<W: Watch>(seat: &mut Seat, life: &mut Life, carried: &mut Carried<W>) {
     let Some(_place) = seat.house.wait() else {
         observe(seat, life, Event::WaitRefused);
         return;
     };
+    let house = Rc::clone(&seat.house);
     while life.stage == Stage::Waiting {
         let state = seat.house.state();
         let left = life.patience(&seat.house.outlook(&state), now());
@@ -191,11 +192,11 @@ async fn wait<W>(seat: &mut Seat, life: &mut Life, carried: &Carried<W>) {
                     Event::Looked
                 }
             }
-            () = departure(client) => Event::ClientLeft,
+            () = paid_departure(carried, &house) => Event::ClientLeft,
             () = sleep(left) => Event::Looked,
         };
         let stage = observe(seat, life, event);
-        if matches!(stage, Stage::Dialing(_)) && read_closed(client) {
+        if matches!(stage, Stage::Dialing(_)) && carried.client.has_left() {
             observe(seat, life, Event::ClientLeft);
         }
     }
@@ -246,7 +247,7 @@ async fn try_dial<W: Watch>(
     }
     // On a first dial an end behind a request is in order (`printf | nc -N`); a client that was kept waiting and has
     // ended gave up, and what it sent must not run any more.
-    let left = life.kept_waiting && read_closed(&carried.client);
+    let left = life.kept_waiting && carried.client.has_left();
     let event = if left {
         Event::ClientLeft
     } else {
@@ -372,14 +373,15 @@ async fn stand_in_line(seat: &mut Seat, life: &mut Life, client: &Stream) -> Opt
 }
 
 /// Between two dials of the same generation.
-async fn pause(seat: &mut Seat, life: &mut Life, client: &Stream, wait: Duration) {
+async fn pause<W>(seat: &mut Seat, life: &mut Life, carried: &mut Carried<W>, wait: Duration) {
     let stage = life.stage;
     let end = Instant::now() + wait;
+    let house = Rc::clone(&seat.house);
     while life.stage == stage {
         let event = tokio::select! {
             biased;
             () = seat.turned() => Event::Looked,
-            () = departure(client) => Event::ClientLeft,
+            () = paid_departure(carried, &house) => Event::ClientLeft,
             () = sleep_until(end) => return,
         };
         observe(seat, life, event);
@@ -512,6 +514,13 @@ fn part_or_close<W: Watch>(
     match relay.part(&seat.house) {
         Continue(()) => stage,
         Break(reason) => observe(seat, life, Event::Ended(reason)),
+    }
+}
+
+/// The same, once it has taken what it is owed from before: it has been acknowledged, and need not wait for a master.
+async fn paid_departure<W>(carried: &mut Carried<W>, house: &House) {
+    if poll_fn(|cx| poll_paid(carried, cx, house)).await.is_ok() {
+        departure(&carried.client).await;
     }
 }
 

@@ -99,11 +99,16 @@ pub async fn dial(
     socket::prepare_upstream_leg(&stream, options.user_timeout).map_err(classify)?;
     let stream = Stream::Tcp(stream);
     match tls {
-        Some((connector, host)) => connector
-            .connect(stream, host)
-            .await
-            .map_err(DialError::Tls),
+        Some((connector, host)) => connector.connect(stream, host).await.map_err(refused),
         None => Ok(stream),
+    }
+}
+
+fn refused(error: TlsError) -> DialError {
+    if error.is_silent() {
+        DialError::Connect(io::Error::other(error))
+    } else {
+        DialError::Tls(error)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::listener::{Accepted, Entrance, Ticket};
+use crate::listener::{Accepted, Entrance, Greeting, Ticket};
 use crate::net::stream::{Stream, Unregistered};
 
 /// Connections that may be on their way to one worker.
@@ -21,6 +21,7 @@ pub(super) struct Deal {
     /// Which proxy entry it came in for.
     pub(super) entry: usize,
     pub(super) stream: Unregistered,
+    pub(super) greeting: Option<Greeting>,
     pub(super) tickets: Tickets,
 }
 
@@ -66,7 +67,7 @@ struct Lane {
 #[derive(Debug)]
 pub(super) enum Dealt {
     /// To the thread that asks.
-    Here(Stream, Tickets),
+    Here(Stream, Option<Greeting>, Tickets),
     /// To another thread.
     Away,
     /// No worker takes it; it is closed.
@@ -108,7 +109,7 @@ impl Dealer {
             _load: Ticket::new(&lane.load),
         };
         if worker == 0 {
-            return Dealt::Here(accepted.stream, tickets);
+            return Dealt::Here(accepted.stream, accepted.greeting, tickets);
         }
         let Ok(stream) = accepted.stream.unregister() else {
             return Dealt::Nowhere;
@@ -116,6 +117,7 @@ impl Dealer {
         let deal = Deal {
             entry,
             stream,
+            greeting: accepted.greeting,
             tickets,
         };
         match lane.queue.send_timeout(deal, QUEUE_LIMIT).await {

@@ -19,7 +19,7 @@ use super::SESSIONS_END_LIMIT;
 use super::dealer::{Deal, Dealer, Dealt, Tickets};
 use super::handshakes::Handshakes;
 use super::thread::{Room, RoomLanes};
-use crate::listener::{Bound, Door, SocketId, serve};
+use crate::listener::{Bound, Door, Greeting, SocketId, serve};
 use crate::net::clock::now;
 use crate::net::stream::Stream;
 use crate::session::close::CloseReason;
@@ -162,12 +162,12 @@ impl Floor {
         self.houses.borrow().values().cloned().collect()
     }
 
-    fn seat(&self, entry: usize, client: Stream, tickets: Tickets) {
+    fn seat(&self, entry: usize, client: Stream, greeting: Option<Greeting>, tickets: Tickets) {
         // Gone: it came in just before its entry was removed.
         let Some(lodging) = self.lodging(entry) else {
             return;
         };
-        if let Some(tls) = lodging.door.tls() {
+        if let Some(Greeting { tls, peer }) = greeting {
             let handshake = lodging.handshakes.begin();
             let (door, house) = (Arc::clone(&lodging.door), Rc::clone(&lodging.house));
             lodging.sessions.spawn_local(async move {
@@ -178,8 +178,12 @@ impl Floor {
                         let seat = Seat::new(&house).conveyed_from(counted.conveyed());
                         run(seat, client).await;
                     }
-                    Err(Some(refused)) => door.no_tls(refused),
-                    Err(None) => {}
+                    Err(turned_away) => {
+                        if let Some(refused) = turned_away.why {
+                            door.no_tls(refused, peer);
+                        }
+                        Box::pin(turned_away.leave()).await;
+                    }
                 }
             });
             return;
@@ -193,7 +197,7 @@ impl Floor {
 
     pub(super) fn seat_from_afar(&self, deal: Deal) {
         match deal.stream.register() {
-            Ok(client) => self.seat(deal.entry, client, deal.tickets),
+            Ok(client) => self.seat(deal.entry, client, deal.greeting, deal.tickets),
             Err(_) => {
                 if let Some(lodging) = self.lodging(deal.entry) {
                     Seat::new(&lodging.house).close(CloseReason::NotWatched);
@@ -383,7 +387,9 @@ async fn accept(
         let (dealer, floor, door) = (&dealer, &floor, &door);
         async move {
             match dealer.deal(entry, accepted).await {
-                Dealt::Here(client, tickets) => floor.seat(entry, client, tickets),
+                Dealt::Here(client, greeting, tickets) => {
+                    floor.seat(entry, client, greeting, tickets);
+                }
                 Dealt::Away => {}
                 Dealt::Nowhere => door.no_worker(),
             }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use tokio::sync::Notify;
 
 use crate::net::stream::Stream;
-use crate::net::tls::Refused;
+use crate::net::tls::{Refused, TurnedAway};
 
 /// Most that are under way. An honest one is crowded out only where so many others come within the time it needs.
 const HANDSHAKES_MAX: usize = 1024;
@@ -70,17 +70,17 @@ impl Handshakes {
 }
 
 impl Handshake {
-    /// Until it is through, or has to go: `Err(None)` where this process ends.
+    /// Until it is through, or has to go; where this process ends there is nothing to tell of that.
     pub(super) async fn run(
         self,
-        accepting: impl Future<Output = Result<Stream, Refused>>,
-    ) -> Result<Stream, Option<Refused>> {
+        accepting: impl Future<Output = Result<Stream, TurnedAway>>,
+    ) -> Result<Stream, TurnedAway> {
         tokio::select! {
             biased;
-            accepted = accepting => accepted.map_err(Some),
+            accepted = accepting => accepted,
             () = self.goes.notified() => {
                 let ended = self.under_way.borrow().ended;
-                Err((!ended).then_some(Refused::Crowded))
+                Err(TurnedAway::at_once((!ended).then_some(Refused::Crowded)))
             }
         }
     }

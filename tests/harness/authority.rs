@@ -29,7 +29,14 @@ pub(crate) struct Pair {
 impl Authority {
     /// One whose files are in this folder and begin with this name.
     pub(crate) fn new(folder: &Path, name: &str) -> Self {
+        Self::until(folder, name, SystemTime::now() + 3650 * DAY)
+    }
+
+    /// One whose own certificate ends then.
+    pub(crate) fn until(folder: &Path, name: &str, end: SystemTime) -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.not_before = (SystemTime::now() - 3650 * DAY).into();
+        params.not_after = end.into();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -61,10 +68,21 @@ impl Authority {
 
     /// One that ends then.
     pub(crate) fn sign_until(&self, file: &str, names: &[&str], end: SystemTime) -> Pair {
+        self.sign_between(file, names, SystemTime::now() - 60 * DAY, end)
+    }
+
+    /// One that begins and ends then.
+    pub(crate) fn sign_between(
+        &self,
+        file: &str,
+        names: &[&str],
+        begin: SystemTime,
+        end: SystemTime,
+    ) -> Pair {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
         params.distinguished_name.push(DnType::CommonName, file);
-        params.not_before = (SystemTime::now() - 60 * DAY).into();
+        params.not_before = begin.into();
         params.not_after = end.into();
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,

@@ -31,9 +31,9 @@ const USERS: [(&str, &str, &str); 2] = [
 const PASSWORD: &str = "a-password-of-tests";
 
 /// Certificates for everybody, for as long as the test process runs.
-#[derive(Debug)]
 pub(crate) struct Papers {
     _folder: TempDir,
+    pub(crate) authority: Authority,
     pub(crate) ca: PathBuf,
     pub(crate) server: Pair,
     pub(crate) client: Pair,
@@ -75,6 +75,7 @@ impl Papers {
             ca: authority.file(),
             server: authority.sign("server", &["localhost", "127.0.0.1"]),
             client: authority.sign("client", &["app"]),
+            authority,
             _folder: folder,
         }
     }

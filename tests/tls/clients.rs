@@ -137,7 +137,16 @@ fn row_43_what_speaks_no_tls_is_closed_with_a_reason() {
     }
     let told = stage.proxy.event("tls_refused", SOON);
     assert_eq!(told.text("reason"), "not_tls");
+    assert!(
+        told.fields["message"]
+            .to_string()
+            .contains("from 127.0.0.1:")
+    );
+    // A health check says nothing, and is none of them; whoever begins and goes is.
     drop(connect(stage.addr()));
+    let mut leaves = connect(stage.addr());
+    leaves.write_all(&[0x16]).expect("taken");
+    drop(leaves);
     wait_until("it to be counted", SOON, || stage.refused("left") == 1);
     stage.client().echoes(b"served all the same");
     assert_eq!(stage.master.bytes() - before, 19);

@@ -129,7 +129,7 @@ impl Asking {
                     | ClientError::Auth(_)
                     | ClientError::NoPermission(_)
                     | ClientError::Tls(_)),
-                ) => {
+                ) if !is_silence(&refused) => {
                     // Where it is is of no interest: it is not read from.
                     let at = SocketAddr::from(([0, 0, 0, 0], 0));
                     let report = RoleReport::Refused(refused.to_string());
@@ -211,4 +211,9 @@ impl Asking {
         let of = self.number;
         self.heard.send(Heard { of, what }).await.is_ok()
     }
+}
+
+/// Nobody said anything, though somebody accepted.
+const fn is_silence(refused: &ClientError) -> bool {
+    matches!(refused, ClientError::Tls(fault) if fault.is_silent())
 }

@@ -1,5 +1,6 @@
 //! Our side of a handshake with a client.
 
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,8 @@ use crate::net::stream::Stream;
 
 /// Longest a client takes for its part of the handshake. One on a bad line needs a second or two.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Longest wait for a client that was turned away to end its connection.
+const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 
 /// How clients are met. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -79,17 +82,57 @@ impl Acceptor {
     /// Shakes hands with a client. Dropping the future closes its connection.
     ///
     /// # Errors
-    /// See [`Refused`].
-    pub async fn accept(&self, stream: Stream) -> Result<Stream, Refused> {
-        let accepting =
-            TlsAcceptor::from(Arc::clone(&self.config)).accept_with(stream, |session| {
-                session.set_buffer_limit(Some(OUTGOING_MAX));
-            });
+    /// See [`TurnedAway`].
+    pub async fn accept(&self, stream: Stream) -> Result<Stream, TurnedAway> {
+        let accepting = async {
+            if !stream.hears_something().await {
+                return Err(TurnedAway::at_once(None));
+            }
+            let accepting =
+                TlsAcceptor::from(Arc::clone(&self.config)).accept_with(stream, |session| {
+                    session.set_buffer_limit(Some(OUTGOING_MAX));
+                });
+            let accepted = accepting.into_fallible().await;
+            accepted.map_err(|(error, stream)| TurnedAway {
+                why: Some(Refused::of(&error)),
+                stream: Some(stream),
+            })
+        };
         match timeout(HANDSHAKE_LIMIT, accepting).await {
-            Ok(Ok(stream)) => Ok(Sealed::stream(stream)),
-            Ok(Err(error)) => Err(Refused::of(&error)),
-            Err(_) => Err(Refused::Late),
+            Ok(accepted) => accepted.map(Sealed::stream),
+            Err(_) => Err(TurnedAway::at_once(Some(Refused::Late))),
         }
+    }
+}
+
+/// A client that is not served.
+#[derive(Debug)]
+pub struct TurnedAway {
+    /// `None` is one of whom there is nothing to tell: it came and left without a word, as a health check does.
+    pub why: Option<Refused>,
+    stream: Option<Stream>,
+}
+
+impl TurnedAway {
+    /// One of whom no leave is taken.
+    pub const fn at_once(why: Option<Refused>) -> Self {
+        Self { why, stream: None }
+    }
+
+    /// Takes leave of it, once it was told why: closing with unread input would make the kernel send RST, which destroys what it was told.
+    /// Takes a second at the most.
+    pub async fn leave(self) {
+        let Some(mut stream) = self.stream else {
+            return;
+        };
+        let leaving = async {
+            if poll_fn(|cx| stream.poll_shutdown(cx)).await.is_ok() {
+                let mut unheard = [0; 1024];
+                while let Ok(1..) = poll_fn(|cx| stream.poll_read(cx, &mut unheard)).await {}
+            }
+        };
+        // What it hears of it then is up to it.
+        let _ = timeout(LEAVE_LIMIT, leaving).await;
     }
 }
 

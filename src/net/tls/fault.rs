@@ -8,24 +8,27 @@ use tokio_rustls::rustls::{AlertDescription, CertificateError, Error};
 
 /// Why there is no TLS with a server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("TLS: {0}")]
-pub struct TlsError(String);
+#[error("TLS: {words}")]
+pub struct TlsError {
+    words: String,
+    silent: bool,
+}
 
 impl TlsError {
     /// What was configured cannot be used.
     pub(super) fn of_configuration(what: &dyn std::fmt::Display) -> Self {
-        Self(what.to_string())
+        Self::heard(what.to_string())
     }
 
     #[cfg(test)]
     pub(crate) fn in_words(what: &str) -> Self {
-        Self(what.to_owned())
+        Self::heard(what.to_owned())
     }
 
     /// It has not answered to the first word.
     pub(super) fn late(limit: Duration) -> Self {
-        Self(format!(
-            "no handshake within {}: is it a TLS port (tls-port) that was dialled?",
+        Self::nothing(format!(
+            "no handshake within {}: it is stopped or overloaded, or this is no TLS port (tls-port)",
             humantime::format_duration(limit)
         ))
     }
@@ -33,18 +36,38 @@ impl TlsError {
     /// What happened while shaking hands, whatever it was.
     pub(super) fn of_handshake(error: &io::Error) -> Self {
         Self::of(error).unwrap_or_else(|| match error.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Self(
-                "it closed the connection during the handshake: is it a TLS port (tls-port) that was dialled?"
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Self::nothing(
+                "the connection was closed during the handshake: what was to answer is gone or full, or this is no TLS port (tls-port)"
                     .to_owned(),
             ),
-            _ => Self(error.to_string()),
+            _ => Self::nothing(error.to_string()),
         })
+    }
+
+    /// It is the network that has something: nobody said anything for or against TLS. Whatever accepted may stand before a server that is
+    /// gone, as a forwarder or a load balancer does, or be the kernel of one that ends.
+    pub const fn is_silent(&self) -> bool {
+        self.silent
+    }
+
+    fn heard(words: String) -> Self {
+        Self {
+            words,
+            silent: false,
+        }
+    }
+
+    fn nothing(words: String) -> Self {
+        Self {
+            words,
+            silent: true,
+        }
     }
 
     /// What TLS has against a connection that was read or written; `None` where it is the network that has something.
     pub fn of(error: &io::Error) -> Option<Self> {
         let error = error.get_ref()?.downcast_ref::<Error>()?;
-        Some(Self(words(error)))
+        Some(Self::heard(words(error)))
     }
 }
 

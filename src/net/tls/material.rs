@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
@@ -92,11 +92,13 @@ impl MaterialError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(u64);
 
-/// Until when a certificate is valid.
+/// From when until when a certificate is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Validity {
     /// The file that it is in.
     pub path: PathBuf,
+    /// Since the Unix epoch.
+    pub not_before: Duration,
     /// Since the Unix epoch.
     pub not_after: Duration,
 }
@@ -107,18 +109,36 @@ impl Validity {
         self.not_after < now
     }
 
+    /// It has not begun at this time since the Unix epoch.
+    pub fn is_to_come(&self, now: Duration) -> bool {
+        now < self.not_before
+    }
+
     /// Until when, for people.
     pub fn until(&self) -> impl std::fmt::Display + use<> {
-        humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + self.not_after)
+        rfc3339(self.not_after)
     }
+
+    /// From when, for people.
+    pub fn from(&self) -> impl std::fmt::Display + use<> {
+        rfc3339(self.not_before)
+    }
+}
+
+/// A time since the Unix epoch, for people.
+pub fn rfc3339(time: Duration) -> impl std::fmt::Display + use<> {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + time)
 }
 
 /// A certificate, those between it and its authority, and its key.
 #[derive(Clone, Debug)]
 pub struct Identity {
     pub(super) certified: Arc<CertifiedKey>,
-    /// Of the certificate, or of one between it and its authority, whichever ends first.
+    /// Of the certificate. It ends with the first of those behind it that had not ended when they were read: whoever needs that one
+    /// accepts neither from then on.
     pub validity: Validity,
+    /// When one of those behind it had ended before that. Where that is a root that has another certificate by now, nobody needs it.
+    pub ended_behind: Option<Duration>,
     /// Of the certificates and the key.
     pub fingerprint: Fingerprint,
     /// Everybody on this machine can read the key.
@@ -142,12 +162,23 @@ impl Identity {
             },
             e => not_pem(key, &e),
         })?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        // Before 1970 nothing had ended.
+        let now = now.unwrap_or_default();
+        let mut times = chain.iter().map(|certificate| times(cert, certificate));
+        // There is one, or it would have been refused above.
+        let (not_before, mut not_after) = times.next().unwrap_or(Ok((now, now)))?;
+        let mut ended_behind = None;
+        for times in times {
+            match times? {
+                (_, end) if end < now => ended_behind = ended_behind.max(Some(end)),
+                (_, end) => not_after = not_after.min(end),
+            }
+        }
         let validity = Validity {
             path: cert.to_owned(),
-            not_after: chain
-                .iter()
-                .map(|certificate| not_after(cert, certificate))
-                .try_fold(Duration::MAX, |first, end| Ok(first.min(end?)))?,
+            not_before,
+            not_after,
         };
         let unfit = |reason: String| MaterialError::Unfit {
             path: key.to_owned(),
@@ -167,6 +198,7 @@ impl Identity {
         Ok(Self {
             certified: Arc::new(certified),
             validity,
+            ended_behind,
             fingerprint,
             is_key_open,
         })
@@ -281,13 +313,16 @@ fn not_pem(path: &Path, error: &pem::Error) -> MaterialError {
     }
 }
 
-fn not_after(path: &Path, der: &CertificateDer<'_>) -> Result<Duration, MaterialError> {
+/// From when until when it is valid, since the Unix epoch.
+fn times(path: &Path, der: &CertificateDer<'_>) -> Result<(Duration, Duration), MaterialError> {
     let certificate = x509_cert::Certificate::from_der(der).map_err(|e| MaterialError::Unfit {
         path: path.to_owned(),
         reason: format!("not a certificate: {e}"),
     })?;
     let validity = certificate.tbs_certificate.validity;
-    Ok(validity.not_after.to_unix_duration())
+    let [begin, end] =
+        [validity.not_before, validity.not_after].map(|time| time.to_unix_duration());
+    Ok((begin, end))
 }
 
 fn fingerprint(contents: &[&[u8]]) -> Fingerprint {

@@ -19,16 +19,17 @@ mod fault;
 mod material;
 mod sealed;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::{Arc, LazyLock};
 
+use tokio_rustls::rustls::SupportedCipherSuite;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 
-pub use acceptor::{Acceptor, Refused};
+pub use acceptor::{Acceptor, Refused, TurnedAway};
 pub use connector::{Connector, Verify};
 pub use fault::TlsError;
-pub use material::{Fingerprint, Identity, MaterialError, Roots, Validity};
+pub use material::{Fingerprint, Identity, MaterialError, Roots, Validity, rfc3339};
 pub use sealed::Sealed;
 pub use tokio_rustls::rustls::pki_types::ServerName;
 
@@ -37,7 +38,20 @@ pub use tokio_rustls::rustls::pki_types::ServerName;
 const OUTGOING_MAX: usize = 32 * 1024;
 
 fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-        LazyLock::new(|| Arc::new(ring::default_provider()));
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let mut provider = ring::default_provider();
+        // Servers take the first that they know, too. TLS 1.2 has no new keys for a connection whose old ones have seen so many
+        // records as they may (AES-GCM: 2^24), and ends it, which ChaCha20 never has to.
+        provider.cipher_suites.sort_by_key(|suite| match suite {
+            SupportedCipherSuite::Tls13(_) => 0,
+            SupportedCipherSuite::Tls12(suite)
+                if suite.common.confidentiality_limit == u64::MAX =>
+            {
+                1
+            }
+            SupportedCipherSuite::Tls12(_) => 2,
+        });
+        Arc::new(provider)
+    });
     Arc::clone(&PROVIDER)
 }

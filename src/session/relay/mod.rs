@@ -32,7 +32,6 @@ use super::house::House;
 use super::tracker::Sight;
 use super::watch::Watch;
 use crate::net::clock::Moment;
-use crate::net::socket::read_closed;
 use crate::net::stream::Stream;
 use crate::topology::publish::{Leave, Pass};
 
@@ -170,7 +169,7 @@ impl<'a, W: Watch> Relay<'a, W> {
             Leave::Held | Leave::Draining => self.withheld = true,
             Leave::Open if self.withheld => {
                 self.withheld = false;
-                if was_held && self.up.is_open() && read_closed(&self.carried.client) {
+                if was_held && self.up.is_open() && self.carried.client.has_left() {
                     self.carried.unsent = BytesMut::new();
                     self.up = Flow::Ending;
                     self.reason.get_or_insert(CloseReason::ClientLeftWaiting);

@@ -9,7 +9,6 @@ use super::super::House;
 use super::super::close::CloseReason;
 use super::{Flow, Relay, Unproven};
 use crate::net::clock::now;
-use crate::net::socket::read_closed;
 use crate::net::stream::Stream;
 use crate::session::tracker::Retire;
 use crate::session::watch::Watch;
@@ -114,11 +113,11 @@ impl<W: Watch> Relay<'_, W> {
             unsent.extend_from_slice(&self.carried.unsent);
             self.carried.unsent = BytesMut::from(&unsent[..]);
         }
-        let client = &self.carried.client;
+        let client = &mut self.carried.client;
         // What was withheld is for the most part not even read.
         self.carried.kept_waiting =
             !freely && (!self.carried.unsent.is_empty() || (self.withheld && !client.is_quiet()));
-        if self.carried.kept_waiting && read_closed(client) {
+        if self.carried.kept_waiting && client.has_left() {
             return Break(CloseReason::ClientLeftWaiting);
         }
         Continue(())
