@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 use super::bind::{Bound, SocketFile};
 use super::conveyed::Conveyed;
 use super::header::{self, NoHeader};
+use super::places::{Ceiling, Ticket};
 use super::refusal::{Refusal, Trouble};
 use super::sources::{FromSource, Sources};
 use super::{Config, overflow_uid};
@@ -27,7 +28,6 @@ use crate::net::backoff::Backoff;
 use crate::net::clock::now;
 use crate::net::counter::Counter;
 use crate::net::rarely::Rarely;
-use crate::net::reserve::Reserve;
 use crate::net::socket;
 use crate::net::stream::Stream;
 use crate::net::tls::{Acceptor, Refused};
@@ -343,61 +343,6 @@ impl Door {
         is_tight(here, terms.max_connections)
             || is_tight(anywhere, terms.max_anywhere)
             || is_tight(anywhere, self.ceiling.most)
-    }
-}
-
-/// How many connections there may be over all entries. Sessions that took the last descriptor would leave none to
-/// ask a new master for its role with.
-#[derive(Clone, Debug)]
-pub(crate) struct Ceiling {
-    inside: Arc<AtomicUsize>,
-    most: usize,
-    /// Places that are kept for sessions of the process that this one follows.
-    coming: Arc<AtomicUsize>,
-    /// Comes first: while some of it is lent, what comes free is not for clients.
-    reserve: Reserve,
-}
-
-impl Ceiling {
-    /// `None` is as many as come.
-    pub(crate) fn new(most: Option<u64>, reserve: &Reserve) -> Self {
-        Self {
-            inside: Arc::default(),
-            most: most.map_or(usize::MAX, |most| {
-                usize::try_from(most).unwrap_or(usize::MAX)
-            }),
-            coming: Arc::default(),
-            reserve: reserve.clone(),
-        }
-    }
-
-    /// Keeps so many places for those who are let in without a question.
-    pub(crate) fn expect(&self, sessions: u64) {
-        let sessions = usize::try_from(sessions).unwrap_or(usize::MAX);
-        self.coming.store(sessions, Ordering::Relaxed);
-    }
-}
-
-/// One of the connections inside; dropping it leaves.
-#[derive(Debug)]
-pub(crate) struct Ticket {
-    inside: Arc<AtomicUsize>,
-    number: usize,
-}
-
-impl Ticket {
-    /// Enters where so many are counted.
-    pub(crate) fn new(inside: &Arc<AtomicUsize>) -> Self {
-        Self {
-            inside: Arc::clone(inside),
-            number: inside.fetch_add(1, Ordering::Relaxed) + 1,
-        }
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.inside.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

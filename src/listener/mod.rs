@@ -13,6 +13,7 @@ mod header;
 mod holder;
 mod inherited;
 mod passed;
+mod places;
 mod refusal;
 mod sources;
 #[cfg(test)]
@@ -25,11 +26,12 @@ use ipnet::IpNet;
 use crate::net::addr::ListenAddr;
 use crate::net::tls::Acceptor;
 
-pub(crate) use accept::{Accepted, Ceiling, Door, Entrance, Greeting, Ticket, serve};
+pub(crate) use accept::{Accepted, Door, Entrance, Greeting, serve};
 pub use bind::{BindError, Bound, SocketId, bind_one, could_bind};
 pub use holder::Holder;
 pub use inherited::Inherited;
 pub use passed::Passed;
+pub(crate) use places::{Ceiling, Ticket};
 
 /// The part of a `[[proxy]]` entry that concerns accepting.
 #[derive(Clone, Debug)]
