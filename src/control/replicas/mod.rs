@@ -6,6 +6,7 @@
 
 mod link;
 mod newcomer;
+mod ourselves;
 mod tales;
 mod workers;
 
@@ -21,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use self::link::{Heard, Manner, NodeLink, Said, What};
 use self::newcomer::Newcomer;
+use self::ourselves::leads_to_us;
 use super::Settings;
 use super::ledger::{Book, Reads};
 use crate::net::addr::{Host, HostPort, NodeAddr};
@@ -61,6 +63,8 @@ pub struct Reading {
     pub choice: Choice,
     /// Applied to the master that a replica names.
     pub address_map: Arc<AddressMap>,
+    /// The listeners of every entry: one that leads to another that leads back is a circle, too.
+    pub own: Vec<HostPort>,
 }
 
 /// What the task is given.
@@ -107,6 +111,7 @@ struct Task {
     entry: Entry,
     choice: Choice,
     roll: Roll,
+    own: Vec<HostPort>,
     lanes: Lanes,
     tasks: TaskTracker,
     manner: watch::Sender<Manner>,
@@ -153,7 +158,8 @@ pub async fn run(mut entry: Entry, tasks: TaskTracker, end: CancellationToken) {
     let lanes = entry.lanes.len();
     let mut task = Task {
         choice: reading.choice,
-        roll: Roll::new(reading.choice, settings.own),
+        roll: Roll::new(reading.choice, reading.own.clone()),
+        own: reading.own,
         lanes: Lanes::new(reading.choice, &initial),
         tasks,
         manner: watch::Sender::new(manner),
@@ -241,9 +247,10 @@ impl Task {
             return;
         };
         self.choice = reading.choice;
-        self.roll.change(reading.choice, settings.own.clone());
+        self.roll.change(reading.choice, reading.own.clone());
         self.lanes.change(reading.choice);
         let manner = manner(&self.entry, &settings, &reading, &self.tasks);
+        self.own = reading.own;
         self.manner.send_if_modified(|old| {
             let same = old.dial.credentials == manner.dial.credentials
                 && old.dial.tls == manner.dial.tls
@@ -290,7 +297,12 @@ impl Task {
             What::Lost => self.roll.lost(&addr),
             What::Gone => self.roll.gone(&addr),
             What::Said(said) => {
-                let report = self.judge(&said);
+                let report = if leads_to_us(said.at, &self.own) {
+                    tales::is_us(&self.entry.name, &mut self.often, &addr);
+                    Report::FollowsAnother
+                } else {
+                    self.judge(&said)
+                };
                 self.roll.said(&addr, said.asked, said.at, report);
             }
         }

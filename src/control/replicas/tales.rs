@@ -75,6 +75,17 @@ pub(super) fn takes_newcomers(proxy: &str, often: &mut Often, addr: &NodeAddr, t
     }
 }
 
+pub(super) fn is_us(proxy: &str, often: &mut Often, addr: &NodeAddr) {
+    if often.allow("sentinel_names_us", proxy) {
+        let addr = &addr.0;
+        warn!(
+            event = "sentinel_names_us", proxy, %addr,
+            "a Sentinel lists our own listener {addr} as a replica; that is not read from. Listen on another port, or correct what \
+             that replica announces (replica-announce-ip, replica-announce-port)"
+        );
+    }
+}
+
 pub(super) fn waits(proxy: &str, often: &mut Often, cause: HoldCause) {
     if often.allow("hold_begin", proxy) {
         warn!(event = "hold_begin", proxy, cause = %cause, "clients wait: {}", cause.in_words());
