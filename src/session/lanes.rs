@@ -102,15 +102,20 @@ impl House {
         }
     }
 
-    /// A session could not get an upstream here, or lost it at once: others are led elsewhere until it is known what that means.
-    pub(super) fn shun(&self) {
+    /// A session could not get an upstream here, or lost it at once: it is to be known what that means, and until then others are led
+    /// elsewhere, unless it is not even certain.
+    pub(super) fn shun(&self, is_certain: bool) {
         if let Some(Berth {
             board,
             lane: Some(lane),
             ..
         }) = self.berth.get()
         {
-            board.shun(*lane, now());
+            if is_certain {
+                board.shun(*lane, now());
+            } else {
+                board.suspect(*lane);
+            }
         }
     }
 

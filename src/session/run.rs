@@ -437,7 +437,8 @@ pub(super) async fn live<W: Watch>(
             return Poll::Ready(part_or_close(seat, life, &mut relay, cx, stage));
         };
         if !relay.is_leaving() && reason.is_of_upstream() && claim.is_young() {
-            seat.house.shun();
+            // Who is not looked into may have asked for its end (QUIT).
+            seat.house.shun(W::MOVES || !relay.has_heard());
         }
         let parts = reason.may_part() && relay.can_leave(cx, &seat.house);
         let event = match (parts, relay.is_stillborn()) {

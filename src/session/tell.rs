@@ -23,7 +23,7 @@ impl House {
         }
         if !error.is_our_own() {
             self.doubt();
-            self.shun();
+            self.shun(true);
         }
         if let Some(count) = self.common.dials[error.index()].allow(now()) {
             warn!(
@@ -50,7 +50,7 @@ impl House {
     pub(super) fn replay_failed(&self, reason: &'static str, again: bool) {
         self.doubt();
         if again {
-            self.shun();
+            self.shun(true);
         }
         self.tally.replay_failures.add(1);
         if let Some(count) = self.common.replays.allow(now()) {

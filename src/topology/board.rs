@@ -93,6 +93,11 @@ impl Board {
         lane.suspected.store(true, Ordering::Relaxed);
     }
 
+    /// It may have been so.
+    pub fn suspect(&self, lane: usize) {
+        self.0.lanes[lane].suspected.store(true, Ordering::Relaxed);
+    }
+
     /// Whether that has happened since this was asked last.
     pub fn is_suspected(&self, lane: usize) -> bool {
         self.0.lanes[lane].suspected.swap(false, Ordering::Relaxed)

@@ -112,6 +112,8 @@ struct Task {
     choice: Choice,
     roll: Roll,
     own: Vec<HostPort>,
+    /// Those that are listed and are listeners of ours.
+    ours: BTreeSet<NodeAddr>,
     lanes: Lanes,
     tasks: TaskTracker,
     manner: watch::Sender<Manner>,
@@ -160,6 +162,7 @@ pub async fn run(mut entry: Entry, tasks: TaskTracker, end: CancellationToken) {
         choice: reading.choice,
         roll: Roll::new(reading.choice, reading.own.clone()),
         own: reading.own,
+        ours: BTreeSet::new(),
         lanes: Lanes::new(reading.choice, &initial),
         tasks,
         manner: watch::Sender::new(manner),
@@ -298,9 +301,12 @@ impl Task {
             What::Gone => self.roll.gone(&addr),
             What::Said(said) => {
                 let report = if leads_to_us(said.at, &self.own) {
-                    tales::is_us(&self.entry.name, &mut self.often, &addr);
+                    if self.ours.insert(addr.clone()) {
+                        tales::is_us(&self.entry.name, &mut self.often, &addr);
+                    }
                     Report::FollowsAnother
                 } else {
+                    self.ours.remove(&addr);
                     self.judge(&said)
                 };
                 self.roll.said(&addr, said.asked, said.at, report);
@@ -421,6 +427,7 @@ impl Task {
         self.links.retain(|addr, _| nodes.contains(addr));
         self.newcomers.retain(|addr, _| nodes.contains(addr));
         self.shut.retain(|addr| nodes.contains(addr));
+        self.ours.retain(|addr| nodes.contains(addr));
         for addr in nodes {
             if !self.links.contains_key(&addr) {
                 let link = self.link((addr.0.clone(), addr.0.host.clone()), ASK_EVERY);
