@@ -24,6 +24,7 @@
 //! 98   down_after s1 500            what it says from now on (1500 until then)
 //! 99   pause 500                    an operator pauses it, for so long or (no time) until `resume`; `reconnect`
 //! expect serving A 1               phase, master, generation now (held CAUSE A 1 | sealed CAUSE A 1 | none)
+//! expect readers paused 99         those who read from replicas are held, since then (`go on`: not; `but B`: not from B)
 //! expect told role_rejected        this was told since the last `expect told`/`expect untold` (`untold`: was not)
 //! ```
 
@@ -45,7 +46,7 @@ use switchmaster::topology::observation::{
     Asked, Hint, NoView, Observation, RoleReport, RunId, Said, Succession, View,
 };
 use switchmaster::topology::rules::{Agree, Confirm, HoldMax, Rules, SentinelsLost, Verify};
-use switchmaster::topology::{Epoch, Generation, MasterAddr, Phase, State};
+use switchmaster::topology::{Epoch, ForReaders, Generation, MasterAddr, Phase, State};
 
 /// Where every name leads.
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6379);
@@ -473,6 +474,11 @@ impl World {
                     .then_some(())
                     .ok_or_else(|| format!("told: {told:?}"))
             }
+            ["readers", expected @ ..] => {
+                let is = self.describe_readers();
+                let same = is == expected.join(" ");
+                same.then_some(()).ok_or_else(|| format!("is: {is}"))
+            }
             expected => {
                 let is = self.describe();
                 let expected = expected.join(" ");
@@ -483,6 +489,18 @@ impl World {
                 }
             }
         }
+    }
+
+    fn describe_readers(&self) -> String {
+        let ForReaders { held, successor } = &self.state.readers;
+        let held = held.map_or_else(
+            || "go on".to_owned(),
+            |(cause, since)| format!("{cause} {}", millis(since)),
+        );
+        let but = successor
+            .as_ref()
+            .map(|of| format!(" but {}", of.0.host.to_string().to_uppercase()));
+        format!("{held}{}", but.unwrap_or_default())
     }
 
     fn describe(&self) -> String {

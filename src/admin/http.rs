@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS,
 };
@@ -32,7 +32,7 @@ use tracing::warn;
 
 use super::actions::{Guard, Peer, act, log, logged};
 use super::reload::reload;
-use super::{Config, MAX_CONNECTIONS, Panel, STUCK_AFTER, page};
+use super::{Config, MAX_CONNECTIONS, Panel, ProxyStatus, STUCK_AFTER, page};
 use crate::listener::{self, Accepted, Bound, Ceiling, Door};
 use crate::net::clock::At;
 use crate::net::reserve::Reserve;
@@ -248,10 +248,22 @@ async fn livez(State(panel): State<Arc<Panel>>) -> Response {
     plain(StatusCode::SERVICE_UNAVAILABLE, words)
 }
 
-/// Every proxy has a verified master, and takes clients.
-async fn readyz(State(panel): State<Arc<Panel>>) -> Response {
-    let status = panel.status();
-    let ready = !status.draining && status.proxies.iter().all(super::ProxyStatus::is_ready);
+/// Clients are better off here than nowhere: every entry takes them and has a verified master, and one of them at least serves.
+/// `?proxy=NAME`: that entry serves.
+async fn readyz(State(panel): State<Arc<Panel>>, RawQuery(query): RawQuery) -> Response {
+    let mut status = panel.status();
+    if let Some(query) = query.filter(|query| !query.is_empty()) {
+        let Some(name) = query.strip_prefix("proxy=") else {
+            let words = format!("{query:?} is not understood: /readyz?proxy=NAME\n");
+            return plain(StatusCode::BAD_REQUEST, words);
+        };
+        status.proxies.retain(|proxy| proxy.account.proxy == name);
+        if status.proxies.is_empty() {
+            let words = format!("there is no entry {name:?}\n");
+            return plain(StatusCode::NOT_FOUND, words);
+        }
+    }
+    let ready = !status.draining && ProxyStatus::are_ready(&status.proxies);
     let lines = status.proxies.iter().map(|proxy| {
         let word = if status.draining {
             "draining"
@@ -259,6 +271,8 @@ async fn readyz(State(panel): State<Arc<Panel>>) -> Response {
             "ready"
         } else if proxy.account.pause.is_some() {
             "paused"
+        } else if proxy.lacks_replicas() {
+            "no replica"
         } else {
             "not ready"
         };

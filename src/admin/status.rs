@@ -108,6 +108,19 @@ impl ProxyStatus {
         self.account.phase == "serving"
     }
 
+    /// It lacks nothing but replicas that may be read from.
+    pub fn lacks_replicas(&self) -> bool {
+        let hold = self.account.hold.as_ref();
+        self.account.pause.is_none() && hold.is_some_and(|hold| hold.cause == NO_REPLICA)
+    }
+
+    /// Whether clients are to be sent to a process with these entries. The lack of replicas is none of this process: every other one
+    /// lacks them, too, and to be taken out for it would take the master's clients from it as well.
+    pub fn are_ready(all: &[Self]) -> bool {
+        let each = all.iter();
+        are_ready(each.map(|of| (of.is_ready(), of.lacks_replicas())))
+    }
+
     /// How it fares.
     pub fn mood(&self) -> Mood {
         let account = &self.account;
@@ -128,6 +141,19 @@ impl ProxyStatus {
             Mood::Good
         }
     }
+}
+
+/// Of each entry: it serves, or it lacks replicas alone.
+fn are_ready(each: impl Iterator<Item = (bool, bool)>) -> bool {
+    let (mut none, mut any) = (true, false);
+    for (serves, lacks_replicas) in each {
+        if !serves && !lacks_replicas {
+            return false;
+        }
+        none = false;
+        any |= serves;
+    }
+    none || any
 }
 
 /// How an entry fares, worst last.
@@ -155,6 +181,9 @@ impl Mood {
 /// The cause of a hold that an operator wants.
 const PAUSED: &str = HoldCause::Paused.label();
 
+/// The cause of a hold of those who read from replicas.
+const NO_REPLICA: &str = HoldCause::NoReplica.label();
+
 /// One sentence for somebody who was just woken.
 fn headline(account: &Account, sessions: &Sessions) -> String {
     let people = counted(sessions.active, "session");
@@ -180,6 +209,14 @@ fn headline(account: &Account, sessions: &Sessions) -> String {
         );
     }
     match (&account.master, &account.hold) {
+        // Of a replica whose master does not tell how much it has written nobody knows how old its data is.
+        (Some(master), Some(hold)) if account.reads.is_some() => format!(
+            "{people} held for {}: {}. Master {}; {agree}{}",
+            duration(hold.seconds),
+            hold.words,
+            master.addr,
+            warning(account)
+        ),
         (Some(master), Some(hold)) => format!(
             "{people} held for {}: {}. Last master {}; {agree}",
             duration(hold.seconds),
@@ -200,27 +237,14 @@ fn headline(account: &Account, sessions: &Sessions) -> String {
             } else {
                 format!("from {usable} of {all} of {}", master.addr)
             };
-            format!("Serving {people} {from}; {agree}")
+            format!("Serving {people} {from}; {agree}{}", warning(account))
         }
-        (Some(master), None) => {
-            let answers = account.sentinels.iter().any(|s| s.up == Some(true));
-            let warning = if account.degraded && answers {
-                ". No Sentinel knows this master: a failover would go unnoticed"
-            } else if account.degraded {
-                ". No Sentinel answers: a failover would go unnoticed"
-            } else if account.ambiguous {
-                ". The Sentinels name different masters"
-            } else if !master.verified {
-                ". The master hides its role: it is trusted because most Sentinels name it"
-            } else {
-                ""
-            };
-            format!(
-                "Serving {people} to {}, followed for {}; {agree}{warning}",
-                master.addr,
-                duration(master.since_seconds)
-            )
-        }
+        (Some(master), None) => format!(
+            "Serving {people} to {}, followed for {}; {agree}{}",
+            master.addr,
+            duration(master.since_seconds),
+            warning(account)
+        ),
         (None, _) => {
             let waiting = account.outages.last().map_or(0.0, |outage| outage.seconds);
             let answering = account
@@ -234,6 +258,25 @@ fn headline(account: &Account, sessions: &Sessions) -> String {
                 duration(waiting)
             )
         }
+    }
+}
+
+/// What is amiss though it serves.
+fn warning(account: &Account) -> &'static str {
+    let answers = account.sentinels.iter().any(|s| s.up == Some(true));
+    let hides = account.master.as_ref().is_some_and(|m| !m.verified);
+    if account.degraded && answers {
+        ". No Sentinel knows this master: a failover would go unnoticed"
+    } else if account.degraded {
+        ". No Sentinel answers: a failover would go unnoticed"
+    } else if account.ambiguous {
+        ". The Sentinels name different masters"
+    } else if hides && account.reads.is_some() {
+        ". The master hides its role, and with it how old its replicas' data is: permit ROLE to the user of [proxy.probe]"
+    } else if hides {
+        ". The master hides its role: it is trusted because most Sentinels name it"
+    } else {
+        ""
     }
 }
 
@@ -302,6 +345,22 @@ mod tests {
             (-1.0, "0 ms"),
         ] {
             assert_eq!(duration(seconds), words, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn a_lack_of_replicas_takes_nobody_from_a_listener_that_serves() {
+        let (serves, lacks, waits) = ((true, false), (false, true), (false, false));
+        for (all, expected) in [
+            (vec![], true),
+            (vec![serves, serves], true),
+            (vec![serves, lacks], true),
+            (vec![lacks], false),
+            (vec![lacks, lacks], false),
+            (vec![serves, waits], false),
+            (vec![serves, lacks, waits], false),
+        ] {
+            assert_eq!(are_ready(all.iter().copied()), expected, "{all:?}");
         }
     }
 }

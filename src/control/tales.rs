@@ -22,9 +22,8 @@ pub(super) const AT_ONCE: u32 = 30;
 /// Tells what can be told at once.
 pub(super) fn tell(entry: &Entry, often: &mut Often, tale: &Tale) {
     let proxy = &*entry.name;
-    // Clients of its replicas need not wait for a master.
-    if let Tale::HoldBegin(cause) | Tale::HoldEnd { cause, .. } = tale
-        && *cause != HoldCause::Paused
+    // Clients of its replicas need not wait for a master; when they wait, and what for, is told by those who know.
+    if matches!(tale, Tale::HoldBegin(_) | Tale::HoldEnd { .. })
         && entry.settings.borrow().reading.is_some()
     {
         return;

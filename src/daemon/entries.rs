@@ -18,16 +18,15 @@ use tracing::{info, warn};
 
 use super::known::Known;
 use super::readers::{self, Readers};
+use super::settings::{leases, own_addresses, settings};
 use super::takeover::Following;
 use super::{ExitError, report};
 use crate::admin::{self, Histograms, Roster};
 use crate::config::{Config, Proxy};
 use crate::control::ledger::{Book, Ledger, Pulse};
-use crate::control::replicas::Reading;
 use crate::control::steward::Heritage;
 use crate::control::{self, PulseReader, Settings};
 use crate::listener::Bound;
-use crate::net::addr::{HostPort, ListenAddr};
 use crate::net::address_map::AddressMap;
 use crate::net::clock::At;
 use crate::net::reserve::Reserve;
@@ -37,7 +36,7 @@ use crate::sentinel::watcher::Subscriber;
 use crate::topology::State;
 use crate::topology::observation::Observation;
 use crate::topology::publish::{self, Publisher, Reader, Subscription};
-use crate::topology::rules::{Rules, SentinelsLost};
+use crate::topology::rules::Rules;
 use crate::worker::{self, Counting, Pool, Reins, Stuck};
 
 /// Longest wait for those who follow the Sentinels to take a change; they do little else.
@@ -258,7 +257,7 @@ impl Entries {
             let running = this.control(proxy, &config.rules, ends, new, (number, counting));
             this.running.push(running);
         }
-        this.arrange(config);
+        this.settle(config);
         Ok((this, pool))
     }
 
@@ -281,7 +280,8 @@ impl Entries {
         let initial = (*ends.publisher.state()).clone();
         let book = Book::new(Ledger::new(At::now(), &ends.name, &proxy.master, initial));
         let (orders, ordered) = control::orders::channel();
-        let (settings, set) = watch::channel(settings(proxy, rules, &held, &self.address_map));
+        let own = own_addresses(&held);
+        let (settings, set) = watch::channel(settings(proxy, rules, own, &[], &self.address_map));
         let counted = counting.clone();
         let pulse = move || {
             let sum = counted.sum();
@@ -392,6 +392,10 @@ impl Entries {
     /// Puts what control tasks go by into force, and shows the entries as they are now.
     pub(super) fn settle(&mut self, config: &Config) {
         self.address_map = Arc::new(config.sentinel.address_map.clone());
+        let all = self.running.iter().chain(&self.leaving);
+        let all: Vec<_> = all
+            .flat_map(|running| own_addresses(&running.held))
+            .collect();
         for running in &mut self.running {
             let Some(proxy) = config.proxies.iter().find(|proxy| running.is_of(proxy)) else {
                 continue;
@@ -400,7 +404,8 @@ impl Entries {
             running.settings.send_replace(settings(
                 proxy,
                 &config.rules,
-                &running.held,
+                own_addresses(&running.held),
+                &all,
                 &self.address_map,
             ));
             running.look.listen.store(Arc::new(shown(&running.held)));
@@ -544,10 +549,6 @@ impl Entries {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lost;
 
-fn leases(rules: &Rules) -> bool {
-    rules.when_sentinels_are_lost == SentinelsLost::Stop
-}
-
 fn doubles(held: &[Bound]) -> io::Result<Vec<Bound>> {
     held.iter().map(Bound::double).collect()
 }
@@ -569,31 +570,7 @@ fn subscribers(
     iter::once(of_master).chain(of_replicas).collect()
 }
 
-fn settings(proxy: &Proxy, rules: &Rules, held: &[Bound], map: &Arc<AddressMap>) -> Settings {
-    Settings {
-        reading: proxy.choice().map(|choice| Reading {
-            choice,
-            address_map: Arc::clone(map),
-        }),
-        rules: *rules,
-        probe: proxy.probe.clone(),
-        tls: proxy.upstream_tls.clone(),
-        connect_timeout: proxy.session.connect_timeout,
-        own: own_addresses(held),
-    }
-}
-
 fn shown(held: &[Bound]) -> Vec<String> {
     let addrs = held.iter().map(|held| held.addr().to_string());
     addrs.collect()
-}
-
-/// The addresses at which we would be talking to ourselves.
-fn own_addresses(held: &[Bound]) -> Vec<HostPort> {
-    held.iter()
-        .filter_map(|held| match held.addr() {
-            ListenAddr::Tcp(addr) => Some(HostPort::from(*addr)),
-            ListenAddr::Unix(_) | ListenAddr::Systemd(_) => None,
-        })
-        .collect()
 }

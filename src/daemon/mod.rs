@@ -20,6 +20,7 @@ mod program;
 mod readers;
 mod reload;
 mod report;
+mod settings;
 mod signals;
 mod takeover;
 mod upgrade;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
@@ -11,6 +12,9 @@ use super::luggage::{Origin, Stay};
 use crate::net::clock::{Moment, now};
 use crate::topology::Generation;
 use crate::topology::publish::{self, Pass};
+
+/// A node that ends a connection sooner than this may have no room for it.
+const YOUNG: Duration = Duration::from_secs(1);
 
 /// A generation and an edition in one word, the generation first: ten thousand sessions have one each. Either would take more
 /// than a century at one a second to outgrow its half.
@@ -98,6 +102,11 @@ impl Claim {
     /// When the dial began.
     pub(super) const fn since(&self) -> Moment {
         self.since
+    }
+
+    /// One that ends now was hardly begun.
+    pub(super) fn is_young(&self) -> bool {
+        now().since(self.since) < YOUNG
     }
 
     /// What its upstream is worth to whoever gets it.

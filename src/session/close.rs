@@ -213,6 +213,11 @@ impl CloseReason {
         )
     }
 
+    /// True when the upstream ended by itself.
+    pub const fn is_of_upstream(self) -> bool {
+        matches!(self, Self::UpstreamClosed | Self::UpstreamReset)
+    }
+
     /// True when what the kernel has not yet sent to the master must be dropped: it is fenced; or the client is gone, and the
     /// kernel would go on trying until long after a swap; or nobody will hear the reply.
     pub const fn resets_upstream(self) -> bool {

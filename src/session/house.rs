@@ -418,6 +418,8 @@ pub(crate) struct Seat {
     key: Option<At>,
     turn: u32,
     reason: Option<CloseReason>,
+    /// It is to look for another lane, or has left one for that. See `lanes`.
+    pub(super) leaves: bool,
     /// What it comes with, until its first poll; what it leaves with, from its last. In a box, as hardly any has it.
     pub(super) brought: Option<Box<Brought>>,
     /// From where a balancer says that its client comes. In a box, for the same reason.
@@ -432,6 +434,7 @@ impl Seat {
             key: None,
             turn: house.turn.get(),
             reason: None,
+            leaves: false,
             brought: None,
             conveyed: None,
         }
@@ -456,8 +459,12 @@ impl Seat {
         }
         self.house.count_session(false);
         to.count_session(true);
+        let roamed = self.leaves && self.count_roaming(false);
         self.turn = to.turn.get();
         self.house = Rc::clone(to);
+        if self.leaves && (roamed || !self.count_roaming(true)) {
+            self.leaves = false;
+        }
     }
 
     /// Lets the bell wake the current task. A task's waker stays good as long as the task lives.
@@ -535,6 +542,9 @@ impl Drop for Seat {
             self.house.seats.borrow_mut().remove(at.key());
         }
         self.house.count_session(false);
+        if self.leaves {
+            self.count_roaming(false);
+        }
         let reason = match self.reason {
             Some(reason) => reason,
             None if std::thread::panicking() => CloseReason::Panicked,

@@ -14,7 +14,10 @@
 use std::rc::{Rc, Weak};
 
 use super::house::{House, Seat};
+use super::relay::Relay;
+use super::watch::Watch;
 use super::{Event, Life, Stage};
+use crate::net::clock::now;
 use crate::topology::Phase;
 use crate::topology::board::Board;
 use crate::topology::publish::{Leave, Reader};
@@ -64,7 +67,8 @@ impl Lanes {
 
     fn pick(&self, board: &Board, but: Option<usize>) -> Option<&Rc<House>> {
         let good = |lane: usize| Some(lane) != but && self.lanes[lane].is_open();
-        board.least_loaded(good).map(|lane| &self.lanes[lane])
+        let lane = board.least_loaded(now(), good);
+        lane.map(|lane| &self.lanes[lane])
     }
 }
 
@@ -86,10 +90,33 @@ impl House {
         lane.is_some_and(|lane| lane != replicas::Lanes::MASTER)
     }
 
-    /// One of its sessions, which is looking, is to look for another lane.
-    pub(super) fn asks_to_leave(&self) -> bool {
-        let berth = self.berth.get();
-        berth.is_some_and(|b| b.lane.is_some_and(|lane| b.board.is_asked_to_leave(lane)))
+    /// One of its sessions, which is looking and `could` leave, is to look for another lane.
+    fn asks_to_leave(&self, could: impl FnOnce() -> bool) -> bool {
+        match self.berth.get() {
+            Some(Berth {
+                board,
+                lane: Some(lane),
+                ..
+            }) => board.asks_to_leave(*lane) && could() && board.is_asked_to_leave(*lane),
+            _ => false,
+        }
+    }
+
+    /// A session could not get an upstream here, or lost it at once: it is to be known what that means, and until then others are led
+    /// elsewhere, unless it is not even certain.
+    pub(super) fn shun(&self, is_certain: bool) {
+        if let Some(Berth {
+            board,
+            lane: Some(lane),
+            ..
+        }) = self.berth.get()
+        {
+            if is_certain {
+                board.shun(*lane, now());
+            } else {
+                board.suspect(*lane);
+            }
+        }
     }
 
     /// A session comes, or goes.
@@ -134,7 +161,28 @@ impl Seat {
         self.move_to(to);
     }
 
-    /// The replica it was led to cannot be dialled: to another one, if there is one.
+    /// This session is to look for another lane. Only one that can is ever asked: requests to leave are few, and those who cannot would
+    /// use them up.
+    pub(super) fn is_to_leave<W: Watch>(&mut self, relay: &Relay<'_, W>) -> bool {
+        self.leaves = W::MOVES && self.house.asks_to_leave(|| relay.could_retire());
+        self.leaves
+    }
+
+    /// In the lobby: a session that has left a lane because it was asked to is here from now on, or here no longer. False elsewhere.
+    pub(super) fn count_roaming(&self, begins: bool) -> bool {
+        match self.house.berth.get() {
+            Some(Berth {
+                board, lane: None, ..
+            }) => {
+                board.roam(begins);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The replica it was led to cannot be dialled: to another one, if there is one. Whoever looks next must not
+    /// [`seek`](Self::seek): the one it comes from has the fewest sessions, as nobody gets there.
     pub(super) fn seek_elsewhere(&mut self) -> bool {
         let Some(berth) = self.house.berth.get() else {
             return false;

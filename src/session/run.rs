@@ -77,7 +77,11 @@ pub(super) fn serve<W: Watch>(mut seat: Seat, mut carried: Carried<W>) -> impl F
         seat.begin(&mut life);
         let reason = loop {
             if seat.return_to_lobby(&life) {
-                observe(&mut seat, &mut life, Event::Looked);
+                match life.stage {
+                    // There is time to answer before it is tried again, even if the lane that failed is there still.
+                    Stage::Failing => look(&mut seat, &mut life, Event::Looked),
+                    _ => observe(&mut seat, &mut life, Event::Looked),
+                };
             }
             // What is off the hot path is larger than the relay: in boxes, so that an idle session does not pay for it.
             match life.stage {
@@ -109,6 +113,11 @@ pub(super) fn serve<W: Watch>(mut seat: Seat, mut carried: Carried<W>) -> impl F
 /// Looks at the published state and moves on.
 pub(super) fn observe(seat: &mut Seat, life: &mut Life, event: Event) -> Stage {
     seat.seek(life.stage, event);
+    look(seat, life, event)
+}
+
+/// The same, in the house where it is.
+fn look(seat: &mut Seat, life: &mut Life, event: Event) -> Stage {
     let outlook = seat.house.outlook(&seat.house.state());
     let stage = life.on(event, &outlook, now());
     seat.note_upstream(matches!(stage, Stage::Dialing(_) | Stage::Live(_)));
@@ -142,7 +151,7 @@ async fn connect<W: Watch>(
         match life.stage {
             Stage::Waiting => wait(seat, life, carried).await,
             Stage::Dialing(_) if life.first_failure.is_some() && seat.seek_elsewhere() => {
-                observe(seat, life, Event::Looked);
+                look(seat, life, Event::Looked);
                 if let Stage::Dialing(generation) = life.stage {
                     // Its wait is over, wherever it goes.
                     last = Some(generation);
@@ -425,7 +434,7 @@ pub(super) async fn live<W: Watch>(
             if !matches!(stage, Stage::Live(_)) {
                 return Poll::Ready(part_or_close(seat, life, &mut relay, cx, stage));
             }
-            let retires = claim.is_old() || (W::MOVES && seat.house.asks_to_leave());
+            let retires = claim.is_old() || seat.is_to_leave(&relay);
             relay.look(&seat.house, retires);
         }
         let Poll::Ready(reason) = relay.poll(cx, &seat.house) else {
@@ -435,6 +444,10 @@ pub(super) async fn live<W: Watch>(
             let stage = observe(seat, life, Event::Parted);
             return Poll::Ready(part_or_close(seat, life, &mut relay, cx, stage));
         };
+        if !relay.is_leaving() && reason.is_of_upstream() && claim.is_young() {
+            // Who is not looked into may have asked for its end (QUIT).
+            seat.house.shun(W::MOVES || !relay.has_heard());
+        }
         let parts = reason.may_part() && relay.can_leave(cx, &seat.house);
         let event = match (parts, relay.is_stillborn()) {
             (false, _) => Event::Ended(reason),

@@ -23,6 +23,7 @@ impl House {
         }
         if !error.is_our_own() {
             self.doubt();
+            self.shun(true);
         }
         if let Some(count) = self.common.dials[error.index()].allow(now()) {
             warn!(
@@ -48,6 +49,9 @@ impl House {
     /// A new master did not take over what a session needs.
     pub(super) fn replay_failed(&self, reason: &'static str, again: bool) {
         self.doubt();
+        if again {
+            self.shun(true);
+        }
         self.tally.replay_failures.add(1);
         if let Some(count) = self.common.replays.allow(now()) {
             let then = if again {

@@ -11,8 +11,8 @@ use super::*;
 use crate::net::clock::now;
 use crate::net::rarely::logged;
 use crate::net::stream::Stream;
-use crate::topology::MasterAddr;
 use crate::topology::publish::{Publisher, channel};
+use crate::topology::{ForReaders, MasterAddr};
 use crate::upstream::DialError;
 
 pub(super) const G1: Generation = Generation(1);
@@ -74,6 +74,7 @@ pub(super) fn serving(generation: Generation) -> State {
         master: Some(MasterAddr::for_test(([127, 0, 0, 1], 1).into())),
         verified_at: Some(([127, 0, 0, 1], 1).into()),
         hold_max: HOLD,
+        readers: ForReaders::default(),
     }
 }
 

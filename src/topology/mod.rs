@@ -153,6 +153,15 @@ pub enum Phase {
     Serving,
 }
 
+/// What of a master's state concerns those who read from its replicas: nothing that is a matter of the master alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ForReaders {
+    /// They wait, too, whatever else holds the master's own clients: why, and since when.
+    pub held: Option<(HoldCause, Moment)>,
+    /// The replica that an announced failover is about to promote: it is not read from any more.
+    pub successor: Option<NodeAddr>,
+}
+
 /// Everything the data plane knows, swapped as one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
@@ -167,6 +176,8 @@ pub struct State {
     pub verified_at: Option<SocketAddr>,
     /// How long a client waits for a verified master at the most, as of now (`hold_max`, resolved).
     pub hold_max: Duration,
+    /// See [`ForReaders`].
+    pub readers: ForReaders,
 }
 
 impl State {
@@ -178,6 +189,10 @@ impl State {
             master: None,
             verified_at: None,
             hold_max,
+            readers: ForReaders {
+                held: None,
+                successor: None,
+            },
         }
     }
 

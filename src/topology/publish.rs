@@ -437,7 +437,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::topology::{HoldCause, MasterAddr, Phase};
+    use crate::topology::{ForReaders, HoldCause, MasterAddr, Phase};
 
     fn serving(generation: u64) -> State {
         State {
@@ -446,6 +446,7 @@ mod tests {
             master: Some(MasterAddr::for_test(([127, 0, 0, 1], 1).into())),
             verified_at: Some(([127, 0, 0, 1], 1).into()),
             hold_max: Duration::from_secs(1),
+            readers: ForReaders::default(),
         }
     }
 

@@ -159,3 +159,40 @@ fn without_a_replica_clients_wait_or_are_led_to_the_master() {
     });
     assert_ne!(served, master.port());
 }
+
+#[test]
+fn a_replica_without_room_is_shut_to_newcomers_and_keeps_those_it_has() {
+    let servers = Topology::start();
+    let replicas = others(&servers, servers.master().addr());
+    let proxy = ready(plan(&servers), 2);
+    let mut clients = all(&proxy, 20);
+    let mut full = servers.node(replicas[0]).connect().expect("it runs");
+    let mut room_for = |clients: &str| {
+        let answer = full.call(&["CONFIG", "SET", "maxclients", clients]);
+        assert!(answer.as_ref().is_ok_and(|a| !a.is_error()), "{answer:?}");
+    };
+    let mark = proxy.mark();
+    room_for("1");
+    // Those that it turned away have gone nowhere, so that the next would be led to it, too.
+    let mut newcomers = Vec::new();
+    wait_until("it to be noticed", FOLLOW, || {
+        let mut conn = Conn::connect(proxy.addr(), FOLLOW).expect("the proxy listens");
+        drop(conn.call(&["GET", "a"]));
+        newcomers.push(conn);
+        !proxy.events(mark, "replica_shut").is_empty()
+    });
+    for _ in 0..20 {
+        let (conn, port) = client(&proxy);
+        assert_eq!(port, replicas[1].port());
+        newcomers.push(conn);
+    }
+    for (conn, port) in &mut clients {
+        assert_eq!(port_of(conn), Some(*port), "it serves those it has");
+    }
+    assert!(proxy.events(mark, "replica_left").is_empty());
+    room_for("10000");
+    proxy.event_after(mark, "replica_opened", FOLLOW);
+    wait_until("the one with the fewest to be chosen", FOLLOW, || {
+        client(&proxy).1 == replicas[0].port()
+    });
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::net::addr::{HostPort, NodeAddr};
 use crate::topology::observation::{Asked, View};
-use crate::topology::{Epoch, Generation, HoldCause};
+use crate::topology::{Epoch, ForReaders, Generation, HoldCause};
 
 const FIRST: u16 = 7001;
 const SECOND: u16 = 7002;
@@ -28,6 +28,7 @@ fn state(generation: u64, port: u16, phase: Phase) -> State {
         master: Some(addr(port)),
         verified_at: Some(SocketAddr::from(([10, 0, 0, 1], port))),
         hold_max: Duration::from_secs(15),
+        readers: ForReaders::default(),
     }
 }
 

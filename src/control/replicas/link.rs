@@ -37,6 +37,8 @@ pub(super) enum What {
     Gone,
     /// It answered.
     Said(Said),
+    /// It took another connection than the standing one, or did not.
+    Met(bool),
 }
 
 #[derive(Debug)]
@@ -57,6 +59,13 @@ pub(super) struct Manner {
     pub(super) pace: Duration,
 }
 
+impl Manner {
+    /// A connection that was made by the other is none that this one would make.
+    fn is_met_otherwise(&self, other: &Self) -> bool {
+        self.dial.credentials != other.dial.credentials || self.dial.tls != other.dial.tls
+    }
+}
+
 /// Ends with its value.
 #[derive(Debug)]
 pub(super) struct NodeLink {
@@ -66,10 +75,11 @@ pub(super) struct NodeLink {
 }
 
 impl NodeLink {
-    /// To this address, which is of this host.
+    /// To this address, which is of this host. It is asked `at_least` so often, whatever else it is asked for.
     pub(super) fn start(
         number: u64,
         (addr, host): (HostPort, Host),
+        at_least: Duration,
         manner: watch::Receiver<Manner>,
         heard: mpsc::Sender<Heard>,
         tasks: &TaskTracker,
@@ -79,6 +89,7 @@ impl NodeLink {
             number,
             addr,
             host,
+            at_least,
             manner,
             heard,
             check: Arc::clone(&check),
@@ -101,6 +112,7 @@ struct Asking {
     addr: HostPort,
     /// What its certificate has to be for, where there is TLS.
     host: Host,
+    at_least: Duration,
     manner: watch::Receiver<Manner>,
     heard: mpsc::Sender<Heard>,
     check: Arc<Notify>,
@@ -110,13 +122,11 @@ impl Asking {
     async fn run(mut self) {
         let mut backoff = Backoff::new(REDIAL_FLOOR, REDIAL_CAP);
         loop {
-            let mut manner = self.manner.borrow_and_update().clone();
-            let tls = manner.dial.tls.as_ref();
-            manner.dial.tls = tls.map(|tls| tls.of_host(&self.host));
+            let manner = self.latest();
             let asked = now();
             match RoleLink::open(&self.addr, &manner.dial).await {
                 Ok(link) => {
-                    if self.converse(link, &manner).await {
+                    if self.converse(link, manner).await {
                         backoff.reset();
                     }
                     if !self.tell(What::Lost).await {
@@ -149,8 +159,16 @@ impl Asking {
         }
     }
 
-    /// Asks until the connection is lost, or is to be another. True when it answered at all.
-    async fn converse(&mut self, mut link: RoleLink, manner: &Manner) -> bool {
+    /// What is to be gone by now.
+    fn latest(&mut self) -> Manner {
+        let mut manner = self.manner.borrow_and_update().clone();
+        let tls = manner.dial.tls.as_ref();
+        manner.dial.tls = tls.map(|tls| tls.of_host(&self.host));
+        manner
+    }
+
+    /// Asks until the connection is lost, or cannot be had as it is to be. True when it answered at all.
+    async fn converse(&mut self, mut link: RoleLink, mut manner: Manner) -> bool {
         let mut answered = false;
         loop {
             let asked = now();
@@ -160,14 +178,26 @@ impl Asking {
                 return answered;
             }
             answered |= !matches!(report, RoleReport::Failed(_));
-            if !self.say(asked, link.peer(), report, detail, manner).await {
+            if !self.say(asked, link.peer(), report, detail, &manner).await {
                 return false;
             }
             tokio::select! {
                 () = link.closed() => return answered,
-                Ok(()) = self.manner.changed() => return answered,
+                Ok(()) = self.manner.changed() => {
+                    let latest = self.latest();
+                    if latest.is_met_otherwise(&manner) {
+                        // The old one goes only when the new one is there: nobody is left for a reload.
+                        match RoleLink::open(&self.addr, &latest.dial).await {
+                            Ok(other) if other.peer() == link.peer() && !link.is_closed() => {
+                                link = other;
+                            }
+                            _ => return answered,
+                        }
+                    }
+                    manner = latest;
+                }
                 () = self.check.notified() => sleep(COALESCE).await,
-                () = sleep(manner.pace) => {}
+                () = sleep(manner.pace.min(self.at_least)) => {}
             }
         }
     }

@@ -5,10 +5,12 @@
 //! it for the workers.
 
 mod link;
+mod newcomer;
+mod ourselves;
 mod tales;
 mod workers;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::link::{Heard, Manner, NodeLink, Said, What};
+use self::newcomer::Newcomer;
+use self::ourselves::leads_to_us;
 use super::Settings;
 use super::ledger::{Book, Reads};
 use crate::net::addr::{Host, HostPort, NodeAddr};
@@ -44,6 +48,9 @@ const QUICK_TURN: Duration = Duration::from_millis(5);
 /// For so long after the master changed, those that are not read from are asked at each turn: they are told one after the other to
 /// follow the new one.
 const URGENT: Duration = Duration::from_secs(15);
+/// A replica is asked at least so often: one that was promoted without its connections being closed (REPLICAOF NO ONE, FAILOVER) takes
+/// writes of those who read there until it has said so.
+const ASK_EVERY: Duration = Duration::from_millis(250);
 /// How often those who look are told.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 /// Lines of one name that are written at once; then one a second.
@@ -56,6 +63,8 @@ pub struct Reading {
     pub choice: Choice,
     /// Applied to the master that a replica names.
     pub address_map: Arc<AddressMap>,
+    /// The listeners of every entry: one that leads to another that leads back is a circle, too.
+    pub own: Vec<HostPort>,
 }
 
 /// What the task is given.
@@ -94,12 +103,17 @@ struct Leaving {
     why: Unfit,
     generation: Generation,
     since: Moment,
+    /// It was told that not every worker has let go in time.
+    told: bool,
 }
 
 struct Task {
     entry: Entry,
     choice: Choice,
     roll: Roll,
+    own: Vec<HostPort>,
+    /// Those that are listed and are listeners of ours.
+    ours: BTreeSet<NodeAddr>,
     lanes: Lanes,
     tasks: TaskTracker,
     manner: watch::Sender<Manner>,
@@ -107,6 +121,9 @@ struct Task {
     /// Numbers of links.
     last: u64,
     links: HashMap<NodeAddr, NodeLink>,
+    /// Those that sessions could not connect to are tried; those that took no connection then are `shut` until they do.
+    newcomers: HashMap<NodeAddr, Newcomer>,
+    shut: BTreeSet<NodeAddr>,
     /// The master's, and where it is.
     head: Option<(Head, NodeLink)>,
     urgent_until: Moment,
@@ -125,8 +142,8 @@ struct Task {
     /// What was written down last.
     shown: Option<State>,
     has_served: bool,
-    /// Clients were said to wait, since then.
-    waits: Option<Moment>,
+    /// Clients were said to wait, for this by now, since then.
+    waits: Option<(HoldCause, Moment)>,
     falls_back: bool,
     often: Often,
 }
@@ -143,13 +160,17 @@ pub async fn run(mut entry: Entry, tasks: TaskTracker, end: CancellationToken) {
     let lanes = entry.lanes.len();
     let mut task = Task {
         choice: reading.choice,
-        roll: Roll::new(reading.choice, settings.own),
+        roll: Roll::new(reading.choice, reading.own.clone()),
+        own: reading.own,
+        ours: BTreeSet::new(),
         lanes: Lanes::new(reading.choice, &initial),
         tasks,
         manner: watch::Sender::new(manner),
         heard: heard_to,
         last: 0,
         links: HashMap::new(),
+        newcomers: HashMap::new(),
+        shut: BTreeSet::new(),
         head: None,
         urgent_until: Moment::default(),
         leaving: Vec::new(),
@@ -216,11 +237,8 @@ impl Task {
                 ..
             }
         );
-        let wait = if proofs || !self.leaving.is_empty() {
-            QUICK_TURN
-        } else {
-            TURN
-        };
+        let leaving = self.leaving.iter().any(|leaving| !leaving.told);
+        let wait = if proofs || leaving { QUICK_TURN } else { TURN };
         let next = self.lanes.next_turn();
         next.map_or(wait, |at| at.since(now()).min(wait))
     }
@@ -232,9 +250,10 @@ impl Task {
             return;
         };
         self.choice = reading.choice;
-        self.roll.change(reading.choice, settings.own.clone());
+        self.roll.change(reading.choice, reading.own.clone());
         self.lanes.change(reading.choice);
         let manner = manner(&self.entry, &settings, &reading, &self.tasks);
+        self.own = reading.own;
         self.manner.send_if_modified(|old| {
             let same = old.dial.credentials == manner.dial.credentials
                 && old.dial.tls == manner.dial.tls
@@ -264,6 +283,10 @@ impl Task {
             }
             return;
         }
+        if let What::Met(taken) = what {
+            self.met(of, taken);
+            return;
+        }
         let Some(addr) = self
             .links
             .iter()
@@ -273,10 +296,19 @@ impl Task {
             return;
         };
         match what {
+            What::Met(_) => {}
             What::Lost => self.roll.lost(&addr),
             What::Gone => self.roll.gone(&addr),
             What::Said(said) => {
-                let report = self.judge(&said);
+                let report = if leads_to_us(said.at, &self.own) {
+                    if self.ours.insert(addr.clone()) {
+                        tales::is_us(&self.entry.name, &mut self.often, &addr);
+                    }
+                    Report::FollowsAnother
+                } else {
+                    self.ours.remove(&addr);
+                    self.judge(&said)
+                };
                 self.roll.said(&addr, said.asked, said.at, report);
             }
         }
@@ -327,6 +359,7 @@ impl Task {
         let world = World {
             master: &master,
             replicas: &verdicts,
+            shut: &self.shut,
             loads: &loads,
         };
         let moves = self.lanes.look(at, &world);
@@ -375,25 +408,29 @@ impl Task {
         self.roll.head(head.clone());
         self.urgent_until = at + URGENT;
         self.head = head.map(|head| {
-            let link = self.link(HostPort::from(head.at), head.addr.host.clone());
+            let addr = (HostPort::from(head.at), head.addr.host.clone());
+            let link = self.link(addr, Duration::MAX);
             (head, link)
         });
     }
 
-    fn link(&mut self, addr: HostPort, host: Host) -> NodeLink {
+    fn link(&mut self, addr: (HostPort, Host), at_least: Duration) -> NodeLink {
         self.last += 1;
         let manner = self.manner.subscribe();
         let (heard, tasks) = (self.heard.clone(), &self.tasks);
-        NodeLink::start(self.last, (addr, host), manner, heard, tasks)
+        NodeLink::start(self.last, addr, at_least, manner, heard, tasks)
     }
 
     /// Every replica that is listed is asked.
     fn ask(&mut self) {
         let nodes: Vec<NodeAddr> = self.roll.nodes().cloned().collect();
         self.links.retain(|addr, _| nodes.contains(addr));
+        self.newcomers.retain(|addr, _| nodes.contains(addr));
+        self.shut.retain(|addr| nodes.contains(addr));
+        self.ours.retain(|addr| nodes.contains(addr));
         for addr in nodes {
             if !self.links.contains_key(&addr) {
-                let link = self.link(addr.0.clone(), addr.0.host.clone());
+                let link = self.link((addr.0.clone(), addr.0.host.clone()), ASK_EVERY);
                 self.links.insert(addr, link);
             }
         }
@@ -408,6 +445,7 @@ impl Task {
             Move::Lobby(state) => self.entry.lobby.publish(state),
             Move::Accept(lane, accepts) => self.entry.board.accept(lane, accepts),
             Move::Joined(lane, addr) => {
+                self.entry.board.trust(lane);
                 tales::joined(
                     &self.entry.name,
                     &mut self.often,
@@ -423,6 +461,7 @@ impl Task {
                     why,
                     generation: self.generations[lane],
                     since: at,
+                    told: false,
                 });
             }
         }
@@ -441,6 +480,9 @@ impl Task {
             {
                 link.check();
             }
+            if self.entry.board.is_suspected(*lane) {
+                self.meet(addr, at);
+            }
         }
         if self.entry.lanes[Lanes::MASTER]
             .doubted()
@@ -456,29 +498,30 @@ impl Task {
         }
     }
 
-    /// Clients wait for a replica, or go on. At the start it takes a moment to know of any.
+    /// Clients wait, or go on. At the start it takes a moment to know of any replica. A hold that only changes its cause goes on.
     fn tell_waits(&mut self, at: Moment) {
-        let since = match self.lanes.phase() {
-            Phase::Held {
-                cause: HoldCause::NoReplica,
-                since,
-                ..
-            } => Some(*since),
+        let held = match self.lanes.phase() {
+            Phase::Held { cause, since, .. } => Some((*cause, *since)),
             Phase::Serving => {
                 self.has_served = true;
                 None
             }
-            _ => None,
+            Phase::NoMaster => None,
         };
         let (proxy, often) = (&self.entry.name, &mut self.often);
-        match (self.waits, since) {
-            (None, Some(since)) if self.has_served || at.since(since) >= TELL_EVERY => {
-                self.waits = Some(since);
-                tales::waits(proxy, often);
+        match (self.waits, held) {
+            (None, Some((cause, since)))
+                if self.has_served
+                    || cause != HoldCause::NoReplica
+                    || at.since(since) >= TELL_EVERY =>
+            {
+                self.waits = Some((cause, since));
+                tales::waits(proxy, often, cause);
             }
-            (Some(since), None) => {
+            (Some((_, since)), Some((cause, _))) => self.waits = Some((cause, since)),
+            (Some((cause, since)), None) => {
                 self.waits = None;
-                tales::goes_on(proxy, often, at.since(since));
+                tales::goes_on(proxy, often, cause, at.since(since));
             }
             _ => {}
         }

@@ -60,15 +60,39 @@ pub(super) fn fallback(proxy: &str, often: &mut Often, begins: bool) {
     }
 }
 
-pub(super) fn waits(proxy: &str, often: &mut Often) {
-    let cause = HoldCause::NoReplica;
+/// What is there stays there, new clients go elsewhere; or may come again.
+pub(super) fn takes_newcomers(proxy: &str, often: &mut Often, addr: &NodeAddr, takes: bool) {
+    let addr = &addr.0;
+    if takes {
+        if often.allow("replica_opened", proxy) {
+            info!(event = "replica_opened", proxy, %addr, "{addr} takes new connections again");
+        }
+    } else if often.allow("replica_shut", proxy) {
+        warn!(
+            event = "replica_shut", proxy, %addr,
+            "{addr} takes no new connections (maxclients, a full queue, a firewall?): new clients are led elsewhere, those it has stay"
+        );
+    }
+}
+
+pub(super) fn is_us(proxy: &str, often: &mut Often, addr: &NodeAddr) {
+    if often.allow("sentinel_names_us", proxy) {
+        let addr = &addr.0;
+        warn!(
+            event = "sentinel_names_us", proxy, %addr,
+            "a Sentinel lists our own listener {addr} as a replica; that is not read from. Listen on another port, or correct what \
+             that replica announces (replica-announce-ip, replica-announce-port)"
+        );
+    }
+}
+
+pub(super) fn waits(proxy: &str, often: &mut Often, cause: HoldCause) {
     if often.allow("hold_begin", proxy) {
         warn!(event = "hold_begin", proxy, cause = %cause, "clients wait: {}", cause.in_words());
     }
 }
 
-pub(super) fn goes_on(proxy: &str, often: &mut Often, lasted: Duration) {
-    let cause = HoldCause::NoReplica;
+pub(super) fn goes_on(proxy: &str, often: &mut Often, cause: HoldCause, lasted: Duration) {
     if often.allow("hold_end", proxy) {
         let held_ms = lasted.as_secs_f64() * 1e3;
         info!(event = "hold_end", proxy, cause = %cause, held_ms, "clients go on");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
-use super::{Task, tales};
+use super::{Leaving, Task, tales};
 use crate::net::clock::{Moment, now};
 use crate::topology::State;
 use crate::topology::publish::Upstreams;
@@ -21,21 +21,24 @@ const EVEN_RARELY: Duration = Duration::from_secs(60);
 impl Task {
     /// What the workers have let go of is told; and when they have let go of everything, so is the control task.
     pub(super) fn acknowledge(&mut self, master: &State, at: Moment) {
-        let mut waiting = Vec::new();
-        for leaving in std::mem::take(&mut self.leaving) {
+        let mut waiting: Vec<Leaving> = Vec::new();
+        for mut leaving in std::mem::take(&mut self.leaving) {
             let lane = &self.entry.lanes[leaving.lane];
             let left = if lane.is_acknowledged(leaving.generation) {
                 lane.acknowledged(leaving.generation).now_or_never()
             } else {
                 None
             };
-            if left.is_none() && at.since(leaving.since) < FENCE_LIMIT {
+            if left.is_none() && (leaving.told || at.since(leaving.since) < FENCE_LIMIT) {
                 waiting.push(leaving);
                 continue;
             }
             if let Some(left) = left {
                 self.left.cut += left.cut;
                 self.left.kept += left.kept;
+            }
+            if leaving.told {
+                continue;
             }
             let fence = now().since(leaving.since);
             tales::left(
@@ -46,12 +49,19 @@ impl Task {
                 fence,
                 left,
             );
+            if left.is_none() {
+                // A worker may hold a socket there for as long as it is stuck: no switch is over before it has let go. Whoever has let go of
+                // what is newer in the lane has of this, too.
+                leaving.told = true;
+                waiting.retain(|other| !other.told || other.lane != leaving.lane);
+                waiting.push(leaving);
+            }
         }
         self.leaving = waiting;
         let master_lane = &self.entry.lanes[Lanes::MASTER];
         let generation = self.generations[Lanes::MASTER];
         let let_go = self.leaving.is_empty()
-            && self.lanes.next_turn().is_none()
+            && !self.lanes.is_switching()
             && master_lane.is_acknowledged(generation);
         if let_go {
             let of_master = master_lane
@@ -94,7 +104,10 @@ impl Task {
             return;
         }
         self.evened = at;
-        let asked = self.lanes.too_many(loads);
+        let board = &self.entry.board;
+        let asked = self.lanes.too_many(loads, board.roaming());
+        // Whoever was asked before and had no opportunity is asked anew, or not.
+        (0..loads.len()).for_each(|lane| board.ask_to_leave(lane, 0));
         let excess = asked.iter().map(|(_, sessions)| *sessions).sum();
         // Sessions that cannot leave need not be asked each second.
         let in_vain = excess > 0 && excess >= before && before > 0;

@@ -33,7 +33,7 @@ use crate::net::clock::Moment;
 use crate::topology::decide::{Beliefs, Candidate, Verdict, Why};
 use crate::topology::observation::{Hint, Observation, RoleReport, Said};
 use crate::topology::rules::{Rules, Verify};
-use crate::topology::{Epoch, Generation, HoldCause, MasterAddr, Phase, State};
+use crate::topology::{Epoch, ForReaders, Generation, HoldCause, MasterAddr, Phase, State};
 
 /// How often the clock is looked at.
 pub const TURN: Duration = Duration::from_millis(100);
@@ -578,6 +578,10 @@ impl Steward {
             master: self.master.as_ref().map(|m| m.addr.clone()),
             verified_at: self.master.as_ref().map(|m| m.at),
             hold_max: self.hold_max(),
+            readers: ForReaders {
+                held: self.readers_held(now).filter(|_| self.master.is_some()),
+                successor: self.announced.as_ref().map(|a| a.successor.clone()),
+            },
         };
         if state != self.published {
             self.published = state;

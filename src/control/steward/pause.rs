@@ -99,4 +99,22 @@ impl Steward {
         });
         doubted.or_else(|| self.pause.map(|pause| (HoldCause::Paused, pause.since)))
     }
+
+    /// The same for those who read from replicas. What is wrong with the master alone does not keep them; what says that nobody knows, or
+    /// that an operator wants it, does, whatever else holds the master's own clients meanwhile.
+    pub(super) fn readers_held(&self, now: Moment) -> Option<(HoldCause, Moment)> {
+        let doubted = if self.holds.resumed {
+            Some(HoldCause::Resumed)
+        } else if self.holds.unconfirmed {
+            Some(HoldCause::Unconfirmed)
+        } else {
+            None
+        };
+        let doubted = doubted.map(|cause| {
+            let before = self.published.readers.held;
+            let before = before.filter(|(cause, _)| *cause != HoldCause::Paused);
+            (cause, before.map_or(now, |(_, since)| since))
+        });
+        doubted.or_else(|| self.pause.map(|pause| (HoldCause::Paused, pause.since)))
+    }
 }

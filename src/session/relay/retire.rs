@@ -28,6 +28,11 @@ impl<W: Watch> Relay<'_, W> {
         self.withheld |= self.retires && !self.is_bound();
     }
 
+    /// True when asking it to give its upstream up leads to that soon.
+    pub(in crate::session) fn could_retire(&self) -> bool {
+        W::MOVES && self.up.is_free() && !self.is_bound() && !read_closed(&self.carried.client)
+    }
+
     /// True when they can part now: nothing is under way, and nothing has come from the upstream that was not read.
     pub(in crate::session) fn may_retire(&self) -> bool {
         self.retires && self.can_part() && self.upstream.is_quiet()

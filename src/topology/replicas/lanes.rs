@@ -5,14 +5,14 @@
 //! comes back is another member. The last lane is the master's, for `fallback = "master"`. The lobby is where sessions are that have
 //! no upstream.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Choice, Fallback, Unfit};
 use crate::net::addr::NodeAddr;
 use crate::net::clock::Moment;
-use crate::topology::{Generation, HoldCause, MasterAddr, Phase, State};
+use crate::topology::{ForReaders, Generation, HoldCause, MasterAddr, Phase, State};
 
 /// Most replicas that are read from at once.
 pub const MAX_MEMBERS: usize = 16;
@@ -20,6 +20,9 @@ pub const MAX_MEMBERS: usize = 16;
 const MASTER: usize = Lanes::MASTER;
 /// All of them.
 const LANES: usize = Lanes::COUNT;
+/// For so long after the first master is known its replicas are asked, and nobody falls back on it: nothing was lost.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+
 /// What there is to be decided on.
 #[derive(Clone, Debug)]
 pub struct World<'a> {
@@ -27,6 +30,8 @@ pub struct World<'a> {
     pub master: &'a State,
     /// Each replica: where it can be read from, or why not.
     pub replicas: &'a BTreeMap<NodeAddr, Result<SocketAddr, Unfit>>,
+    /// Replicas that take no new connections, and may serve those they have.
+    pub shut: &'a BTreeSet<NodeAddr>,
     /// Sessions of each lane.
     pub loads: &'a [u64],
 }
@@ -50,6 +55,8 @@ pub enum Move {
 struct Member {
     addr: NodeAddr,
     at: SocketAddr,
+    /// It takes no new connections.
+    shut: bool,
     /// It leaves at this moment, for this reason.
     leaves: Option<(Moment, Unfit)>,
 }
@@ -71,6 +78,8 @@ pub struct Lanes {
     last: u64,
     /// The master's generation that the master's lane is of.
     master: Generation,
+    /// Since when a master is known.
+    known: Option<Moment>,
 }
 
 impl Lanes {
@@ -92,6 +101,7 @@ impl Lanes {
             lobby: initial.clone(),
             last: 0,
             master: Generation(0),
+            known: None,
         }
     }
 
@@ -136,19 +146,35 @@ impl Lanes {
 
     /// When something is to be looked at again.
     pub fn next_turn(&self) -> Option<Moment> {
-        let leaving = self.lanes.iter().filter_map(|lane| lane.member.as_ref());
-        leaving.filter_map(|m| m.leaves.map(|(at, _)| at)).min()
+        self.leaving().map(|(at, _)| at).min()
+    }
+
+    /// Somebody is about to leave because there is another master, or is one.
+    pub fn is_switching(&self) -> bool {
+        let mut leaving = self.leaving();
+        leaving.any(|(_, why)| matches!(why, Unfit::Promoted | Unfit::OtherMaster))
+    }
+
+    fn leaving(&self) -> impl Iterator<Item = (Moment, Unfit)> {
+        let members = self.lanes.iter().filter_map(|lane| lane.member.as_ref());
+        members.filter_map(|member| member.leaves)
     }
 
     /// Looks at what is, and says what is to be done.
     pub fn look(&mut self, now: Moment, world: &World<'_>) -> Vec<Move> {
         let mut moves = Vec::new();
         let hold = hold_of(world.master);
+        if world.master.master.is_some() {
+            self.known.get_or_insert(now);
+        }
         for at in 0..MAX_MEMBERS {
             self.stay_or_leave(at, now, world, hold.as_ref(), &mut moves);
         }
         for (addr, fit) in world.replicas {
             let Ok(socket) = fit else { continue };
+            if is_successor(world, addr) || world.shut.contains(addr) {
+                continue;
+            }
             let taken = |lane: &Lane| lane.member.as_ref().is_some_and(|m| m.addr == *addr);
             if self.lanes.iter().any(taken) {
                 continue;
@@ -163,17 +189,19 @@ impl Lanes {
                 master: Some(MasterAddr::decided(addr.clone())),
                 verified_at: Some(*socket),
                 hold_max: world.master.hold_max,
+                readers: ForReaders::default(),
             };
             self.lanes[at].member = Some(Member {
                 addr: addr.clone(),
                 at: *socket,
+                shut: false,
                 leaves: None,
             });
             self.publish(at, state, &mut moves);
             self.accept(at, true, &mut moves);
             moves.push(Move::Joined(at, addr.clone()));
         }
-        self.fall_back(world, &mut moves);
+        self.fall_back(now, world, &mut moves);
         self.lobby(now, world, hold, &mut moves);
         moves
     }
@@ -192,9 +220,12 @@ impl Lanes {
         let verdict = match world.replicas.get(&member.addr) {
             // Its name leads to another address, which is another member.
             Some(Ok(at)) if *at != member.at => Err(Unfit::Unproven),
+            // Nothing is to be written there by those who read, nor are they to be cut when Sentinel promotes it.
+            Some(Ok(_)) if is_successor(world, &member.addr) => Err(Unfit::Promoted),
             Some(verdict) => verdict.map(|_| ()),
             None => Err(Unfit::Unlisted),
         };
+        member.shut = world.shut.contains(&member.addr);
         let addr = member.addr.clone();
         let stood_still = matches!(
             hold,
@@ -225,6 +256,8 @@ impl Lanes {
         self.accept(at, false, moves);
         if now < until {
             let mut state = self.lanes[at].state.clone();
+            // It is a matter of moments, and of no limit.
+            state.hold_max = world.master.hold_max.max(why.grace());
             if state.phase == Phase::Serving {
                 state.phase = Phase::Held {
                     cause: HoldCause::NoReplica,
@@ -244,8 +277,9 @@ impl Lanes {
         let mut state = self.lanes[at].state.clone();
         state.phase = hold.cloned().unwrap_or(Phase::Serving);
         state.hold_max = hold_max;
+        let open = self.lanes[at].member.as_ref().is_some_and(|m| !m.shut);
         self.publish(at, state, moves);
-        self.accept(at, true, moves);
+        self.accept(at, open, moves);
     }
 
     /// Nobody may write there or read from there any more.
@@ -256,15 +290,22 @@ impl Lanes {
             master: None,
             verified_at: None,
             hold_max,
+            readers: ForReaders::default(),
         };
         self.publish(at, state, moves);
     }
 
     /// The master's lane is as the master is, as long as it has sessions or is to have some.
-    fn fall_back(&mut self, world: &World<'_>, moves: &mut Vec<Move>) {
-        let served = self.members().next().is_some();
+    fn fall_back(&mut self, now: Moment, world: &World<'_>, moves: &mut Vec<Move>) {
+        // One that is about to leave may yet stay, and is gone in a moment if not.
+        let mut members = self.lanes.iter().filter_map(|lane| lane.member.as_ref());
+        let served = members.any(|member| !member.shut);
         let known = world.master.master.is_some();
-        let wanted = self.choice.fallback == Fallback::Master && known && !served;
+        let looked = self.last > 0
+            || self
+                .known
+                .is_some_and(|since| now.since(since) >= FIRST_LOOK);
+        let wanted = self.choice.fallback == Fallback::Master && known && looked && !served;
         let has_sessions = world.loads.get(MASTER).is_some_and(|load| *load > 0);
         let lane = &self.lanes[MASTER].state;
         let is_used = lane.master.is_some() && has_sessions;
@@ -277,6 +318,7 @@ impl Lanes {
             };
             let state = State {
                 generation,
+                readers: ForReaders::default(),
                 ..world.master.clone()
             };
             self.publish(MASTER, state, moves);
@@ -318,6 +360,7 @@ impl Lanes {
             master: None,
             verified_at: None,
             hold_max: world.master.hold_max,
+            readers: ForReaders::default(),
         };
         // Who waits there has to look again when there is a new place to go.
         let opened = moves.iter().any(|m| matches!(m, Move::Accept(_, true)));
@@ -354,16 +397,19 @@ impl Lanes {
         }
     }
 
-    /// How many sessions a lane has beyond an even share, where that is worth asking some of them to look for another lane.
-    pub fn too_many(&self, loads: &[u64]) -> Vec<(usize, u64)> {
+    /// How many sessions a lane has beyond an even share, where that is worth asking some of them to look for another lane. Those that
+    /// are `roaming` have left one for that, and will come to those that have less than their share.
+    pub fn too_many(&self, loads: &[u64], roaming: u64) -> Vec<(usize, u64)> {
         let open = |lane: &Lane| lane.accepts && lane.state.phase == Phase::Serving;
         let takers: Vec<usize> = (0..LANES).filter(|at| open(&self.lanes[*at])).collect();
         if takers.is_empty() {
             return Vec::new();
         }
         let load = |at: usize| loads.get(at).copied().unwrap_or_default();
-        let serves = |at: &usize| self.lanes[*at].state.phase == Phase::Serving;
-        let all: u64 = (0..LANES).filter(serves).map(load).sum();
+        // What a replica has that takes no new ones it keeps: they would have to be taken by others, and it serves them.
+        let is_shut = |at: usize| self.lanes[at].member.as_ref().is_some_and(|m| m.shut);
+        let serves = |at: &usize| self.lanes[*at].state.phase == Phase::Serving && !is_shut(*at);
+        let all: u64 = (0..LANES).filter(serves).map(load).sum::<u64>() + roaming;
         let share = all.div_ceil(takers.len() as u64);
         // A client more or less is no reason to move anybody.
         let slack = share / 20 + 1;
@@ -382,11 +428,15 @@ impl Lanes {
 
 /// Holds of the master's that concern its replicas: whoever reads is to wait, too.
 fn hold_of(master: &State) -> Option<Phase> {
-    match &master.phase {
-        Phase::Held {
-            cause: HoldCause::Paused | HoldCause::Resumed | HoldCause::Unconfirmed,
-            ..
-        } => Some(master.phase.clone()),
-        _ => None,
-    }
+    let (cause, since) = master.readers.held?;
+    Some(Phase::Held {
+        cause,
+        since,
+        sealed: false,
+    })
+}
+
+/// An announced failover is about to promote it.
+fn is_successor(world: &World<'_>, addr: &NodeAddr) -> bool {
+    world.master.readers.successor.as_ref() == Some(addr)
 }

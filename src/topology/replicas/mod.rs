@@ -12,6 +12,8 @@
 //! the same proof runs out by itself: until then there is nothing newer to be read anywhere.
 
 mod lanes;
+#[cfg(test)]
+mod lanes_tests;
 mod progress;
 #[cfg(test)]
 mod tests;

@@ -9,24 +9,24 @@ use proptest::prelude::*;
 use super::*;
 use crate::net::clock::Moment;
 use crate::topology::observation::Listed;
-use crate::topology::{Generation, HoldCause, MasterAddr, Phase, State};
+use crate::topology::{ForReaders, Generation, HoldCause, MasterAddr, Phase, State};
 
-const MAX_LAG: Duration = Duration::from_secs(10);
-const HOLD_MAX: Duration = Duration::from_secs(12);
+pub(super) const MAX_LAG: Duration = Duration::from_secs(10);
+pub(super) const HOLD_MAX: Duration = Duration::from_secs(12);
 
-fn at(millis: u64) -> Moment {
+pub(super) fn at(millis: u64) -> Moment {
     Moment::from_nanos(1_000_000_000_000 + millis * 1_000_000)
 }
 
-fn node(n: u16) -> NodeAddr {
+pub(super) fn node(n: u16) -> NodeAddr {
     NodeAddr(HostPort::from(socket(n)))
 }
 
-fn socket(n: u16) -> SocketAddr {
+pub(super) fn socket(n: u16) -> SocketAddr {
     ([10, 0, 0, 1], n).into()
 }
 
-fn choice(fallback: Fallback) -> Choice {
+pub(super) fn choice(fallback: Fallback) -> Choice {
     Choice {
         max_lag: MAX_LAG,
         fallback,
@@ -260,15 +260,11 @@ proptest! {
                 6..=10 => drop(replicas.insert(node(n), Err(Unfit::ALL[usize::from(what + 1)]))),
                 11 => drop(replicas.remove(&node(n))),
                 12 => master = serving(master.generation.0 + 1, 100 + n),
-                _ => master.phase = Phase::Held {
-                    cause: HoldCause::Paused,
-                    since: at(now),
-                    sealed: false,
-                },
+                _ => master = paused(&master, now),
             }
             loads[usize::from(n)] = load;
             loads[Lanes::MASTER] = load;
-            let world = World { master: &master, replicas: &replicas, loads: &loads };
+            let world = World { master: &master, replicas: &replicas, shut: &BTreeSet::new(), loads: &loads };
             for one in lanes.look(at(now), &world) {
                 match one {
                     Move::Publish(lane, state) => {
@@ -285,7 +281,7 @@ proptest! {
             }
             let mut led = Vec::new();
             for (lane, state) in states.iter().enumerate().filter(|(_, s)| s.phase == Phase::Serving) {
-                prop_assert_eq!(&master.phase, &Phase::Serving, "held with the master");
+                prop_assert_eq!(master.readers.held, None, "held with the master");
                 let addr = state.master.as_ref().expect("it leads somewhere");
                 if lane == Lanes::MASTER {
                     prop_assert_eq!(Some(addr), master.master.as_ref());
@@ -298,7 +294,7 @@ proptest! {
                 }
             }
             let fit = replicas.values().filter(|of| of.is_ok()).count();
-            if master.phase == Phase::Serving {
+            if master.readers.held.is_none() {
                 prop_assert!(led.len() <= fit);
                 prop_assert_eq!(lanes.is_open(), !led.is_empty() || lanes.falls_back());
             }
@@ -306,18 +302,31 @@ proptest! {
     }
 }
 
-fn serving(generation: u64, n: u16) -> State {
+pub(super) fn serving(generation: u64, n: u16) -> State {
     State {
         generation: Generation(generation),
         phase: Phase::Serving,
         master: Some(MasterAddr::for_test(socket(n))),
         verified_at: Some(socket(n)),
         hold_max: HOLD_MAX,
+        readers: ForReaders::default(),
     }
 }
 
+/// Paused, and whatever else.
+pub(super) fn paused(master: &State, millis: u64) -> State {
+    let mut state = master.clone();
+    state.phase = Phase::Held {
+        cause: HoldCause::Paused,
+        since: at(millis),
+        sealed: false,
+    };
+    state.readers.held = Some((HoldCause::Paused, at(millis)));
+    state
+}
+
 /// Looks at these replicas once.
-fn look(
+pub(super) fn look(
     lanes: &mut Lanes,
     millis: u64,
     master: &State,
@@ -329,12 +338,13 @@ fn look(
     let world = World {
         master,
         replicas: &replicas,
+        shut: &BTreeSet::new(),
         loads,
     };
     lanes.look(at(millis), &world)
 }
 
-fn lefts(moves: &[Move]) -> Vec<Unfit> {
+pub(super) fn lefts(moves: &[Move]) -> Vec<Unfit> {
     let left = |m: &Move| match m {
         Move::Left(_, _, why) => Some(*why),
         _ => None,
@@ -386,21 +396,24 @@ fn the_master_is_read_from_for_want_of_replicas_and_emptied_when_they_are_back()
     let master = serving(1, 1);
     let mut lanes = Lanes::new(choice(Fallback::Master), &State::initial(HOLD_MAX));
     look(&mut lanes, 0, &master, &[], &[]);
+    look(&mut lanes, 999, &master, &[], &[]);
+    assert!(!lanes.falls_back(), "its replicas may yet say something");
+    look(&mut lanes, 1000, &master, &[], &[]);
     assert!(lanes.falls_back() && lanes.is_open());
     let mut loads = vec![0; Lanes::COUNT];
     loads[Lanes::MASTER] = 40;
-    look(&mut lanes, 10, &master, &[(2, None)], &loads);
+    look(&mut lanes, 1010, &master, &[(2, None)], &loads);
     assert!(!lanes.falls_back() && lanes.is_open());
-    assert_eq!(lanes.too_many(&loads), [(Lanes::MASTER, 40)]);
+    assert_eq!(lanes.too_many(&loads, 0), [(Lanes::MASTER, 40)]);
     // Another master: whoever reads there is led to that one, or cut.
-    let moves = look(&mut lanes, 20, &serving(2, 5), &[(2, None)], &loads);
+    let moves = look(&mut lanes, 1020, &serving(2, 5), &[(2, None)], &loads);
     assert!(
         moves.iter().any(
             |m| matches!(m, Move::Publish(Lanes::MASTER, s) if s.verified_at == Some(socket(5)))
         )
     );
     loads[Lanes::MASTER] = 0;
-    let moves = look(&mut lanes, 30, &serving(2, 5), &[(2, None)], &loads);
+    let moves = look(&mut lanes, 1030, &serving(2, 5), &[(2, None)], &loads);
     assert!(
         moves
             .iter()
@@ -428,7 +441,7 @@ fn sessions_are_evened_out_where_it_is_worth_it() {
         ([2, 1, 0], vec![]),
     ] {
         loads[..3].copy_from_slice(&given);
-        assert_eq!(lanes.too_many(&loads), expected, "{given:?}");
+        assert_eq!(lanes.too_many(&loads, 0), expected, "{given:?}");
     }
 }
 
@@ -438,11 +451,7 @@ fn a_standstill_ends_nobodys_membership_and_opens_nothing() {
     let mut lanes = Lanes::new(choice(Fallback::Refuse), &State::initial(HOLD_MAX));
     look(&mut lanes, 0, &master, &[(2, None)], &[]);
     let mut held = master.clone();
-    held.phase = Phase::Held {
-        cause: HoldCause::Resumed,
-        since: at(9000),
-        sealed: false,
-    };
+    held.readers.held = Some((HoldCause::Resumed, at(9000)));
     let moves = look(&mut lanes, 9000, &held, &[(2, Some(Unfit::Silent))], &[]);
     assert!(lefts(&moves).is_empty(), "{moves:?}");
     assert!(!lanes.is_open());

@@ -14,17 +14,22 @@ struct Readers {
     board: Board,
     addr: SocketAddr,
     last: u64,
+    hold_max: Duration,
 }
 
 impl Readers {
     fn new(workers: usize) -> Self {
+        Self::holding(workers, LONG)
+    }
+
+    fn holding(workers: usize, hold_max: Duration) -> Self {
         let far = now() + Duration::from_secs(3600);
-        let (mut lobby, reader, subscriptions) = channel(State::initial(LONG), workers);
+        let (mut lobby, reader, subscriptions) = channel(State::initial(hold_max), workers);
         lobby.extend(far);
         let board = Board::new(Lanes::COUNT);
         let (mut lanes, mut ends) = (Vec::new(), Vec::new());
         for _ in 0..Lanes::COUNT {
-            let (mut publisher, reader, subscriptions) = channel(State::initial(LONG), workers);
+            let (mut publisher, reader, subscriptions) = channel(State::initial(hold_max), workers);
             publisher.extend(far);
             lanes.push(publisher);
             ends.push((reader, subscriptions));
@@ -65,6 +70,7 @@ impl Readers {
             board,
             addr,
             last: 0,
+            hold_max,
         }
     }
 
@@ -75,14 +81,18 @@ impl Readers {
             phase,
             master: to.map(MasterAddr::for_test),
             verified_at: to,
-            hold_max: LONG,
+            hold_max: self.hold_max,
+            readers: ForReaders::default(),
         };
         self.lanes[lane].publish(state);
         Generation(self.last)
     }
 
     fn join(&mut self, lane: usize, replica: &TcpListener) {
-        let addr = replica.local_addr().expect("addr");
+        self.join_at(lane, replica.local_addr().expect("addr"));
+    }
+
+    fn join_at(&mut self, lane: usize, addr: SocketAddr) {
         self.publish(lane, Phase::Serving, Some(addr));
         self.board.accept(lane, true);
         self.lobby.ring();
@@ -219,6 +229,7 @@ fn a_session_that_is_asked_to_leaves_when_it_is_quiet() {
     readers.board.ask_to_leave(0, 1);
     readers.lanes[0].ring();
     until(|| readers.board.loads()[0] == 1);
+    assert_eq!(readers.board.roaming(), 1, "it will come to another");
     let mut kept = Vec::new();
     for (client, upstream) in clients.iter_mut().zip(&mut upstreams) {
         ask(client);
@@ -231,4 +242,126 @@ fn a_session_that_is_asked_to_leaves_when_it_is_quiet() {
         }
     }
     assert_eq!(readers.board.loads()[..2], [1, 1]);
+    assert_eq!(readers.board.roaming(), 0);
+    readers.board.ask_to_leave(1, 1);
+    readers.lanes[1].ring();
+    until(|| readers.board.roaming() == 1);
+    drop(clients);
+    until(|| readers.board.roaming() == 0);
+    assert_eq!(readers.board.loads()[..2], [0, 0]);
+}
+
+#[test]
+fn whoever_cannot_leave_is_not_asked_to() {
+    const SUBSCRIBE: &[u8] = b"*2\r\n$9\r\nSUBSCRIBE\r\n$1\r\na\r\n";
+    const SUBSCRIBED: &[u8] = b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n";
+    let mut readers = Readers::new(1);
+    let replica = listen();
+    readers.join(0, &replica);
+    let mut upstreams = Vec::new();
+    let mut subscribers = [connect(readers.addr), connect(readers.addr)];
+    for client in &mut subscribers {
+        client.write_all(SUBSCRIBE).expect("sent");
+        let (mut upstream, _) = replica.accept().expect("a session");
+        upstream
+            .read_exact(&mut [0; SUBSCRIBE.len()])
+            .expect("a request");
+        upstream.write_all(SUBSCRIBED).expect("sent");
+        client
+            .read_exact(&mut [0; SUBSCRIBED.len()])
+            .expect("its reply");
+        upstreams.push(upstream);
+    }
+    let mut plain = connect(readers.addr);
+    ask(&mut plain);
+    upstreams.push(take(&replica, &mut plain));
+    // They are woken in the order in which they came.
+    readers.board.ask_to_leave(0, 1);
+    readers.lanes[0].ring();
+    until(|| readers.board.roaming() == 1);
+    assert_eq!(readers.board.loads()[0], 2);
+}
+
+/// An address where nobody listens.
+fn refusing() -> SocketAddr {
+    listen().local_addr().expect("addr")
+}
+
+#[test]
+fn nobody_waits_longer_than_hold_max_for_a_replica_that_cannot_be_dialled() {
+    let mut readers = Readers::holding(1, Duration::from_millis(300));
+    let addr = refusing();
+    readers.join_at(0, addr);
+    let mut client = connect(readers.addr);
+    ask(&mut client);
+    let mut words = [0; 39];
+    client.read_exact(&mut words).expect("an answer");
+    assert_eq!(&words, b"-LOADING switchmaster: no usable replic");
+    until(|| client.read_exact(&mut words[..1]).is_ok() && words[0] == b'\n');
+    // It is tried on, and serves when it can be had.
+    let replica = TcpListener::bind(addr).expect("nobody has it");
+    let serving = std::thread::spawn(move || {
+        let (mut upstream, _) = replica.accept().expect("a session");
+        while upstream.read_exact(&mut [0; 14]).is_ok() {
+            upstream.write_all(b"+PONG\r\n").expect("sent");
+        }
+    });
+    until(|| {
+        std::thread::sleep(Duration::from_millis(10));
+        ask(&mut client);
+        client.read_exact(&mut words[..1]).expect("an answer");
+        let is_served = words[0] == b'+';
+        until(|| client.read_exact(&mut words[..1]).is_ok() && words[0] == b'\n');
+        is_served
+    });
+    drop(client);
+    serving.join().expect("no panic");
+}
+
+#[test]
+fn a_replica_that_cannot_be_dialled_draws_nobody() {
+    let mut readers = Readers::new(2);
+    let good = listen();
+    readers.join(0, &good);
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        let mut client = connect(readers.addr);
+        ask(&mut client);
+        kept.push((take(&good, &mut client), client));
+    }
+    readers.join_at(1, refusing());
+    for _ in 0..5 {
+        let mut client = connect(readers.addr);
+        ask(&mut client);
+        kept.push((take(&good, &mut client), client));
+    }
+    assert_eq!(readers.board.loads()[..2], [8, 0]);
+    assert!(readers.board.is_suspected(1) && !readers.board.is_suspected(0));
+}
+
+/// `maxclients`: who is one too many is told so, and is a reason to look whether that is so for the next one.
+#[test]
+fn a_replica_that_ends_connections_at_once_is_suspected() {
+    const FULL: &[u8] = b"-ERR max number of clients reached\r\n";
+    let mut readers = Readers::new(1);
+    let (good, full) = (listen(), listen());
+    readers.join(0, &good);
+    let mut kept = Vec::new();
+    for _ in 0..2 {
+        let mut client = connect(readers.addr);
+        ask(&mut client);
+        kept.push((take(&good, &mut client), client));
+    }
+    readers.join(1, &full);
+    let mut one_too_many = connect(readers.addr);
+    ask(&mut one_too_many);
+    let (mut upstream, _) = full.accept().expect("a session");
+    upstream.read_exact(&mut [0; 14]).expect("a request");
+    upstream.write_all(FULL).expect("sent");
+    drop(upstream);
+    let mut words = [0; FULL.len()];
+    one_too_many.read_exact(&mut words).expect("the words");
+    assert_eq!(words, FULL);
+    until(|| readers.board.is_suspected(1));
+    assert!(!readers.board.is_suspected(0));
 }

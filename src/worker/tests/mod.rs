@@ -24,7 +24,7 @@ use crate::net::reserve::Reserve;
 use crate::session::OnSwitch;
 use crate::session::close::CloseReason;
 use crate::topology::publish::{Publisher, channel};
-use crate::topology::{Generation, HoldCause, MasterAddr, Phase, State};
+use crate::topology::{ForReaders, Generation, HoldCause, MasterAddr, Phase, State};
 
 /// Longest wait for anything that must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -138,6 +138,7 @@ impl Rig {
             master: Some(MasterAddr::for_test(addr)),
             verified_at: Some(addr),
             hold_max,
+            readers: ForReaders::default(),
         });
     }
 
