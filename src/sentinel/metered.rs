@@ -26,9 +26,10 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// A reply or an event was taken in whole: the peer may send as much again.
+    /// A reply or an event was taken in whole: the peer may send as much again. Never less than it may by now: an event may come
+    /// between a question and its long reply.
     pub(crate) fn reset(&self) {
-        self.left.store(MAX_UNREAD, Ordering::Relaxed);
+        self.left.fetch_max(MAX_UNREAD, Ordering::Relaxed);
     }
 
     /// The next reply may be so long.
@@ -128,5 +129,25 @@ impl AsyncWrite for Metered {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         AsyncWrite::poll_shutdown(Pin::new(&mut self.stream), cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_does_not_shorten_the_reply_that_is_awaited() {
+        let left = Arc::new(AtomicUsize::new(0));
+        let meter = Meter {
+            left: Arc::clone(&left),
+            closed: CancellationToken::new(),
+            fault: Arc::default(),
+        };
+        meter.reset();
+        assert_eq!(left.load(Ordering::Relaxed), MAX_UNREAD);
+        meter.expect(4 * MAX_UNREAD);
+        meter.reset();
+        assert_eq!(left.load(Ordering::Relaxed), 4 * MAX_UNREAD);
     }
 }

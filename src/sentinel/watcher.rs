@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::client::listing::ListLink;
 use super::client::{Asking, ClientError, Dial, Listening, RawEvent, SentinelLink};
 use super::told::Told;
 use super::{Peer, event};
@@ -38,6 +39,9 @@ const FASTEST_POLL: Duration = Duration::from_millis(50);
 const POLL_JITTER: f64 = 0.1;
 /// How often a Sentinel is asked which others it knows.
 const PEERS_EVERY: Duration = Duration::from_secs(30);
+
+/// How often it is asked for its replicas, but for events.
+const LIST_EVERY: Duration = Duration::from_secs(5);
 
 /// Somebody who wants to know of one master.
 #[derive(Clone, Debug)]
@@ -318,21 +322,36 @@ impl Watcher {
                 self.tell(subscriber, said).await;
             }
         }
-        self.list_replicas(asking, told).await?;
+        let is_due = questions.listed.is_none_or(|at| at.elapsed() >= LIST_EVERY);
+        if is_due || matches!(asked, Asked::OnHint(_)) {
+            questions.listed = Some(Instant::now());
+            self.list_replicas(told).await;
+        }
         Ok(pace)
     }
 
-    /// Asks for the replicas of those masters of which somebody reads from replicas.
-    async fn list_replicas(&self, asking: &mut Asking, told: &mut Told) -> Result<(), ClientError> {
+    /// Asks for the replicas of those masters that somebody reads of.
+    async fn list_replicas(&self, told: &mut Told) {
         let readers = || self.subscribers.iter().filter(|s| s.replicas);
+        let mut link = None;
         for master in self.masters() {
             if !readers().any(|s| s.master == master) {
                 continue;
             }
-            let asked_at = now();
-            let answer = asking.replicas(master).await?;
+            let mut open = match link.take() {
+                Some(open) => open,
+                None => match ListLink::open(&self.addr.0, &self.dial).await {
+                    Ok(open) => open,
+                    Err(why) => {
+                        told.replicas(&self.addr, master, Some(&why.to_string()));
+                        return;
+                    }
+                },
+            };
+            let (asked_at, answer) = (now(), open.replicas(master).await);
             told.replicas(&self.addr, master, answer.as_ref().err());
             let Ok(mut listed) = answer else { continue };
+            link = Some(open);
             for replica in &mut listed {
                 replica.addr = self.reach(replica.addr.clone());
             }
@@ -342,7 +361,6 @@ impl Watcher {
                     .await;
             }
         }
-        Ok(())
     }
 
     async fn views(
@@ -472,21 +490,25 @@ impl Rhythm {
 
 /// The last answer for each master, to notice one that was read in the middle of a change.
 #[derive(Debug, Default)]
-struct Questions(HashMap<String, View>);
+struct Questions {
+    views: HashMap<String, View>,
+    /// When it was asked for replicas.
+    listed: Option<Instant>,
+}
 
 impl Questions {
     /// True when the address changed and the epoch did not: the epoch may have been read before the change and the
     /// address after it, so it has to be asked again before it counts.
     fn is_torn(&self, master: &str, view: Result<&View, &NoView>) -> bool {
         let Ok(view) = view else { return false };
-        self.0
+        self.views
             .get(master)
             .is_some_and(|last| last.master != view.master && last.epoch == view.epoch)
     }
 
     fn remember(&mut self, master: &str, view: Result<&View, &NoView>) {
         if let Ok(view) = view {
-            self.0.insert(master.to_owned(), view.clone());
+            self.views.insert(master.to_owned(), view.clone());
         }
     }
 }

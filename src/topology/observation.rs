@@ -249,8 +249,8 @@ pub struct ReplicaSeen {
 /// What a data node's answer to ROLE tells beyond the role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoleDetail {
-    /// A master that has written so many bytes of replication stream.
-    Master(u64),
+    /// A master that has written so many bytes of replication stream, and these replicas, which are connected to it.
+    Master(u64, Vec<NodeAddr>),
     /// A replica of this node, which has so many of them; `None` while it is not connected to it.
     ReplicaOf(NodeAddr, Option<u64>),
 }

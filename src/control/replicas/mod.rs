@@ -145,6 +145,8 @@ struct Task {
     /// Clients were said to wait, for this by now, since then.
     waits: Option<(HoldCause, Moment)>,
     falls_back: bool,
+    /// How many replicas are listed and not asked.
+    left_out: usize,
     often: Often,
 }
 
@@ -160,7 +162,7 @@ pub async fn run(mut entry: Entry, tasks: TaskTracker, end: CancellationToken) {
     let lanes = entry.lanes.len();
     let mut task = Task {
         choice: reading.choice,
-        roll: Roll::new(reading.choice, reading.own.clone()),
+        roll: Roll::new(reading.choice, settings.rules.agree, reading.own.clone()),
         own: reading.own,
         ours: BTreeSet::new(),
         lanes: Lanes::new(reading.choice, &initial),
@@ -186,6 +188,7 @@ pub async fn run(mut entry: Entry, tasks: TaskTracker, end: CancellationToken) {
         has_served: false,
         waits: None,
         falls_back: false,
+        left_out: 0,
         often: Often::after(AT_ONCE),
         entry,
     };
@@ -217,7 +220,7 @@ impl Task {
             tokio::select! {
                 () = self.entry.changed.changed() => {}
                 observation = self.entry.observations.recv() => match observation {
-                    Some(observation) => self.roll.observe(observation),
+                    Some(observation) => self.observe(observation),
                     // The watchers are gone: the program is ending.
                     None => return,
                 },
@@ -250,7 +253,8 @@ impl Task {
             return;
         };
         self.choice = reading.choice;
-        self.roll.change(reading.choice, reading.own.clone());
+        let agree = settings.rules.agree;
+        self.roll.change(reading.choice, agree, reading.own.clone());
         self.lanes.change(reading.choice);
         let manner = manner(&self.entry, &settings, &reading, &self.tasks);
         self.own = reading.own;
@@ -267,19 +271,36 @@ impl Task {
         });
     }
 
+    fn observe(&mut self, observation: Observation) {
+        self.roll.observe(observation);
+        let left_out = self.roll.left_out();
+        if std::mem::replace(&mut self.left_out, left_out) == 0 && left_out > 0 {
+            tales::left_out(&self.entry.name, &mut self.often, left_out);
+        }
+    }
+
     fn hear(&mut self, Heard { of, what }: Heard) {
         if let Some((head, link)) = &self.head
             && link.number == of
         {
-            if let What::Said(Said {
-                asked,
-                at,
-                detail: Some(RoleDetail::Master(offset)),
-                ..
-            }) = what
-                && at == head.at
-            {
-                self.roll.written(asked, offset);
+            match what {
+                What::Said(Said {
+                    when,
+                    at,
+                    detail: Some(RoleDetail::Master(offset, _)),
+                    named,
+                    ..
+                }) if at == head.at => {
+                    if self.roll.written(when, offset, &named) {
+                        self.links.values().for_each(NodeLink::check);
+                    }
+                }
+                What::Said(Said {
+                    report: RoleReport::Failed(_),
+                    ..
+                }) => {}
+                What::Met(_) => {}
+                What::Said(_) | What::Lost | What::Gone => self.roll.parted(),
             }
             return;
         }
@@ -309,7 +330,7 @@ impl Task {
                     self.ours.remove(&addr);
                     self.judge(&said)
                 };
-                self.roll.said(&addr, said.asked, said.at, report);
+                self.roll.said(&addr, said.when, said.at, report);
             }
         }
     }
@@ -327,8 +348,8 @@ impl Task {
                     return Report::FollowsAnother;
                 };
                 let follows = said
-                    .master
-                    .as_ref()
+                    .named
+                    .first()
                     .is_some_and(|(name, at)| *name == head.addr || at.contains(&head.at));
                 match &said.detail {
                     Some(RoleDetail::ReplicaOf(_, offset)) if follows => Report::Follows(*offset),
@@ -345,16 +366,15 @@ impl Task {
         let master = self.entry.master.state();
         self.follow(&master, at);
         self.ask();
-        let mut verdicts = BTreeMap::new();
-        let mut proofs = HashMap::new();
-        for addr in self.roll.nodes() {
-            let is_in = self.lanes.is_in(addr);
-            let verdict = self.roll.verdict(addr, is_in, at).and_then(|(_, until)| {
-                proofs.insert(addr.clone(), until);
-                self.roll.at(addr).ok_or(Unfit::Unproven)
-            });
-            verdicts.insert(addr.clone(), verdict);
-        }
+        let fits = self.roll.verdicts(|addr| self.lanes.is_in(addr), at);
+        let proofs: HashMap<NodeAddr, Moment> = fits
+            .iter()
+            .filter_map(|(addr, fit)| Some((addr.clone(), fit.ok()?.until)))
+            .collect();
+        let verdicts: BTreeMap<_, _> = fits
+            .into_iter()
+            .map(|(addr, fit)| (addr, fit.map(|fit| fit.at)))
+            .collect();
         let loads = self.entry.board.loads();
         let world = World {
             master: &master,
@@ -401,6 +421,7 @@ impl Task {
         let head = head.map(|(addr, at)| Head {
             addr: addr.host_port().clone(),
             at,
+            generation: master.generation,
         });
         if self.head.as_ref().map(|(head, _)| head) == head.as_ref() {
             return;

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use crate::net::addr::NodeAddr;
 use crate::telemetry::Often;
 use crate::topology::publish::Left;
-use crate::topology::replicas::Unfit;
+use crate::topology::replicas::{MAX_ASKED, Unfit};
 use crate::topology::{Generation, HoldCause};
 
 pub(super) fn joined(proxy: &str, often: &mut Often, addr: &NodeAddr, generation: Generation) {
@@ -40,6 +40,19 @@ pub(super) fn left(
             event = "replica_left", proxy, addr = %addr, reason, fence_ms,
             "{addr} is not to be read from any more ({words}), and not every worker has let go of it in time"
         ),
+    }
+}
+
+pub(super) fn left_out(proxy: &str, often: &mut Often, left_out: usize) {
+    if often.allow("replicas_left_out", proxy) {
+        warn!(
+            event = "replicas_left_out",
+            proxy,
+            left_out,
+            most = MAX_ASKED,
+            "the Sentinels list more than {MAX_ASKED} replicas: {left_out} are not asked, those first that are called down. SENTINEL \
+             RESET, at one Sentinel after the other, removes dead ones"
+        );
     }
 }
 

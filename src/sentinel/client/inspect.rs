@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use redis::{RedisError, Value};
 
 use super::listen::Events;
+use super::listing::LONGEST_LIST;
 use super::reply::{count, read_peer, read_view, text};
 use super::{ClientError, MAX_PEERS, RoleLink, SentinelLink};
 use crate::sentinel::Peer;
@@ -111,8 +112,15 @@ impl SentinelLink {
     /// # Errors
     /// When the link fails.
     pub async fn may_list_replicas(&mut self, master: &str) -> Result<bool, ClientError> {
-        let listed = self.asking.replicas(master).await?;
-        Ok(!listed.is_err_and(|why| why.starts_with("NOPERM")))
+        let question = redis::cmd("SENTINEL")
+            .arg("REPLICAS")
+            .arg(master)
+            .to_owned();
+        match self.asking.0.ask_at_length(&question, LONGEST_LIST).await {
+            Err(ClientError::NoPermission(_)) => Ok(false),
+            Ok(_) | Err(ClientError::Protocol(_)) => Ok(true),
+            Err(e) => Err(e),
+        }
     }
 
     fn subscription(&self) -> Subscription {

@@ -1,35 +1,55 @@
 //! The replicas that a Sentinel lists.
 
-use redis::Value;
+use redis::{ProtocolVersion, Value};
 
 use super::reply::read_listed;
-use super::{Asking, ClientError};
+use super::{ClientError, Connection, Dial};
+use crate::net::addr::HostPort;
 use crate::topology::observation::Listed;
 
-/// Most replicas taken from one reply.
+/// Most replicas taken from one reply, those that are not called down first.
 const MAX_LISTED: usize = 64;
-/// Longest list of replicas; each takes more than a kilobyte.
-const LONGEST_LIST: usize = 256 * 1024;
+/// Longest list of replicas: some 750, of 670 bytes each.
+pub(super) const LONGEST_LIST: usize = 512 * 1024;
 
-impl Asking {
-    /// The replicas that this Sentinel knows of this master (SENTINEL REPLICAS). The inner error: why it lists none.
+/// A list, or why there is none.
+pub type List = Result<Vec<Listed>, String>;
+
+/// A connection of its own for lists: one that is too long, or late, ends nothing else.
+#[derive(Debug)]
+pub struct ListLink(Connection);
+
+impl ListLink {
+    /// Dials and logs in.
     ///
     /// # Errors
-    /// When the link fails.
-    pub async fn replicas(
-        &mut self,
-        master: &str,
-    ) -> Result<Result<Vec<Listed>, String>, ClientError> {
+    /// When the Sentinel cannot be reached, refuses the login or does not answer in time.
+    pub async fn open(addr: &HostPort, dial: &Dial) -> Result<Self, ClientError> {
+        let login = &dial.credentials;
+        let opened = Connection::open(addr, dial, login, ProtocolVersion::RESP2, None).await;
+        opened.map(Self)
+    }
+
+    /// The replicas that this Sentinel knows of this master (SENTINEL REPLICAS).
+    pub async fn replicas(&mut self, master: &str) -> List {
         let mut question = redis::cmd("SENTINEL");
         question.arg("REPLICAS").arg(master);
         match self.0.ask_at_length(&question, LONGEST_LIST).await {
-            Ok(Value::Array(listed)) => {
-                let listed = listed.iter().take(MAX_LISTED).filter_map(read_listed);
-                Ok(Ok(listed.collect()))
-            }
-            Ok(_) => Ok(Err("its answer is no list".to_owned())),
-            Err(ClientError::NoPermission(why) | ClientError::Protocol(why)) => Ok(Err(why)),
-            Err(e) => Err(e),
+            Ok(Value::Array(listed)) => Ok(first_the_living(&listed)),
+            Ok(_) => Err("its answer is no list".to_owned()),
+            Err(ClientError::Io(why)) => Err(format!(
+                "{why} (a list may have {} KiB; SENTINEL RESET, at one Sentinel after the other, removes dead replicas)",
+                LONGEST_LIST / 1024
+            )),
+            Err(why) => Err(why.to_string()),
         }
     }
+}
+
+/// Sentinels forget nobody, so a list may be long of the dead.
+pub(super) fn first_the_living(listed: &[Value]) -> Vec<Listed> {
+    let mut all: Vec<Listed> = listed.iter().filter_map(read_listed).collect();
+    all.sort_by_key(|of| of.down);
+    all.truncate(MAX_LISTED);
+    all
 }

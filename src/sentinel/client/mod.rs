@@ -9,7 +9,7 @@
 
 pub mod inspect;
 mod listen;
-mod listing;
+pub mod listing;
 mod reply;
 #[cfg(test)]
 mod tests;

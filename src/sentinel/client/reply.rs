@@ -111,10 +111,14 @@ pub(super) fn read_replicas(role: &[Value]) -> Vec<ReplicaSeen> {
 }
 
 /// What an answer to ROLE tells of replication: `["master", offset, ...]`, `["slave", host, port, state, offset]`.
-pub(super) fn read_detail(role: &[Value]) -> Option<RoleDetail> {
-    match role {
+pub(super) fn read_detail(parts: &[Value]) -> Option<RoleDetail> {
+    match parts {
         [role, offset, ..] if text(role).as_deref() == Some("master") => {
-            Some(RoleDetail::Master(text(offset)?.parse().ok()?))
+            let attached = read_replicas(parts).into_iter().map(|of| of.addr);
+            Some(RoleDetail::Master(
+                text(offset)?.parse().ok()?,
+                attached.collect(),
+            ))
         }
         [_, host, port, state, offset] => {
             let master = node_addr(&text(host)?, &text(port)?).ok()?;

@@ -5,11 +5,12 @@ use std::time::Duration;
 use proptest::prelude::*;
 use redis::Value;
 
+use super::listing::first_the_living;
 use super::reply::*;
 use super::{ClientError, Errno, io, of_dial};
 use crate::net::addr::{HostPort, NodeAddr};
 use crate::topology::Epoch;
-use crate::topology::observation::{NoView, RunId, View};
+use crate::topology::observation::{NoView, RoleDetail, RunId, View};
 
 fn bulk(text: &str) -> Value {
     Value::BulkString(text.as_bytes().to_vec())
@@ -143,6 +144,34 @@ fn peers_without_an_address_are_left_out() {
         true,
     );
     assert_eq!(read_peer(&early).and_then(|p| p.run_id), None);
+}
+
+#[test]
+fn replicas_are_listed_by_name_and_by_ipv6_and_the_living_come_first() {
+    let replica =
+        |ip: &str, flags: &str| details(&[("ip", ip), ("port", "6379"), ("flags", flags)], true);
+    let mut listed: Vec<Value> = (0..70)
+        .map(|n| replica(&format!("10.0.0.{n}"), "s_down,slave,disconnected"))
+        .collect();
+    listed.push(replica("fd00::2", "slave"));
+    listed.push(replica("replica-a.internal", "slave"));
+    listed.push(replica("::", "slave"));
+    let read = first_the_living(&listed);
+    let shown: Vec<String> = read.iter().map(|of| of.addr.0.to_string()).collect();
+    assert_eq!(shown[..2], ["[fd00::2]:6379", "replica-a.internal:6379"]);
+    assert_eq!(
+        (read.len(), read.iter().filter(|of| of.down).count()),
+        (64, 62)
+    );
+    // The master tells of them by the same names (ROLE).
+    let of = |host: &str| Value::Array(vec![bulk(host), bulk("6379"), bulk("7")]);
+    let role = [
+        bulk("master"),
+        Value::Int(9),
+        Value::Array(vec![of("fd00::2"), of("replica-a.internal")]),
+    ];
+    let named = read[..2].iter().map(|of| of.addr.clone()).collect();
+    assert_eq!(read_detail(&role), Some(RoleDetail::Master(9, named)));
 }
 
 #[test]

@@ -10,29 +10,36 @@
 //! the master in force; and when what it has is provably no older than `max_lag`. The last is known from ROLE alone
 //! ([`Progress`]): the master had the replica's offset at a moment that was noted. While the master is unreachable nobody follows it, and
 //! the same proof runs out by itself: until then there is nothing newer to be read anywhere.
+//!
+//! Offsets of two histories compare as numbers and say nothing of each other: a master may be restarted at the same address, and a
+//! replica whose connection to the process before is half open knows nothing of it. So an offset counts only where the master's own
+//! answer to ROLE, over the present connection to it, has listed the replica as connected before that was asked.
 
+#[cfg(test)]
+mod histories;
 mod lanes;
 #[cfg(test)]
 mod lanes_tests;
 mod progress;
 #[cfg(test)]
 mod tests;
+mod voices;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use self::lanes::{Lanes, MAX_MEMBERS, Move, World};
 pub use self::progress::Progress;
-use super::decide::FRESH;
-use super::observation::{Observation, Said};
-use crate::net::addr::{HostPort, NodeAddr, SentinelAddr};
+use self::voices::Voices;
+use super::Generation;
+use super::observation::Observation;
+use super::rules::Agree;
+use crate::net::addr::{HostPort, NodeAddr};
 use crate::net::clock::Moment;
 
 /// A replica that has said nothing for so long is not read from. A long script keeps it silent as well.
 pub const SILENT: Duration = Duration::from_secs(3);
-/// Most Sentinels listened to; discovery follows no more.
-const MAX_VOICES: usize = 64;
 /// Most replicas that are asked for their role.
 pub const MAX_ASKED: usize = 32;
 /// What was asked of a replica before it was promoted, or told to follow another master, has so long to be answered.
@@ -40,6 +47,9 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 /// A replica that closed the connection on which it is asked has so long to answer on another one: Sentinel and administrators close
 /// connections of nodes that are in order.
 const PROVE_ANEW: Duration = Duration::from_millis(500);
+/// A replica that is read from and that no Sentinel lists any more stays so long as it proves itself: a Sentinel that was reset learns
+/// of it anew from the master's INFO, each 10 s.
+const LISTED_AGAIN: Duration = Duration::from_secs(12);
 /// A replica comes (back) when it is no older than this part of `max_lag`, so that one at the limit does not come and go.
 const REJOIN: u32 = 2;
 
@@ -103,13 +113,17 @@ pub enum Unfit {
     Refused,
     /// How old its data is is not known yet.
     Unproven,
+    /// The master does not list it as connected: what it has may be of another history.
+    Unattached,
+    /// It is read from under another name.
+    SameNode,
     /// Its data is, or may be, older than `max_lag`.
     Lagging,
 }
 
 impl Unfit {
     /// Every reason once.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::NoMaster,
         Self::Promoted,
         Self::Unlisted,
@@ -122,6 +136,8 @@ impl Unfit {
         Self::Refused,
         Self::Unproven,
         Self::Lagging,
+        Self::Unattached,
+        Self::SameNode,
     ];
 
     /// The word for logs and the status; public interface.
@@ -138,6 +154,8 @@ impl Unfit {
             Self::Loading => "loading",
             Self::Refused => "refused",
             Self::Unproven => "unproven",
+            Self::Unattached => "unattached",
+            Self::SameNode => "same_node",
             Self::Lagging => "lagging",
         }
     }
@@ -156,6 +174,10 @@ impl Unfit {
             Self::Loading => "it is loading its data",
             Self::Refused => "it does not tell its role: permit ROLE to the user of [proxy.probe]",
             Self::Unproven => "how old its data is is not known yet",
+            Self::Unattached => {
+                "the master does not list it (ROLE) among its connected replicas: its connection to it may be of before"
+            }
+            Self::SameNode => "it is read from under another name or address",
             Self::Lagging => "its data is, or may be, older than max_lag",
         }
     }
@@ -188,31 +210,48 @@ pub enum Report {
     Nothing,
 }
 
-#[derive(Debug, Default)]
-struct Voice {
-    /// What it listed last, and when it was asked; `None` before its first answer.
-    listed: Option<(Moment, BTreeMap<NodeAddr, bool>)>,
+/// When a node was asked for its role, and when its answer was here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct When {
+    /// The question was sent not before this.
+    pub asked: Moment,
+    /// The answer was given not after this.
+    pub heard: Moment,
 }
 
-#[derive(Debug)]
+/// A replica as the master's answer to ROLE lists it: its name, and where that leads to.
+pub type Attached = (HostPort, Vec<SocketAddr>);
+
+#[derive(Debug, Default)]
 struct Node {
     at: Option<SocketAddr>,
     unreachable: bool,
     said: Option<(Moment, Report)>,
-    /// What it had when it last said so over the connection it is asked on.
-    offset: Option<u64>,
+    /// The master in force listed it as connected, in an answer that was heard then.
+    attached: Option<Moment>,
+    /// What it had when it last said so over the connection it is asked on, and when that was heard. Of the master's history.
+    offset: Option<(u64, Moment)>,
+    /// It has everything up to this moment, by offsets of before the connection to the master was lost.
+    floor: Option<Moment>,
     link_down_since: Option<Moment>,
+    /// When a Sentinel was asked that listed it.
+    listed: Moment,
 }
 
 impl Node {
-    const fn new() -> Self {
-        Self {
-            at: None,
-            unreachable: false,
-            said: None,
-            offset: None,
-            link_down_since: None,
-        }
+    /// What is known of its data is of no use any more.
+    const fn forget(&mut self) {
+        self.offset = None;
+        self.floor = None;
+    }
+
+    fn is(&self, addr: &NodeAddr, (name, leads_to): &Attached) -> bool {
+        addr.0 == *name
+            || self.at.is_some_and(|at| leads_to.contains(&at))
+            || addr
+                .0
+                .socket_addr()
+                .is_some_and(|at| leads_to.contains(&at))
     }
 }
 
@@ -223,6 +262,19 @@ pub struct Head {
     pub addr: HostPort,
     /// Where it proved itself.
     pub at: SocketAddr,
+    /// One that was left and is back is another: replicas of before have to say anew whom they follow.
+    pub generation: Generation,
+}
+
+/// A replica that may be read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fit {
+    /// Where it answered.
+    pub at: SocketAddr,
+    /// What it has is no older than that.
+    pub age: Duration,
+    /// Until when that is proof enough.
+    pub until: Moment,
 }
 
 /// Everything known of the replicas of one master.
@@ -230,72 +282,76 @@ pub struct Head {
 pub struct Roll {
     max_lag: Duration,
     own: Vec<HostPort>,
-    voices: BTreeMap<SentinelAddr, Voice>,
+    voices: Voices,
     nodes: BTreeMap<NodeAddr, Node>,
+    /// How many are listed and not asked, as they are too many.
+    left_out: usize,
     head: Option<Head>,
+    /// The connection to the master was lost: whoever answers over the next one may be another process.
+    parted: bool,
     progress: Progress,
 }
 
 impl Roll {
     /// Nothing is known. `own`: the addresses of our own listeners, at which we would read from ourselves.
-    pub fn new(choice: Choice, own: Vec<HostPort>) -> Self {
+    pub fn new(choice: Choice, agree: Agree, own: Vec<HostPort>) -> Self {
         Self {
             max_lag: choice.max_lag,
             own,
-            voices: BTreeMap::new(),
+            voices: Voices::new(agree),
             nodes: BTreeMap::new(),
+            left_out: 0,
             head: None,
+            parted: false,
             progress: Progress::new(choice.max_lag),
         }
     }
 
     /// Goes by these from now on.
-    pub fn change(&mut self, choice: Choice, own: Vec<HostPort>) {
+    pub fn change(&mut self, choice: Choice, agree: Agree, own: Vec<HostPort>) {
         self.own = own;
+        self.voices.change(agree);
         self.max_lag = choice.max_lag;
         self.progress.cover(choice.max_lag);
     }
 
     /// A Sentinel was heard.
     pub fn observe(&mut self, observation: Observation) {
-        let Observation { sentinel, said } = observation;
-        match said {
-            Said::Forgotten => {
-                self.voices.remove(&sentinel);
-            }
-            Said::Replicas { listed, asked_at } if self.has_room_for(&sentinel) => {
-                let mut all = BTreeMap::new();
-                for replica in listed {
-                    *all.entry(replica.addr).or_default() |= replica.down;
-                }
-                self.voices.entry(sentinel).or_default().listed = Some((asked_at, all));
-            }
-            Said::Followed(_) if self.has_room_for(&sentinel) => {
-                self.voices.entry(sentinel).or_default();
-            }
-            _ => {}
-        }
-        let listed = self.listed();
-        self.nodes.retain(|addr, _| listed.contains(addr));
-        for addr in listed {
-            self.nodes.entry(addr).or_insert_with(Node::new);
-        }
-    }
-
-    fn has_room_for(&self, sentinel: &SentinelAddr) -> bool {
-        self.voices.len() < MAX_VOICES || self.voices.contains_key(sentinel)
-    }
-
-    /// All that any Sentinel lists, some of them where they are too many: who is known is known on.
-    fn listed(&self) -> BTreeSet<NodeAddr> {
-        let all = self.voices.values().filter_map(|v| v.listed.as_ref());
-        let all: BTreeSet<_> = all.flat_map(|(_, listed)| listed.keys()).collect();
-        let (known, new): (Vec<_>, Vec<_>) = all
+        self.voices.observe(observation);
+        let asked = self.voices.asked();
+        let listed = self.voices.listed();
+        let stays = |node: &Node| {
+            matches!(node.said, Some((_, Report::Follows(_))))
+                && asked.since(node.listed) < LISTED_AGAIN
+        };
+        self.nodes
+            .retain(|addr, node| listed.contains_key(addr) || stays(node));
+        // A list may be long, of the dead above all, as Sentinels forget nobody: those that can be read from are asked first.
+        let rank = |addr: &NodeAddr, down: bool| match self.nodes.get(addr) {
+            Some(node) if matches!(node.said, Some((_, Report::Follows(_)))) => 0,
+            _ if down => 3,
+            Some(node) if node.unreachable => 2,
+            _ => 1,
+        };
+        let others = listed
             .into_iter()
-            .partition(|addr| self.nodes.contains_key(*addr));
-        let all = known.into_iter().chain(new);
-        let all = all.filter(|addr| !self.own.contains(&addr.0));
-        all.take(MAX_ASKED).cloned().collect()
+            .filter(|(addr, _)| !self.own.contains(&addr.0));
+        let mut ranked: Vec<(i32, NodeAddr)> = others
+            .map(|(addr, down)| (rank(&addr, down), addr))
+            .collect();
+        ranked.sort();
+        self.left_out = ranked.len().saturating_sub(MAX_ASKED);
+        for (_, addr) in ranked.drain(ranked.len().min(MAX_ASKED)..) {
+            self.nodes.remove(&addr);
+        }
+        for (_, addr) in ranked {
+            self.nodes.entry(addr).or_default().listed = asked;
+        }
+    }
+
+    /// How many replicas are listed and not even asked.
+    pub const fn left_out(&self) -> usize {
+        self.left_out
     }
 
     /// This is the master from now on, or nobody. Who followed another one has to say anew whom it follows.
@@ -313,49 +369,85 @@ impl Roll {
     }
 
     fn forget_offsets(&mut self) {
+        self.parted = false;
         self.progress = Progress::new(self.max_lag);
         for node in self.nodes.values_mut() {
-            node.offset = None;
+            node.forget();
+            node.attached = None;
             node.link_down_since = None;
         }
     }
 
-    /// The master in force, asked at this moment, had written so much.
-    pub fn written(&mut self, asked: Moment, offset: u64) {
-        if self.progress.note(asked, offset).is_err() {
-            // It began anew: what anybody had of its past says nothing of what it has of its present.
-            self.forget_offsets();
-            let _ = self.progress.note(asked, offset);
-        }
+    /// The connection to the master in force was lost, or it says that it is none. What is proven stays so and runs out by itself.
+    pub const fn parted(&mut self) {
+        self.parted = true;
     }
 
-    /// A replica, asked at this moment, answered from this address.
-    pub fn said(&mut self, addr: &NodeAddr, asked: Moment, at: SocketAddr, report: Report) {
+    /// The master in force had written so much, and lists these as connected. True when one of them may have something to say now.
+    pub fn written(&mut self, when: When, offset: u64, attached: &[Attached]) -> bool {
+        if std::mem::take(&mut self.parted) {
+            let progress = &self.progress;
+            for node in self.nodes.values_mut() {
+                let had = node.offset.take().and_then(|(had, _)| progress.had(had));
+                node.floor = node.floor.max(had);
+                node.attached = None;
+            }
+        }
+        if self.progress.note(when.asked, offset).is_err() {
+            // It began anew: what anybody had of its past says nothing of what it has of its present.
+            self.forget_offsets();
+            let _ = self.progress.note(when.asked, offset);
+        }
+        let mut any = false;
+        for (addr, node) in &mut self.nodes {
+            // What a replica had before the master was asked the master has, or it is not of its history.
+            let ahead = |(had, heard)| had > offset && heard <= when.asked;
+            if node.offset.is_some_and(ahead) {
+                node.forget();
+                node.attached = None;
+            }
+            if node.attached.is_none() && attached.iter().any(|of| node.is(addr, of)) {
+                node.attached = Some(when.heard);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// A replica answered from this address.
+    pub fn said(&mut self, addr: &NodeAddr, when: When, at: SocketAddr, report: Report) {
         let Some(node) = self.nodes.get_mut(addr) else {
             return;
         };
         node.unreachable = false;
-        if node.at.replace(at) != Some(at) {
-            node.offset = None;
+        match node.at.replace(at) {
+            Some(before) if before == at => {}
+            before => {
+                node.forget();
+                // Its name leads to another process.
+                node.attached = node.attached.filter(|_| before.is_none());
+            }
         }
         match report {
             Report::Nothing => return,
             Report::Follows(Some(offset)) => {
-                node.offset = Some(offset);
+                if node.attached.is_some_and(|since| when.asked >= since) {
+                    node.offset = Some((offset, when.heard));
+                }
                 node.link_down_since = None;
             }
             Report::Follows(None) => {
-                node.link_down_since.get_or_insert(asked);
+                node.link_down_since.get_or_insert(when.asked);
             }
-            _ => node.offset = None,
+            _ => node.forget(),
         }
-        node.said = Some((asked, report));
+        node.said = Some((when.asked, report));
     }
 
     /// The connection that a replica was asked on is gone: it may be another process from now on.
     pub fn lost(&mut self, addr: &NodeAddr) {
         if let Some(node) = self.nodes.get_mut(addr) {
-            node.offset = None;
+            node.forget();
             node.said = None;
         }
     }
@@ -378,6 +470,32 @@ impl Roll {
         self.nodes.get(addr)?.at
     }
 
+    /// A verdict on each node: where it is read from, how old what it has is at the most and until when that proof is good, or why it
+    /// is not read from. One that `is_in` may be older than one that wants to come in.
+    pub fn verdicts(
+        &self,
+        is_in: impl Fn(&NodeAddr) -> bool,
+        now: Moment,
+    ) -> BTreeMap<NodeAddr, Result<Fit, Unfit>> {
+        let mut all = BTreeMap::new();
+        let mut taken = Vec::new();
+        // A node that is listed by name and by address is one, and who is in stays in.
+        let (members, others): (Vec<_>, Vec<_>) = self.nodes.keys().partition(|addr| is_in(addr));
+        let members = members.into_iter().map(|addr| (addr, true));
+        for (addr, is_in) in members.chain(others.into_iter().map(|addr| (addr, false))) {
+            let verdict = self.verdict(addr, is_in, now).and_then(|(age, until)| {
+                let at = self.at(addr).ok_or(Unfit::Unproven)?;
+                if taken.contains(&at) {
+                    return Err(Unfit::SameNode);
+                }
+                taken.push(at);
+                Ok(Fit { at, age, until })
+            });
+            all.insert(addr.clone(), verdict);
+        }
+        all
+    }
+
     /// How old what it has is at the most, and until when that proof is good; or why it is not read from. One that `is_in` may be
     /// older than one that wants to come in.
     pub fn verdict(
@@ -391,7 +509,11 @@ impl Roll {
         if head.addr == addr.0 || node.at == Some(head.at) {
             return Err(Unfit::Promoted);
         }
-        self.listing(addr, now)?;
+        match self.voices.standing(addr, now) {
+            // It was listed a moment ago, and what it says itself is as good as ever.
+            Err(Unfit::Unlisted) if is_in && now.since(node.listed) < LISTED_AGAIN => {}
+            standing => standing?,
+        }
         if node.unreachable {
             return Err(Unfit::Unreachable);
         }
@@ -411,7 +533,17 @@ impl Roll {
         if node.link_down_since.is_some_and(lost) {
             return Err(Unfit::LinkDown);
         }
-        let offset = node.offset.ok_or(Unfit::Unproven)?;
+        if node.attached.is_none() && node.floor.is_none() {
+            let asked = self.progress.asked().is_some();
+            return Err(if asked && !is_in {
+                Unfit::Unattached
+            } else {
+                Unfit::Unproven
+            });
+        }
+        if node.offset.is_none() && node.floor.is_none() {
+            return Err(Unfit::Unproven);
+        }
         // Nothing is known of this master yet, or of a time that is so long ago.
         let known = is_in && self.progress.asked().is_some();
         let unknown = if known {
@@ -419,7 +551,10 @@ impl Roll {
         } else {
             Unfit::Unproven
         };
-        let from = self.progress.had(offset).ok_or(unknown)?;
+        let had = node
+            .offset
+            .and_then(|(offset, _)| self.progress.had(offset));
+        let from = had.max(node.floor).ok_or(unknown)?;
         let age = now.since(from);
         let limit = if is_in {
             self.max_lag
@@ -430,23 +565,5 @@ impl Roll {
             return Err(Unfit::Lagging);
         }
         Ok((age, (from + self.max_lag).min(asked + SILENT)))
-    }
-
-    /// Until none of what the Sentinels said last has any freshness left it counts as it is: losing them ends nothing.
-    fn listing(&self, addr: &NodeAddr, now: Moment) -> Result<(), Unfit> {
-        let said = || self.voices.values().filter_map(|v| v.listed.as_ref());
-        let any_fresh = said().any(|(asked, _)| now.since(*asked) < FRESH);
-        let counts = said().filter(|(asked, _)| !any_fresh || now.since(*asked) < FRESH);
-        let words: Vec<bool> = counts
-            .filter_map(|(_, listed)| listed.get(addr).copied())
-            .collect();
-        let down = words.iter().filter(|down| **down).count();
-        if words.is_empty() {
-            Err(Unfit::Unlisted)
-        } else if down == words.len() || down * 2 > self.voices.len() {
-            Err(Unfit::Down)
-        } else {
-            Ok(())
-        }
     }
 }

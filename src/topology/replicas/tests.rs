@@ -1,14 +1,16 @@
 //! Who may be read from, and where lanes lead: single moments, and whatever may happen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::net::addr::SentinelAddr;
 use crate::net::clock::Moment;
-use crate::topology::observation::Listed;
+use crate::topology::observation::{Listed, Said};
+use crate::topology::rules::Agree;
 use crate::topology::{ForReaders, Generation, HoldCause, MasterAddr, Phase, State};
 
 pub(super) const MAX_LAG: Duration = Duration::from_secs(10);
@@ -37,6 +39,7 @@ fn head(n: u16) -> Option<Head> {
     Some(Head {
         addr: HostPort::from(socket(n)),
         at: socket(n),
+        generation: Generation(u64::from(n)),
     })
 }
 
@@ -61,14 +64,32 @@ fn listed(roll: &mut Roll, asked_at: Moment, nodes: &[u16], down: [&[u16]; 3]) {
     }
 }
 
+const fn when(now: Moment) -> When {
+    When {
+        asked: now,
+        heard: now,
+    }
+}
+
+/// The master has written so much, and lists replica 2.
+fn written(roll: &mut Roll, now: Moment, offset: u64) {
+    let attached = [(HostPort::from(socket(2)), vec![socket(2)])];
+    roll.written(when(now), offset, &attached);
+}
+
+/// Replica 2 says this.
+fn said(roll: &mut Roll, now: Moment, report: Report) {
+    roll.said(&node(2), when(now), socket(2), report);
+}
+
 /// Master 1, replica 2 in step with it, at this moment.
 fn in_step(roll: &mut Roll, now: Moment, offset: u64) {
-    roll.written(now, offset);
-    roll.said(&node(2), now, socket(2), Report::Follows(Some(offset)));
+    written(roll, now, offset);
+    said(roll, now, Report::Follows(Some(offset)));
 }
 
 fn roll() -> Roll {
-    let mut roll = Roll::new(choice(Fallback::Refuse), Vec::new());
+    let mut roll = Roll::new(choice(Fallback::Refuse), Agree::Any, Vec::new());
     roll.head(head(1));
     listed(&mut roll, at(0), &[2], [&[], &[], &[]]);
     in_step(&mut roll, at(0), 100);
@@ -100,8 +121,13 @@ fn sentinels_count_while_they_are_fresh_and_their_loss_ends_nothing() {
         assert_eq!(why(&roll, 200), expected, "{down:?}");
     }
     let mut roll = roll();
-    listed(&mut roll, at(100), &[3], [&[], &[], &[]]);
-    assert_eq!(why(&roll, 200), Some(Unfit::Unlisted));
+    // Reset, or removed: it is known again within 10 s, or it is gone.
+    listed(&mut roll, at(11_000), &[3], [&[], &[], &[]]);
+    in_step(&mut roll, at(22_000), 100);
+    assert_eq!(why(&roll, 22_999), None);
+    let anew = roll.verdict(&node(2), false, at(22_000)).err();
+    assert_eq!(anew, Some(Unfit::Unlisted));
+    assert_eq!(why(&roll, 23_000), Some(Unfit::Unlisted));
     // Lost since: the last word stands.
     let mut roll = self::roll();
     for millis in (1000..=20_000).step_by(1000) {
@@ -115,14 +141,20 @@ fn another_master_has_to_be_followed_before_anything_is_read() {
     let mut roll = roll();
     roll.head(head(3));
     assert_eq!(why(&roll, 10), Some(Unfit::OtherMaster));
-    roll.said(&node(2), at(20), socket(2), Report::Follows(Some(120)));
+    said(&mut roll, at(20), Report::Follows(Some(120)));
     assert_eq!(
         why(&roll, 30),
         Some(Unfit::Unproven),
         "of this master nothing is known"
     );
-    roll.written(at(40), 110);
-    assert_eq!(why(&roll, 50), None);
+    written(&mut roll, at(40), 110);
+    assert_eq!(
+        why(&roll, 50),
+        Some(Unfit::Unproven),
+        "said before the master listed it"
+    );
+    said(&mut roll, at(60), Report::Follows(Some(120)));
+    assert_eq!(why(&roll, 60), None);
     // It is promoted itself.
     roll.head(head(2));
     assert_eq!(why(&roll, 60), Some(Unfit::Promoted));
@@ -135,14 +167,14 @@ fn a_lost_link_counts_at_once_only_while_the_master_answers() {
     // The master is dead: there is nothing newer.
     let mut dead = roll();
     for millis in (1000..=12_000).step_by(1000) {
-        dead.said(&node(2), at(millis), socket(2), Report::Follows(None));
+        said(&mut dead, at(millis), Report::Follows(None));
         let expected = (millis > 10_000).then_some(Unfit::Lagging);
         assert_eq!(why(&dead, millis), expected, "{millis}");
     }
     let mut alive = roll();
-    alive.said(&node(2), at(1000), socket(2), Report::Follows(None));
+    said(&mut alive, at(1000), Report::Follows(None));
     assert_eq!(why(&alive, 1000), None);
-    alive.written(at(1001), 100);
+    written(&mut alive, at(1001), 100);
     assert_eq!(why(&alive, 1002), Some(Unfit::LinkDown));
     in_step(&mut alive, at(2000), 100);
     assert_eq!(why(&alive, 2000), None);
@@ -153,19 +185,19 @@ fn what_lags_leaves_and_comes_back_at_half_of_it() {
     let mut roll = roll();
     // It stays where it was while the master goes on.
     for millis in (1000..=11_000).step_by(1000) {
-        roll.written(at(millis), 100 + millis);
-        roll.said(&node(2), at(millis), socket(2), Report::Follows(Some(100)));
+        written(&mut roll, at(millis), 100 + millis);
+        said(&mut roll, at(millis), Report::Follows(Some(100)));
         let expected = (millis > 10_000).then_some(Unfit::Lagging);
         assert_eq!(why(&roll, millis), expected, "{millis}");
     }
     // It catches up: what the master had 6 s ago, and 4 s ago.
-    roll.said(&node(2), at(11_000), socket(2), Report::Follows(Some(5100)));
+    said(&mut roll, at(11_000), Report::Follows(Some(5100)));
     assert_eq!(
         roll.verdict(&node(2), false, at(11_000)).err(),
         Some(Unfit::Lagging)
     );
     assert!(roll.verdict(&node(2), true, at(11_000)).is_ok());
-    roll.said(&node(2), at(11_000), socket(2), Report::Follows(Some(7100)));
+    said(&mut roll, at(11_000), Report::Follows(Some(7100)));
     assert!(roll.verdict(&node(2), false, at(11_000)).is_ok());
 }
 
@@ -177,36 +209,50 @@ fn nothing_is_known_of_a_process_that_may_be_another_or_a_history_that_began_ane
     roll.gone(&node(2));
     assert_eq!(why(&roll, 10), Some(Unfit::Unreachable));
     // Restarted, and still loading or about to ask for everything.
-    roll.said(&node(2), at(20), socket(2), Report::Loading);
+    said(&mut roll, at(20), Report::Loading);
     assert_eq!(why(&roll, 20), Some(Unfit::Loading));
-    roll.said(&node(2), at(30), socket(2), Report::Follows(None));
+    said(&mut roll, at(30), Report::Follows(None));
     assert_eq!(why(&roll, 30), Some(Unfit::Unproven));
     in_step(&mut roll, at(40), 100);
     assert_eq!(why(&roll, 40), None);
     // The master was restarted without its data: what the replica had of before proves nothing.
-    roll.written(at(50), 3);
+    roll.written(when(at(50)), 3, &[]);
     assert_eq!(why(&roll, 60), Some(Unfit::Unproven));
+    // A replica that knows nothing of that yet says what it said before.
+    let unattached = |roll: &mut Roll, millis: u64, offset| {
+        roll.written(when(at(millis)), offset, &[]);
+        said(roll, at(millis), Report::Follows(Some(100)));
+        why(roll, millis)
+    };
+    for (millis, offset) in [(1000, 4), (2000, 90), (3000, 110), (4000, 200)] {
+        let why = unattached(&mut roll, millis, offset);
+        assert!(why.is_some(), "{millis}: {why:?}");
+    }
 }
 
 #[test]
 fn another_limit_is_in_force_at_once_and_forgets_nothing() {
     let mut roll = roll();
-    roll.written(at(4000), 200);
-    roll.said(&node(2), at(4000), socket(2), Report::Follows(Some(100)));
+    written(&mut roll, at(4000), 200);
+    said(&mut roll, at(4000), Report::Follows(Some(100)));
     assert_eq!(why(&roll, 4000), None);
     let strict = Choice {
         max_lag: Duration::from_secs(3),
         ..choice(Fallback::Refuse)
     };
-    roll.change(strict, Vec::new());
+    roll.change(strict, Agree::Any, Vec::new());
     assert_eq!(why(&roll, 4000), Some(Unfit::Lagging));
-    roll.change(choice(Fallback::Refuse), Vec::new());
+    roll.change(choice(Fallback::Refuse), Agree::Any, Vec::new());
     assert_eq!(why(&roll, 4000), None);
 }
 
 #[test]
 fn our_own_listeners_are_never_read_from() {
-    let mut roll = Roll::new(choice(Fallback::Refuse), vec![HostPort::from(socket(2))]);
+    let mut roll = Roll::new(
+        choice(Fallback::Refuse),
+        Agree::Any,
+        vec![HostPort::from(socket(2))],
+    );
     roll.head(head(1));
     listed(&mut roll, at(0), &[2, 3], [&[], &[], &[]]);
     assert_eq!(roll.nodes().collect::<Vec<_>>(), [&node(3)]);
