@@ -283,6 +283,14 @@ impl House {
         self.reader.state()
     }
 
+    /// Since when clients wait, if they do.
+    pub(super) fn held_since(&self) -> Option<Moment> {
+        match self.state().phase {
+            Phase::Held { since, .. } => Some(since),
+            Phase::NoMaster | Phase::Serving => None,
+        }
+    }
+
     /// Clients wait because an operator wants it.
     pub(super) fn is_paused(&self) -> bool {
         self.state().is_paused()

@@ -29,6 +29,15 @@ pub(super) trait Watch {
     /// How many of these bytes may be written; fewer than there are when the session has to end before the next one.
     fn allowed(&self, unwritten: &[u8]) -> usize;
 
+    /// A transaction was begun, and its end was not written.
+    fn has_transaction(&self) -> bool;
+
+    /// No reply that is due says that anything was executed.
+    fn only_queues(&self) -> bool;
+
+    /// The end, in these bytes, of the next request that may be written, or of what is missing of the last.
+    fn next_request(&self, unwritten: &[u8]) -> Option<usize>;
+
     /// The end, in these bytes, of the request that the master has only the beginning of.
     fn rest_of_request(&self, unwritten: &[u8]) -> Option<usize>;
 
@@ -117,6 +126,18 @@ impl Watch for Blind {
     #[inline]
     fn allowed(&self, unwritten: &[u8]) -> usize {
         unwritten.len()
+    }
+
+    fn has_transaction(&self) -> bool {
+        false
+    }
+
+    fn only_queues(&self) -> bool {
+        false
+    }
+
+    fn next_request(&self, _: &[u8]) -> Option<usize> {
+        None
     }
 
     fn rest_of_request(&self, _: &[u8]) -> Option<usize> {
@@ -211,13 +232,23 @@ impl Watch for Tracker {
             .map_or(unwritten.len(), |(at, _)| at)
     }
 
-    fn rest_of_request(&self, unwritten: &[u8]) -> Option<usize> {
-        if Self::retired(self).is_some() || self.at_request_boundary() {
-            return None;
-        }
+    fn has_transaction(&self) -> bool {
+        Self::has_transaction(self)
+    }
+
+    fn only_queues(&self) -> bool {
+        Self::only_queues(self)
+    }
+
+    fn next_request(&self, unwritten: &[u8]) -> Option<usize> {
         let end = self.outlook(unwritten).first?;
         // A request that must not reach this master is not finished either.
         self.refuses(unwritten.get(..end)?).is_none().then_some(end)
+    }
+
+    fn rest_of_request(&self, unwritten: &[u8]) -> Option<usize> {
+        let has_begun = Self::retired(self).is_none() && !self.at_request_boundary();
+        has_begun.then(|| self.next_request(unwritten)).flatten()
     }
 
     fn rest_of_begun(&self, unwritten: &[u8]) -> Option<usize> {

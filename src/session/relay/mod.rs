@@ -7,6 +7,7 @@
 
 mod carried;
 mod drain;
+mod finish;
 mod hand;
 mod meet;
 mod part;
@@ -339,25 +340,6 @@ impl<'a, W: Watch> Relay<'a, W> {
         Continue(Poll::Ready(()))
     }
 
-    /// While it is announced that this master will be left, a request that it has the beginning of is finished if its rest
-    /// is here already: half a request would keep the session from being moved.
-    fn finish_request(&mut self, cx: &mut Context<'_>, house: &House) -> ControlFlow<CloseReason> {
-        while let Some(end) = self.carried.watch.rest_of_request(&self.carried.unsent) {
-            if house.gate().leave(self.pass) != Leave::Draining {
-                break;
-            }
-            match self.upstream.poll_write(cx, &self.carried.unsent[..end]) {
-                Poll::Ready(Ok(n)) => self.sent_spilled(n, house),
-                Poll::Ready(Err(_)) => {
-                    self.upstream_refused(house);
-                    break;
-                }
-                Poll::Pending => break,
-            }
-        }
-        Continue(())
-    }
-
     fn sent_spilled(&mut self, n: usize, house: &House) {
         self.wrote(n, house);
         self.carried.watch.sent(&self.carried.unsent[..n]);
@@ -438,6 +420,7 @@ impl<'a, W: Watch> Relay<'a, W> {
         } else {
             None
         };
+        let only_queues = drains && self.carried.watch.only_queues();
         let mut buffer = house.buffer.borrow_mut();
         match self.upstream.poll_read(cx, &mut buffer) {
             Poll::Pending => return Continue(Poll::Pending),
@@ -472,7 +455,7 @@ impl<'a, W: Watch> Relay<'a, W> {
                 let ends_none =
                     unanswered.is_some() && unanswered == self.carried.watch.unanswered();
                 // Asked when there is something: who is woken behind a standstill may be quicker than the control task.
-                if (drains && !ends_none) || house.gate().is_stale() {
+                if (drains && !ends_none && !only_queues) || house.gate().is_stale() {
                     self.doubt_replies(unanswered);
                 }
                 let sent = if self.unproven.is_some() {

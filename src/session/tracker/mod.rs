@@ -284,6 +284,21 @@ impl Tracker {
         self.in_flight() == 0 && self.replies.at_boundary() && self.requests.at_boundary()
     }
 
+    /// True from MULTI or WATCH until what ends it is written, as long as the bytes are followed.
+    pub fn has_transaction(&self) -> bool {
+        self.retired.is_none() && self.is_transacting() && !self.pending.has_transaction_end()
+    }
+
+    /// True when no reply that is due says that anything was executed: the master queues all of it for an EXEC that it was not sent.
+    pub fn only_queues(&self) -> bool {
+        self.retired.is_none()
+            && if self.in_transaction {
+                !self.pending.has_transaction_end()
+            } else {
+                self.pending.is_queued_behind_multi()
+            }
+    }
+
     /// True from MULTI or WATCH to what ends it: a client that goes on here is in the middle of something.
     pub fn is_transacting(&self) -> bool {
         self.in_transaction || self.watching || self.pending.has_transaction()

@@ -122,6 +122,24 @@ impl Pending {
         self.line.iter().any(begins)
     }
 
+    /// True when what may end a transaction is not answered.
+    pub(super) fn has_transaction_end(&self) -> bool {
+        let ends = |entry: &Entry| !Self::is_queued(entry);
+        self.line.iter().any(ends)
+    }
+
+    /// True when all that is not answered, and comes behind MULTI, is queued by the master.
+    pub(super) fn is_queued_behind_multi(&self) -> bool {
+        let first = self.line.front();
+        first.is_some_and(|entry| entry.before == 0 && matches!(entry.staged, Staged::Multi))
+            && !self.has_transaction_end()
+    }
+
+    fn is_queued(entry: &Entry) -> bool {
+        let begins = matches!(entry.staged, Staged::Multi | Staged::Watch);
+        begins || entry.staged.is_queued_in_transaction()
+    }
+
     /// True when a change of subscriptions is not confirmed to its end.
     pub(super) fn has_feed(&self) -> bool {
         let is_feed = |entry: &Entry| matches!(entry.staged, Staged::Feed(_));

@@ -5,6 +5,7 @@ mod busy;
 mod bytes;
 mod crowd;
 mod fence;
+mod finishing;
 mod handing;
 mod lanes;
 mod moving;
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::net::addr::ListenAddr;
-use crate::net::clock::now;
+use crate::net::clock::{Moment, now};
 use crate::net::reserve::Reserve;
 use crate::session::OnSwitch;
 use crate::session::close::CloseReason;
@@ -151,10 +152,14 @@ impl Rig {
     }
 
     fn hold_for(&mut self, cause: HoldCause) {
+        self.hold_since(cause, now());
+    }
+
+    fn hold_since(&mut self, cause: HoldCause, since: Moment) {
         let mut state = State::clone(&self.publisher.state());
         state.phase = Phase::Held {
             cause,
-            since: now(),
+            since,
             sealed: false,
         };
         self.publisher.publish(state);

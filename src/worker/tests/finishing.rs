@@ -1,0 +1,121 @@
+//! What is finished at a master that is about to be left, and what is not.
+
+use super::*;
+
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+const PONG: &[u8] = b"+PONG\r\n";
+const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+const WATCH_K: &[u8] = b"*2\r\n$5\r\nWATCH\r\n$1\r\nk\r\n";
+const INCR: &[u8] = b"*2\r\n$4\r\nINCR\r\n$1\r\nk\r\n";
+const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+const OK: &[u8] = b"+OK\r\n";
+const QUEUED: &[u8] = b"+QUEUED\r\n";
+const EXECUTED: &[u8] = b"*1\r\n:1\r\n";
+
+fn rig(upstream: &TcpListener) -> Rig {
+    let options = Options {
+        moves: true,
+        ..Options::default()
+    };
+    let mut rig = Rig::with(LONG, options);
+    rig.serve(1, upstream);
+    rig
+}
+
+fn says(from: &mut TcpStream, to: &mut TcpStream, words: &[u8]) {
+    from.write_all(words).expect("write");
+    assert_eq!(read(to, words.len()), words);
+}
+
+/// It ends, in whatever way, and nothing more is heard.
+fn ends_unheard(old: &mut TcpStream) {
+    match old.read(&mut [0]) {
+        Ok(n) => assert_eq!(n, 0),
+        Err(e) => assert_eq!(e.kind(), ErrorKind::ConnectionReset),
+    }
+}
+
+#[test]
+fn a_transaction_is_finished_when_a_switch_is_announced_and_nothing_behind_it_is_begun() {
+    let (first, second) = (upstream(), upstream());
+    let mut rig = rig(&first);
+    let mut client = rig.connect();
+    let mut old = accept(&first);
+    says(&mut client, &mut old, WATCH_K);
+    says(&mut old, &mut client, OK);
+    says(&mut client, &mut old, MULTI);
+    // As if it had been this very moment, however long this test takes.
+    rig.hold_since(HoldCause::Announced, now() + LONG);
+    // What is queued is acknowledged to nobody: no proof is waited for.
+    says(&mut old, &mut client, OK);
+    // A request in two parts.
+    let (head, tail) = INCR.split_at(7);
+    client.write_all(head).expect("write");
+    assert_silent(&mut old);
+    client.write_all(tail).expect("write");
+    assert_eq!(read(&mut old, INCR.len()), INCR);
+    says(&mut old, &mut client, QUEUED);
+    client.write_all(&[EXEC, PING].concat()).expect("write");
+    assert_eq!(read(&mut old, EXEC.len()), EXEC);
+    old.write_all(EXECUTED).expect("write");
+    assert_silent(&mut client);
+    rig.publisher.prove(now());
+    assert_eq!(read(&mut client, EXECUTED.len()), EXECUTED);
+    assert_silent(&mut old);
+    rig.serve(2, &second);
+    let mut new = accept(&second);
+    assert_eq!(read(&mut new, PING.len()), PING);
+    says(&mut new, &mut client, PONG);
+    assert_eq!(rig.counters().sessions.active(), 1);
+}
+
+#[test]
+fn what_is_read_behind_watch_is_proven_as_any_reply() {
+    let first = upstream();
+    let mut rig = rig(&first);
+    let mut client = rig.connect();
+    let mut old = accept(&first);
+    says(&mut client, &mut old, WATCH_K);
+    says(&mut old, &mut client, OK);
+    rig.hold_since(HoldCause::Announced, now() + LONG);
+    says(&mut client, &mut old, PING);
+    old.write_all(PONG).expect("write");
+    assert_silent(&mut client);
+    rig.publisher.prove(now());
+    assert_eq!(read(&mut client, PONG.len()), PONG);
+    says(&mut client, &mut old, MULTI);
+    says(&mut old, &mut client, OK);
+}
+
+#[test]
+fn a_transaction_whose_client_takes_its_time_is_cut_and_never_executed() {
+    let (first, second) = (upstream(), upstream());
+    let mut rig = rig(&first);
+    let mut client = rig.connect();
+    let mut old = accept(&first);
+    says(&mut client, &mut old, MULTI);
+    says(&mut old, &mut client, OK);
+    rig.hold_since(HoldCause::Announced, now() - Duration::from_secs(1));
+    client.write_all(&[INCR, EXEC].concat()).expect("write");
+    assert_silent(&mut old);
+    rig.serve(2, &second);
+    ends_unheard(&mut old);
+    assert_eq!(read_to_end(&mut client), b"");
+    rig.wait_closed(CloseReason::Switched, 1);
+}
+
+#[test]
+fn a_client_that_leaves_within_its_transaction_is_let_go() {
+    let (first, second) = (upstream(), upstream());
+    let mut rig = rig(&first);
+    let mut client = rig.connect();
+    let mut old = accept(&first);
+    says(&mut client, &mut old, MULTI);
+    says(&mut old, &mut client, OK);
+    rig.hold_since(HoldCause::Announced, now() + LONG);
+    drop(client);
+    assert_silent(&mut old);
+    rig.serve(2, &second);
+    ends_unheard(&mut old);
+    wait_until("gone", || rig.counters().sessions.active() == 0);
+}
