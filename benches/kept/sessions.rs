@@ -149,7 +149,7 @@ pub(crate) static KINDS: [Kind; 15] = [
     Kind {
         unexecuted: Some("multi:{n}"),
         ..resting(
-            "MULTI open, EXEC not sent",
+            "MULTI open for longer, EXEC not sent",
             &[Ask("MULTI", "+OK"), Ask("SET multi:{n} x", "+QUEUED")],
             &[Ask("EXEC", "*1")],
             CLOSED,
