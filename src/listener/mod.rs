@@ -89,7 +89,7 @@ const OVERFLOW_UID_FILE: &str = "/proc/sys/kernel/overflowuid";
 pub const DEFAULT_SOCKET_MODE: u32 = 0o660;
 
 /// What such a user is called on this machine. Looked up once: it has to hold before the first client comes.
-fn overflow_uid() -> u32 {
+pub(crate) fn overflow_uid() -> u32 {
     static UID: OnceLock<u32> = OnceLock::new();
     let read = || std::fs::read_to_string(OVERFLOW_UID_FILE).ok();
     *UID.get_or_init(|| {
