@@ -27,7 +27,7 @@ use crate::net::addr::ListenAddr;
 use crate::net::tls::Acceptor;
 
 pub(crate) use accept::{Accepted, Door, Entrance, Greeting, serve};
-pub use bind::{BindError, Bound, SocketId, bind_one, could_bind};
+pub use bind::{BindError, Bound, DressError, NotGiven, SocketId, bind_one, could_bind};
 pub use holder::Holder;
 pub use inherited::Inherited;
 pub use passed::Passed;

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use tokio::io::AsyncWriteExt;
 
 use super::accept::{Peer, admits, may_user};
+use super::bind::unix_error;
 use super::refusal::{Refusal, Trouble};
 use super::*;
 use crate::net::rarely::logged;
@@ -98,6 +99,16 @@ fn a_file_that_took_the_place_of_ours_is_kept() {
     let _theirs = UnixListener::bind(&path).expect("bind");
     drop(ours);
     assert!(path.exists());
+}
+
+#[test]
+fn a_file_system_that_takes_no_file_is_said_to_be_one() {
+    let error = unix_error(Path::new("/run/redis.sock"), Errno::ROFS.into());
+    assert_eq!(error.exit_code(), 77);
+    let told = error.to_string();
+    for remedy in ["below /run/switchmaster", "ReadWritePaths=/run to"] {
+        assert!(told.contains(remedy), "{told}");
+    }
 }
 
 #[test]
