@@ -2,6 +2,8 @@
 //!
 //! `tests/config/bad/*.toml` begin with `# error: TEXT` lines; each TEXT must be in what is shown.
 
+#[path = "config/admission.rs"]
+mod admission;
 #[path = "harness/authority.rs"]
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod authority;

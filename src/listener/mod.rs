@@ -38,7 +38,7 @@ pub(crate) use places::{Ceiling, Ticket};
 pub struct Config {
     /// Where clients connect.
     pub listen: Vec<ListenAddr>,
-    /// Who may connect to a TCP listener, beside this host itself on a loopback listener; empty on loopback = everyone local.
+    /// Who may connect to a TCP listener, and nobody else; empty = this host itself, on loopback.
     pub allow_from: Vec<IpNet>,
     /// Most sessions at once, 0 = as many as the descriptor limit allows.
     pub max_connections: usize,

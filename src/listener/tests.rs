@@ -198,8 +198,9 @@ async fn a_balancer_that_does_not_say_for_whom_comes_in_as_itself() {
         (false, "127.0.0.0/8", UNIX, true),
         (false, "127.0.0.0/8", V1, true),
         (false, "127.0.0.0/8", NAMED, false),
-        // On a loopback listener this host itself always may.
-        (true, "10.0.0.0/8", V1, true),
+        // Also on a loopback listener.
+        (true, "10.0.0.0/8", V1, false),
+        (true, "127.0.0.0/8", V1, true),
     ] {
         let config = Config {
             allow_from: vec![allow_from.parse().expect("a network")],
@@ -233,11 +234,10 @@ async fn a_balancer_that_does_not_say_for_whom_comes_in_as_itself() {
 fn who_may_connect() {
     let nets = ["10.1.0.0/16", "fd00::/8"].map(|net| net.parse().expect(net));
     for (peer, local, admitted) in [
-        ("127.0.0.1", true, true),
-        ("127.9.9.9", true, true),
-        ("::1", true, true),
-        ("::ffff:127.0.0.1", true, true),
+        ("127.0.0.1", true, false),
+        ("::1", true, false),
         ("127.0.0.1", false, false),
+        ("10.1.2.3", true, true),
         ("10.1.2.3", false, true),
         ("::ffff:10.1.2.3", false, true),
         ("10.2.0.1", false, false),
@@ -247,7 +247,19 @@ fn who_may_connect() {
         let peer = peer.parse().expect(peer);
         assert_eq!(admits(&nets, local, peer), admitted, "{peer} {local}");
     }
-    assert!(!admits(&[], false, ([10, 1, 2, 3]).into()));
+    // Nobody is named.
+    for (peer, local, admitted) in [
+        ("127.0.0.1", true, true),
+        ("127.9.9.9", true, true),
+        ("::1", true, true),
+        ("::ffff:127.0.0.1", true, true),
+        ("127.0.0.1", false, false),
+        ("10.1.2.3", true, false),
+        ("10.1.2.3", false, false),
+    ] {
+        let peer = peer.parse().expect(peer);
+        assert_eq!(admits(&[], local, peer), admitted, "{peer} {local}");
+    }
 }
 
 #[test]

@@ -50,13 +50,17 @@ fn a_listener_for_all_without_allow_from_ends_it_with_78() {
 
 #[test]
 fn allow_from_lets_in_whom_it_names() {
-    for (network, allowed) in [("10.255.0.0/16", false), ("127.0.0.0/8", true)] {
+    for (listen, network, allowed) in [
+        ("0.0.0.0:0", "10.255.0.0/16", false),
+        ("0.0.0.0:0", "127.0.0.0/8", true),
+        ("127.0.0.1:0", "10.255.0.0/16", false),
+    ] {
         let master = FakeMaster::start(Bytes::Echo);
         let sentinel = FakeSentinel::start(Protocol::Resp3, View::of(master.addr()));
         let proxy = Proxy::ready(Plan::bare(["run", "--log-format", "json"]).config(format!(
             "{}\n{}allow_from = [\"{network}\"]\n",
             sentinel_section(&sentinel),
-            proxy_section("main", "mymaster", "0.0.0.0:0"),
+            proxy_section("main", "mymaster", listen),
         )));
         let mut client = connect(SocketAddr::from(([127, 0, 0, 1], proxy.addr().port())));
         if allowed {
