@@ -445,7 +445,7 @@ fn passwords_from_the_environment_and_from_credentials() {
         loaded.show()
     );
     for (variables, name, problem) in [
-        (vec![], "own", "CREDENTIALS_DIRECTORY is not set"),
+        (vec![], "own", "CREDENTIALS_DIRECTORY=/etc/switchmaster"),
         (
             vec![("CREDENTIALS_DIRECTORY", credentials)],
             "other",
