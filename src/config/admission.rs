@@ -102,14 +102,14 @@ pub(super) fn doubts(proxy: &Proxy) -> impl Iterator<Item = String> {
     let listener = &proxy.listener;
     let all = [
         lets_nobody_in(proxy),
-        shuts_this_host_out("proxy", listener),
+        shuts_this_host_out(&format!("proxy.allow_from of \"{}\"", proxy.name), listener),
         for_unix_sockets(proxy),
     ];
     all.into_iter().flatten()
 }
 
 /// Only this host reaches a loopback address, and it is not named. Balancers there come in for their clients.
-pub(super) fn shuts_this_host_out(table: &str, listener: &listener::Config) -> Option<String> {
+pub(super) fn shuts_this_host_out(whose: &str, listener: &listener::Config) -> Option<String> {
     if listener.allow_from.is_empty() || listener.proxy_protocol_from.iter().any(is_of_this_host) {
         return None;
     }
@@ -124,7 +124,7 @@ pub(super) fn shuts_this_host_out(table: &str, listener: &listener::Config) -> O
     };
     let addr = listener.listen.iter().find(is_shut)?;
     Some(format!(
-        "{table}.allow_from names no loopback address, and {addr} can be reached from this host alone: nobody can connect there. Add \
+        "{whose} names no loopback address, and {addr} can be reached from this host alone: nobody can connect there. Add \
          \"127.0.0.0/8\" (\"::1\" for IPv6), or take allow_from out where every address is loopback"
     ))
 }

@@ -96,7 +96,7 @@ pub(super) fn resolve(
     );
     let max_anywhere = values.count(Key::MaxConnectionsInAll, MAX_CONNECTIONS, 0);
     let mut admin = admin(&mut values);
-    warnings.extend(shuts_this_host_out("admin", &admin.listener));
+    warnings.extend(shuts_this_host_out("admin.allow_from", &admin.listener));
     sentinel.address_map = address_map(&mut values);
     let log = log(&mut values);
 
