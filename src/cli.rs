@@ -34,7 +34,8 @@ const EXAMPLES: &str = "\
 Example: three Sentinels, applications keep using localhost:6379
   switchmaster --sentinel 10.0.0.3,10.0.0.4,10.0.0.5 --master mymaster
 
-Several addresses for clients: repeat --listen. A unix socket: --listen unix:/run/redis.sock
+Several addresses for clients: repeat --listen. A unix socket:
+  --listen unix:/run/switchmaster/redis.sock
 Passwords are never flags (anybody here can read a command line): see password_file in
 `switchmaster config example`; one in a URL is read from SWITCHMASTER_URL, not from --url.
 Every key of the file has a variable: SWITCHMASTER_FAILOVER_HOLD_MAX is hold_max in [failover].

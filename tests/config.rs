@@ -2,6 +2,8 @@
 //!
 //! `tests/config/bad/*.toml` begin with `# error: TEXT` lines; each TEXT must be in what is shown.
 
+#[path = "config/admission.rs"]
+mod admission;
 #[path = "harness/authority.rs"]
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod authority;
@@ -443,7 +445,7 @@ fn passwords_from_the_environment_and_from_credentials() {
         loaded.show()
     );
     for (variables, name, problem) in [
-        (vec![], "own", "CREDENTIALS_DIRECTORY is not set"),
+        (vec![], "own", "CREDENTIALS_DIRECTORY=/etc/switchmaster"),
         (
             vec![("CREDENTIALS_DIRECTORY", credentials)],
             "other",

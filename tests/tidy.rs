@@ -1,7 +1,7 @@
 //! The house rules, read from the sources: who may import whom, what pure rooms may not name, how long a file
 //! may be. Lines behind `#[cfg(test)]` are exempt, and so are comments.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -242,6 +242,42 @@ fn the_readme_lists_every_subcommand() {
         })
         .collect();
     assert!(missing.is_empty(), "README.md says nothing of {missing:?}");
+}
+
+#[test]
+fn the_docs_list_every_log_event() {
+    const MARK: &str = "event = \"";
+    let mut events = BTreeSet::new();
+    for source in sources("src") {
+        let text = read(&root().join(&source.path));
+        let named = text.split(MARK).skip(1);
+        events.extend(named.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+    }
+    assert!(events.contains("switched"), "events are written otherwise");
+    let page = read(&root().join("docs/log-events.md"));
+    let cells = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once(" | "));
+    let listed: Vec<String> = cells
+        .flat_map(|(cell, _)| cell.split(", "))
+        .map(|name| name.trim_matches('`').to_owned())
+        .collect();
+    let once: BTreeSet<_> = listed.iter().cloned().collect();
+    assert_eq!(once.len(), listed.len(), "one is listed twice: {listed:?}");
+    assert_eq!(once, events, "docs/log-events.md and the sources differ");
+}
+
+/// What the proxy needs at a Sentinel is said twice: beside the key, and where one looks for it.
+#[test]
+fn rights_are_the_same_wherever_they_are_said() {
+    let page = read(&root().join("docs/operations.md")).replace("\\|", "|");
+    for user in ["switchmaster", "probe"] {
+        let rule = format!("ACL SETUSER {user} on >PASSWORD ");
+        let example = switchmaster::config::EXAMPLE;
+        let (_, rights) = example.split_once(&rule).expect("the example says them");
+        let rights = rights.lines().next().expect("rights");
+        assert!(page.contains(&format!("`{rights}`")), "{user}: {rights}");
+    }
 }
 
 /// The room of a file: `src/session/relay.rs` and `src/session.rs` are `session`.

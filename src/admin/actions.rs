@@ -1,6 +1,6 @@
 //! What changes something: who may, and what it is.
 //!
-//! Over a unix socket root and the proxy's own user may, over TCP whoever knows the token. A browser can be made to send a
+//! Over a unix socket root and the proxy's own user may, but nobody whom the kernel cannot name here; over TCP whoever knows the token. A browser can be made to send a
 //! stranger's request to this machine, but not with this token in a header of its own.
 
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use tracing::warn;
 
 use super::{Config, Panel};
 use crate::control::orders::{Done, LET_GO_LIMIT, Order, Refused, What};
+use crate::listener;
 use crate::net::clock::now;
 use crate::net::counter::Counter;
 use crate::net::rarely::Rarely;
@@ -84,7 +85,9 @@ impl Refusal {
             }
             Self::NoToken => "send the token of [admin] token_file: Authorization: Bearer TOKEN\n",
             Self::WrongToken => "this is not the token of [admin] token_file\n",
-            Self::WrongUser => "over this socket root and switchmaster's own user may act\n",
+            Self::WrongUser => {
+                "over this socket root and switchmaster's own user may act, but not uid 65534 (kernel.overflowuid), which may be anybody\n"
+            }
         }
     }
 
@@ -163,6 +166,8 @@ impl Terms {
 pub(super) struct Guard {
     terms: ArcSwap<Terms>,
     own: u32,
+    /// May be anybody, even where it is our own.
+    nobodys: u32,
     refusals: Refusals,
 }
 
@@ -171,6 +176,7 @@ impl Guard {
         Self {
             terms: ArcSwap::from_pointee(Terms::of(config)),
             own: rustix::process::geteuid().as_raw(),
+            nobodys: listener::overflow_uid(),
             refusals: panel.refusals.clone(),
         }
     }
@@ -195,6 +201,7 @@ impl Guard {
             return Err(Refusal::Off);
         }
         match peer {
+            Peer::Unix(Some(uid)) if uid == self.nobodys => Err(Refusal::WrongUser),
             Peer::Unix(Some(uid)) if uid == 0 || uid == self.own => Ok(By(format!("uid {uid}"))),
             Peer::Unix(_) => Err(Refusal::WrongUser),
             Peer::Tcp => {
@@ -376,6 +383,7 @@ mod tests {
                 token: Some(TOKEN.into()),
             }),
             own: 1000,
+            nobodys: listener::OVERFLOW_UID,
             refusals: Refusals::default(),
         }
     }
@@ -434,6 +442,21 @@ mod tests {
             let by = guard.admit(Peer::Unix(uid), &right);
             assert_eq!(by, Err(Refusal::WrongUser));
         }
+    }
+
+    /// In a user namespace everybody of another one is called that.
+    #[test]
+    fn a_user_whom_the_kernel_cannot_name_is_not_taken_for_our_own() {
+        let guard = Guard {
+            own: listener::OVERFLOW_UID,
+            ..guard(true)
+        };
+        let unnamed = Peer::Unix(Some(listener::OVERFLOW_UID));
+        let by = guard.admit(unnamed, &HeaderMap::new());
+        assert_eq!(by, Err(Refusal::WrongUser));
+        guard
+            .admit(Peer::Unix(Some(0)), &HeaderMap::new())
+            .expect("root has a name");
     }
 
     #[test]

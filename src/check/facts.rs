@@ -1,6 +1,7 @@
 //! What was seen, not yet judged. Gathered by [`super::host`] and [`super::ask`].
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::admin::Certificate;
@@ -29,6 +30,8 @@ pub(super) struct Host {
     pub(super) doors: Vec<Door>,
     /// The proxy that answers at the admin endpoint.
     pub(super) running: Option<Running>,
+    /// Files of secrets that root reads and the service's user does not, each with what it holds. Only root can see that.
+    pub(super) only_roots: Vec<(&'static str, PathBuf)>,
     /// Certificates of our own.
     pub(super) certificates: Vec<Certificate>,
     /// Since the Unix epoch.

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, geteuid, getrlimit};
 
 use super::facts::{Door, DoorOf, Host, Running};
 use crate::admin::status::Status;
@@ -49,11 +51,31 @@ pub(super) fn look(loaded: &Loaded) -> Host {
             .and_then(|text| port_range(&text)),
         doors,
         running: admin.listener.listen.first().and_then(running),
+        only_roots: only_roots(loaded),
         certificates: config.certificates(),
         now: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default(),
     }
+}
+
+/// Whoever looks as another user than root has been told already what that one cannot read.
+fn only_roots(loaded: &Loaded) -> Vec<(&'static str, PathBuf)> {
+    if !geteuid().is_root() {
+        return Vec::new();
+    }
+    let mut files = loaded.secret_files();
+    files.retain(|(_, path)| {
+        let found = fs::metadata(path);
+        found.is_ok_and(|found| is_only_roots((found.uid(), found.gid()), found.mode()))
+    });
+    files
+}
+
+/// Of a file of root's, its group is root's, too, or may not read it.
+fn is_only_roots((uid, gid): (u32, u32), mode: u32) -> bool {
+    let group_reads = gid != 0 && mode & 0o040 != 0;
+    uid == 0 && !group_reads && mode & 0o004 == 0
 }
 
 /// Where this proxy would be talking to itself.
@@ -109,6 +131,20 @@ fn port_range(text: &str) -> Option<(u16, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whose_secret_a_file_is() {
+        for (owner, mode, is_roots) in [
+            ((0, 0), 0o100_600, true),
+            ((0, 0), 0o100_640, true),
+            ((0, 103), 0o100_600, true),
+            ((0, 103), 0o100_640, false),
+            ((0, 0), 0o100_644, false),
+            ((998, 0), 0o100_600, false),
+        ] {
+            assert_eq!(is_only_roots(owner, mode), is_roots, "{owner:?} {mode:o}");
+        }
+    }
 
     #[test]
     fn the_port_range_is_read_as_the_kernel_writes_it() {

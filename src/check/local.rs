@@ -1,5 +1,6 @@
 //! What is to be said of this host. Pure.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::facts::{Door, DoorOf, Host, Running};
@@ -37,6 +38,10 @@ pub(super) fn judge(host: &Host) -> Vec<Finding> {
         let finding = Finding::warn(Code::ConfigWarning, "configuration", warning.clone());
         findings.push(finding.hint("switchmaster config show"));
     }
+    // What runs could read them.
+    let runs = host.running.iter().any(|running| is_this(running, host));
+    let only_roots = host.only_roots.iter().filter(|_| !runs);
+    findings.extend(only_roots.map(|(noun, path)| only_root_reads(noun, path)));
     findings.extend(
         host.certificates
             .iter()
@@ -50,6 +55,17 @@ pub(super) fn judge(host: &Host) -> Vec<Finding> {
     findings.push(open_files(host.open_files));
     findings.push(port_range(host.port_range));
     findings
+}
+
+fn only_root_reads(noun: &str, path: &Path) -> Finding {
+    let file = path.display();
+    let message = format!(
+        "only root may read this {noun}: a service with a user of its own, as the packaged one, may not and would end with 78"
+    );
+    Finding::warn(Code::ConfigWarning, format!("file {file}"), message).hint(format!(
+        "in the unit ([Service]): LoadCredential=NAME:{file}, and in the configuration \"credential:NAME\"\n\
+         or, where a reload has to see it change: chgrp GROUP {file} && chmod 640 {file}, and in the unit SupplementaryGroups=GROUP"
+    ))
 }
 
 fn of_certificate(certificate: &Certificate, now: Duration) -> Finding {

@@ -441,6 +441,7 @@ fn host() -> Host {
         port_range: Some((32_768, 60_999)),
         doors: Vec::new(),
         running: None,
+        only_roots: Vec::new(),
         certificates: Vec::new(),
         now: Duration::ZERO,
     }
@@ -496,6 +497,17 @@ fn faults_of_this_host() {
         });
     });
     assert_eq!(first(&within), (Level::Warn, Code::PortInRange));
+    let secret = |host: &mut Host| {
+        let path = "/etc/switchmaster/sentinel_password";
+        host.only_roots = vec![("password", path.into())];
+    };
+    let unread = said_here(secret);
+    assert_eq!(first(&unread), (Level::Warn, Code::ConfigWarning));
+    assert!(
+        unread[0]
+            .message
+            .contains("only root may read this password")
+    );
     let few = said_here(|host| host.open_files = Some(1024));
     assert_eq!(first(&few), (Level::Warn, Code::FewOpenFiles));
     assert!(few[0].message.contains("384 sessions"), "{few:?}");

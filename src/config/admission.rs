@@ -1,7 +1,9 @@
 //! What an entry says of who may connect, where, and how many.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
 
 use super::Proxy;
 use super::problem::{Problem, Source};
@@ -95,8 +97,76 @@ pub(super) fn listener(
     }
 }
 
+/// What an entry says that is hardly meant.
+pub(super) fn doubts(proxy: &Proxy) -> impl Iterator<Item = String> {
+    let listener = &proxy.listener;
+    let all = [
+        lets_nobody_in(proxy),
+        shuts_this_host_out(&format!("proxy.allow_from of \"{}\"", proxy.name), listener),
+        for_unix_sockets(proxy),
+    ];
+    all.into_iter().flatten()
+}
+
+/// Only this host reaches a loopback address, and it is not named. Balancers there come in for their clients.
+pub(super) fn shuts_this_host_out(whose: &str, listener: &listener::Config) -> Option<String> {
+    if listener.allow_from.is_empty() || listener.proxy_protocol_from.iter().any(is_of_this_host) {
+        return None;
+    }
+    let is_shut = |addr: &&ListenAddr| match addr {
+        ListenAddr::Tcp(at) => {
+            let ip = at.ip().to_canonical();
+            let same_kind = |net: &&IpNet| net.addr().is_ipv4() == ip.is_ipv4();
+            let mut of_kind = listener.allow_from.iter().filter(same_kind);
+            ip.is_loopback() && !of_kind.any(is_of_this_host)
+        }
+        ListenAddr::Unix(_) | ListenAddr::Systemd(_) => false,
+    };
+    let addr = listener.listen.iter().find(is_shut)?;
+    Some(format!(
+        "{whose} names no loopback address, and {addr} can be reached from this host alone: nobody can connect there. Add \
+         \"127.0.0.0/8\" (\"::1\" for IPv6), or take allow_from out where every address is loopback"
+    ))
+}
+
+fn is_of_this_host(net: &IpNet) -> bool {
+    net.addr().is_loopback()
+        || net.contains(&IpAddr::from(Ipv4Addr::LOCALHOST))
+        || net.contains(&IpAddr::from(Ipv6Addr::LOCALHOST))
+}
+
+/// Keys for sockets that it does not have. What systemd passes may be one.
+fn for_unix_sockets(proxy: &Proxy) -> Option<String> {
+    let listener = &proxy.listener;
+    let listens = |is_it: fn(&ListenAddr) -> bool| listener.listen.iter().any(is_it);
+    let makes_a_file = listens(|addr| matches!(addr, ListenAddr::Unix(_)));
+    let may_be_passed = listens(|addr| matches!(addr, ListenAddr::Systemd(_)));
+    let default = listener::Config::default();
+    let said = [
+        (
+            "allowed_uids",
+            !listener.allowed_uids.is_empty() && !may_be_passed,
+        ),
+        ("socket_mode", listener.socket_mode != default.socket_mode),
+        ("socket_group", listener.socket_group.is_some()),
+    ];
+    let said: Vec<_> = said
+        .iter()
+        .filter(|(_, said)| *said)
+        .map(|(key, _)| *key)
+        .collect();
+    (!makes_a_file && !said.is_empty()).then(|| {
+        let does = if said.len() == 1 { "does nothing: it is" } else { "do nothing: they are" };
+        format!(
+            "proxy.{} of \"{}\" {does} for unix sockets, and `listen` names none (\"unix:/run/switchmaster/redis.sock\")",
+            said.join(" and proxy."),
+            proxy.name
+        )
+    })
+}
+
 /// Whoever reaches a loopback listener through a balancer comes from somewhere else.
-pub(super) fn lets_nobody_in(proxy: &Proxy) -> Option<String> {
+fn lets_nobody_in(proxy: &Proxy) -> Option<String> {
     let nobody = !proxy.listener.proxy_protocol_from.is_empty() && !proxy.listener.is_guarded();
     nobody.then(|| {
         format!(

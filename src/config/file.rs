@@ -278,10 +278,16 @@ impl Reader<'_> {
             printable(name.get_ref()),
             section.header()
         );
-        let near = nearest(name.get_ref(), section.keys().map(Key::name));
-        let elsewhere = Key::ALL
+        let tables = Section::ALL
             .into_iter()
-            .find(|key| key.name() == name.get_ref());
+            .filter_map(Section::in_entry)
+            .filter(|_| section == Section::Proxy);
+        let near = nearest(name.get_ref(), section.keys().map(Key::name).chain(tables));
+        let elsewhere: Vec<_> = Key::ALL
+            .into_iter()
+            .filter(|key| key.name() == name.get_ref())
+            .map(|key| key.section().header())
+            .collect();
         let help = if name.get_ref() == "password" {
             "passwords are not written into the configuration: write the password into a file \
              only switchmaster can read, and `password_file = \"/path/to/it\"` here"
@@ -289,8 +295,18 @@ impl Reader<'_> {
         } else if name.get_ref() == "url" {
             "a URL is a flag or a variable: --url, SWITCHMASTER_URL. Here write `addresses` below [sentinel] and `master` below [[proxy]]"
                 .to_owned()
-        } else if let Some(key) = elsewhere {
-            format!("`{}` belongs below {}", key.name(), key.section().header())
+        } else if section == Section::Proxy && matches!(&**name.get_ref(), "tls" | "ssl") {
+            "each leg has a table of its own, below the entry it belongs to: [proxy.client_tls] between clients and the \
+             proxy (cert_file, key_file), [proxy.upstream_tls] between the proxy and Redis (ca_file, or enabled = true)"
+                .to_owned()
+        } else if let [.., last] = &elsewhere[..] {
+            let others = &elsewhere[..elsewhere.len() - 1];
+            let or = if others.is_empty() { "" } else { " or " };
+            format!(
+                "`{}` belongs below {}{or}{last}",
+                name.get_ref(),
+                others.join(", ")
+            )
         } else if let Some(near) = near {
             format!("did you mean `{near}`?")
         } else {
@@ -312,7 +328,7 @@ impl Reader<'_> {
 fn inner_table(name: &str) -> Option<Section> {
     Section::ALL
         .into_iter()
-        .find(|section| section.name().strip_prefix("proxy.") == Some(name))
+        .find(|section| section.in_entry() == Some(name))
 }
 
 /// The table's entries as they stand in the file, so that problems are told from top to bottom.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
-use super::admission::{MAX_CONNECTIONS, lets_nobody_in, listener};
+use super::admission::{MAX_CONNECTIONS, doubts, listener, shuts_this_host_out};
 use super::env::Environment;
 use super::problem::{Error, Problem, Source};
 use super::reads::{ROLES, means_nothing, reads};
@@ -96,6 +96,7 @@ pub(super) fn resolve(
     );
     let max_anywhere = values.count(Key::MaxConnectionsInAll, MAX_CONNECTIONS, 0);
     let mut admin = admin(&mut values);
+    warnings.extend(shuts_this_host_out("admin.allow_from", &admin.listener));
     sentinel.address_map = address_map(&mut values);
     let log = log(&mut values);
 
@@ -135,7 +136,7 @@ pub(super) fn resolve(
         login_passwords.push(logins.look(&places, &mut login));
         proxy.login = logged_in(login);
         warnings.extend(means_nothing(&proxy));
-        warnings.extend(lets_nobody_in(&proxy));
+        warnings.extend(doubts(&proxy));
         resolved.push(proxy);
     }
     unique_names(&resolved, &proxies, &mut problems);

@@ -85,6 +85,11 @@ impl Section {
         )
     }
 
+    /// What it is called within a `[[proxy]]` entry.
+    pub fn in_entry(self) -> Option<&'static str> {
+        self.name().strip_prefix("proxy.")
+    }
+
     /// The keys of this table.
     pub fn keys(self) -> impl Iterator<Item = Key> {
         Key::ALL

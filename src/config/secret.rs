@@ -1,7 +1,7 @@
 //! Passwords and the like: from the environment, a file or systemd's credentials; never from the command line.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,8 @@ use secrecy::SecretString;
 
 use super::problem::{Problem, Source, printable_path};
 use super::schema::Key;
-use super::written::{Item, Raw};
+use super::written::{Item, Items, Raw};
+use super::{Loaded, Written};
 
 /// Longest password file read; a password longer than this is another file.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
@@ -17,6 +18,17 @@ const MAX_SECRET_BYTES: u64 = 64 * 1024;
 const CREDENTIAL: &str = "credential:";
 /// Permission bits for everybody else.
 const WORLD_READABLE: u32 = 0o004;
+
+/// Keys that name a file with a secret, and what that is.
+const HOLDERS: [(Key, &str); 7] = [
+    (Key::SentinelPasswordFile, "password"),
+    (Key::ProbePasswordFile, "password"),
+    (Key::LoginPasswordFile, "password"),
+    (Key::AdminTokenFile, "token"),
+    (Key::SentinelKeyFile, "key"),
+    (Key::ClientTlsKeyFile, "key"),
+    (Key::UpstreamTlsKeyFile, "key"),
+];
 
 /// The places a password may be.
 pub(super) struct Places<'a> {
@@ -141,7 +153,8 @@ impl Places<'_> {
             return Err(bad(
                 "systemd passed no credentials (CREDENTIALS_DIRECTORY is not set)",
                 format!(
-                    "add LoadCredential={name}:/path/to/the/{} to the unit, or name a file",
+                    "add LoadCredential={name}:/path/to/the/{} to the unit, or name a file. By hand, where a folder holds it \
+                     in a file called {name}:\nCREDENTIALS_DIRECTORY=/etc/switchmaster switchmaster check --live",
                     self.noun
                 ),
             ));
@@ -158,6 +171,43 @@ impl Places<'_> {
         }
         Ok(path)
     }
+}
+
+impl Loaded {
+    /// The files that hold secrets, each with what that is. What systemd passes is not among them: it sees to who may read it.
+    pub fn secret_files(&self) -> Vec<(&'static str, PathBuf)> {
+        let Written {
+            global, proxies, ..
+        } = &self.written;
+        let named = |items: &Items, key: Key, noun: &'static str| {
+            let item = items.get(key).filter(|item| credential(item).is_none())?;
+            Some((noun, path(item)?))
+        };
+        let mut files = Vec::new();
+        for items in std::iter::once(global).chain(proxies) {
+            files.extend(
+                HOLDERS
+                    .iter()
+                    .filter_map(|(key, noun)| named(items, *key, noun)),
+            );
+        }
+        files.sort();
+        files.dedup();
+        files
+    }
+}
+
+/// What to do about a file that cannot be read.
+pub(super) fn when_unreadable(path: &Path, error: &io::Error) -> String {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return "the file must exist and be readable by the user that switchmaster runs as"
+            .to_owned();
+    }
+    let path = printable_path(path);
+    format!(
+        "the user that switchmaster runs as may not read it. In the unit ([Service]): LoadCredential=NAME:{path} and here \
+         \"credential:NAME\"\nor give it to a group (chgrp GROUP {path}; chmod 640 {path}), and in the unit SupplementaryGroups=GROUP"
+    )
 }
 
 /// The name of a credential, where an item names one.
@@ -199,7 +249,7 @@ fn read(
     let unreadable = |e| {
         bad(
             format!("cannot read the {noun} from {shown}: {e}"),
-            "the file must exist and be readable by the user that switchmaster runs as",
+            &when_unreadable(path, &e),
         )
     };
 
@@ -237,4 +287,24 @@ fn read(
         secret: secret.into(),
         source: source.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_user_may_not_read_comes_with_ways_to_let_it() {
+        let path = Path::new("/etc/switchmaster/sentinel_password");
+        let denied = when_unreadable(path, &io::ErrorKind::PermissionDenied.into());
+        for way in [
+            "LoadCredential=NAME:/etc/switchmaster/sentinel_password",
+            "\"credential:NAME\"",
+            "SupplementaryGroups=GROUP",
+        ] {
+            assert!(denied.contains(way), "{denied}");
+        }
+        let missing = when_unreadable(path, &io::ErrorKind::NotFound.into());
+        assert!(missing.contains("must exist"), "{missing}");
+    }
 }

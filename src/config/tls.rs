@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::env::Environment;
 use super::problem::{Problem, printable};
 use super::schema::{Key, Section};
-use super::secret::Places;
+use super::secret::{Places, when_unreadable};
 use super::value::Values;
 use super::written::Items;
 use super::{Loaded, text};
@@ -310,9 +310,7 @@ impl<'a> Files<'a> {
 
     fn unfit(&mut self, key: Key, error: &MaterialError) {
         let help = match error {
-            MaterialError::Unreadable { .. } => {
-                "the file must exist and be readable by the user that switchmaster runs as"
-            }
+            MaterialError::Unreadable { path, source } => &when_unreadable(path, source),
             MaterialError::Mismatch { .. } => {
                 "name the key that the certificate was made for; after a renewal both files are new"
             }

@@ -554,10 +554,13 @@ pub(super) fn may_user(allowed: &[u32], uid: u32, nobodys: u32) -> Result<(), Re
     }
 }
 
-/// May this TCP peer connect? On a loopback listener this host itself always may.
+/// May this TCP peer connect? Where nobody is named, this host itself may, on a loopback listener. Whoever names somebody means it.
 pub(super) fn admits(allow_from: &[IpNet], local: bool, peer: IpAddr) -> bool {
-    let peer = peer.to_canonical();
-    (local && peer.is_loopback()) || contains(allow_from, peer)
+    if allow_from.is_empty() {
+        local && peer.to_canonical().is_loopback()
+    } else {
+        contains(allow_from, peer)
+    }
 }
 
 fn contains(networks: &[IpNet], peer: IpAddr) -> bool {

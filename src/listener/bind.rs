@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{Access, AtFlags, Gid, Mode, OFlags, access, chownat, open};
 use rustix::io::Errno;
+use rustix::process::{getegid, getgroups};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::Config;
 use super::accept::Listening;
 use super::holder::{self, Holder};
 use super::passed::Passed;
+use super::{Config, Group};
 use crate::net::addr::ListenAddr;
 use crate::net::socket::prepare_client_leg;
 
@@ -122,7 +123,7 @@ impl Bound {
     ///
     /// # Errors
     /// When the kernel forbids it, or another file has taken its place.
-    pub fn dress(&self, config: &Config) -> io::Result<()> {
+    pub fn dress(&self, config: &Config) -> Result<(), DressError> {
         self.file.as_ref().map_or(Ok(()), |file| file.dress(config))
     }
 
@@ -199,6 +200,26 @@ pub enum BindError {
         "no permission to listen on {0}: use a port above 1023, grant CAP_NET_BIND_SERVICE, or make the folder writable"
     )]
     Permission(ListenAddr),
+    /// A part of the file system that cannot be written to, or not by this process.
+    #[error(
+        "{addr}: the folder is on a read-only file system, or the unit makes it so (ProtectSystem=strict): choose a path below \
+         /run/switchmaster, or add ReadWritePaths={} to the unit",
+        .folder.display()
+    )]
+    ReadOnly {
+        /// What was asked for.
+        addr: ListenAddr,
+        /// Where its file would be.
+        folder: PathBuf,
+    },
+    /// The file of a unix socket was not given to `socket_group`.
+    #[error("{addr}: {source}")]
+    Group {
+        /// What was asked for.
+        addr: ListenAddr,
+        /// Why.
+        source: NotGiven,
+    },
     /// The address belongs to no interface of this host.
     #[error("{0} is no address of this host: choose one that `ip address` shows, or 127.0.0.1")]
     NotLocal(SocketAddr),
@@ -245,13 +266,65 @@ pub enum BindError {
     },
 }
 
+/// Why a file was not given to a group, which the kernel does for the group's members alone.
+#[derive(Debug, thiserror::Error)]
+pub enum NotGiven {
+    /// This process is none.
+    #[error(
+        "may not give the file to the group {0} (`socket_group`): switchmaster's user has to be in it. In the unit \
+         ([Service]): SupplementaryGroups={0}"
+    )]
+    NotAMember(String),
+    /// It is.
+    #[error(
+        "may not give the file to the group {0} (`socket_group`), although this process is in it: a filter of system calls \
+         forbids fchownat. In the unit ([Service]), behind the other filters: SystemCallFilter=fchownat"
+    )]
+    Filtered(String),
+}
+
+impl NotGiven {
+    fn to(group: &Group) -> Self {
+        let gid = Gid::from_raw(group.gid);
+        // Where that cannot be known it is most likely so.
+        let is_member = getegid() == gid || getgroups().is_ok_and(|all| all.contains(&gid));
+        let name = group.name.clone();
+        if is_member {
+            Self::Filtered(name)
+        } else {
+            Self::NotAMember(name)
+        }
+    }
+}
+
+/// Why the file of a socket has not the group and the permissions that it is to have.
+#[derive(Debug, thiserror::Error)]
+pub enum DressError {
+    /// The group.
+    #[error(transparent)]
+    Group(#[from] NotGiven),
+    /// The kernel's words for what else went wrong.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<Errno> for DressError {
+    fn from(errno: Errno) -> Self {
+        Self::Io(errno.into())
+    }
+}
+
 impl BindError {
     /// The exit code of a program that ends for this (`sysexits.h`: EX_CANTCREAT, EX_NOPERM, EX_CONFIG).
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::PortTaken { .. } | Self::SocketTaken(_) | Self::NotASocket(_) => 73,
-            Self::Permission(_) => 77,
-            Self::NotPassed { .. } | Self::NotListening { .. } | Self::OpenToAll { .. } => 78,
+            Self::Permission(_) | Self::ReadOnly { .. } => 77,
+            // Who is in a group is settled before the start: trying again is of no use.
+            Self::Group { .. }
+            | Self::NotPassed { .. }
+            | Self::NotListening { .. }
+            | Self::OpenToAll { .. } => 78,
             Self::NotLocal(_) | Self::Socket { .. } => 1,
         }
     }
@@ -312,7 +385,8 @@ fn could_bind_unix(path: &Path) -> Result<(), BindError> {
     let folder = path.parent().unwrap_or_else(|| Path::new("/"));
     match access(folder, Access::WRITE_OK | Access::EXEC_OK) {
         Ok(()) => Ok(()),
-        Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Err(BindError::Permission(addr())),
+        Err(Errno::ACCESS | Errno::PERM) => Err(BindError::Permission(addr())),
+        Err(Errno::ROFS) => Err(read_only(path)),
         Err(e) => Err(BindError::Socket {
             addr: addr(),
             source: e.into(),
@@ -359,16 +433,7 @@ fn tcp_error(addr: SocketAddr, source: io::Error) -> BindError {
 }
 
 fn bind_unix(path: &Path, config: &Config) -> Result<Bound, BindError> {
-    let fail = |source: io::Error| match source.kind() {
-        io::ErrorKind::PermissionDenied => {
-            BindError::Permission(ListenAddr::Unix(path.to_path_buf()))
-        }
-        io::ErrorKind::AddrInUse => BindError::SocketTaken(path.to_path_buf()),
-        _ => BindError::Socket {
-            addr: ListenAddr::Unix(path.to_path_buf()),
-            source,
-        },
-    };
+    let fail = |source| unix_error(path, source);
     remove_stale(path, fail)?;
     let listen = || {
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
@@ -379,8 +444,14 @@ fn bind_unix(path: &Path, config: &Config) -> Result<Bound, BindError> {
         socket.listen(BACKLOG)?;
         Ok((socket, file))
     };
-    let (socket, file) = listen().map_err(fail)?;
     let addr = ListenAddr::Unix(path.to_path_buf());
+    let (socket, file) = listen().map_err(|error| match error {
+        DressError::Group(source) => BindError::Group {
+            addr: addr.clone(),
+            source,
+        },
+        DressError::Io(source) => fail(source),
+    })?;
     Ok(Bound {
         id: SocketId::next(),
         asked: addr.clone(),
@@ -388,6 +459,23 @@ fn bind_unix(path: &Path, config: &Config) -> Result<Bound, BindError> {
         socket,
         file: Some(Arc::new(file)),
     })
+}
+
+pub(super) fn unix_error(path: &Path, source: io::Error) -> BindError {
+    let addr = ListenAddr::Unix(path.to_path_buf());
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => BindError::Permission(addr),
+        io::ErrorKind::AddrInUse => BindError::SocketTaken(path.to_path_buf()),
+        io::ErrorKind::ReadOnlyFilesystem => read_only(path),
+        _ => BindError::Socket { addr, source },
+    }
+}
+
+fn read_only(path: &Path) -> BindError {
+    BindError::ReadOnly {
+        addr: ListenAddr::Unix(path.to_path_buf()),
+        folder: path.parent().unwrap_or(path).to_path_buf(),
+    }
 }
 
 /// Removes a socket file nobody answers on: what a killed process leaves behind.
@@ -430,17 +518,20 @@ impl SocketFile {
 
     /// Gives it its group and its permissions: the group first, which may be given by its members alone. It, and not what stands at
     /// its path by now: whoever may rename in that folder must not have any file of ours opened to others.
-    fn dress(&self, config: &Config) -> io::Result<()> {
+    fn dress(&self, config: &Config) -> Result<(), DressError> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = File::from(open(&self.path, flags, Mode::empty())?);
         let found = file.metadata()?;
         let is_ours = found.dev() == self.device && found.ino() == self.inode;
         if !is_ours || !found.file_type().is_socket() {
-            return Err(io::Error::other("another file has taken its place"));
+            return Err(io::Error::other("another file has taken its place").into());
         }
         if let Some(group) = &config.socket_group {
-            let group = Some(Gid::from_raw(group.gid));
-            chownat(&file, "", None, group, AtFlags::EMPTY_PATH)?;
+            let gid = Some(Gid::from_raw(group.gid));
+            match chownat(&file, "", None, gid, AtFlags::EMPTY_PATH) {
+                Err(Errno::PERM) => return Err(NotGiven::to(group).into()),
+                done => done?,
+            }
         }
         // fchmod(2) takes no descriptor of this kind. Its link leads to the file itself, wherever that is by now (proc(5)).
         let link = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -448,9 +539,9 @@ impl SocketFile {
         match fs::set_permissions(link, mode.clone()) {
             // No /proc: by its path, which has just led to it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::set_permissions(&self.path, mode)
+                Ok(fs::set_permissions(&self.path, mode)?)
             }
-            done => done,
+            done => Ok(done?),
         }
     }
 

@@ -27,7 +27,7 @@ use crate::net::addr::ListenAddr;
 use crate::net::tls::Acceptor;
 
 pub(crate) use accept::{Accepted, Door, Entrance, Greeting, serve};
-pub use bind::{BindError, Bound, SocketId, bind_one, could_bind};
+pub use bind::{BindError, Bound, DressError, NotGiven, SocketId, bind_one, could_bind};
 pub use holder::Holder;
 pub use inherited::Inherited;
 pub use passed::Passed;
@@ -38,7 +38,7 @@ pub(crate) use places::{Ceiling, Ticket};
 pub struct Config {
     /// Where clients connect.
     pub listen: Vec<ListenAddr>,
-    /// Who may connect to a TCP listener, beside this host itself on a loopback listener; empty on loopback = everyone local.
+    /// Who may connect to a TCP listener, and nobody else; empty = this host itself, on loopback.
     pub allow_from: Vec<IpNet>,
     /// Most sessions at once, 0 = as many as the descriptor limit allows.
     pub max_connections: usize,
@@ -89,7 +89,7 @@ const OVERFLOW_UID_FILE: &str = "/proc/sys/kernel/overflowuid";
 pub const DEFAULT_SOCKET_MODE: u32 = 0o660;
 
 /// What such a user is called on this machine. Looked up once: it has to hold before the first client comes.
-fn overflow_uid() -> u32 {
+pub(crate) fn overflow_uid() -> u32 {
     static UID: OnceLock<u32> = OnceLock::new();
     let read = || std::fs::read_to_string(OVERFLOW_UID_FILE).ok();
     *UID.get_or_init(|| {

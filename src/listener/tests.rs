@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use tokio::io::AsyncWriteExt;
 
 use super::accept::{Peer, admits, may_user};
+use super::bind::unix_error;
 use super::refusal::{Refusal, Trouble};
 use super::*;
 use crate::net::rarely::logged;
@@ -101,6 +102,16 @@ fn a_file_that_took_the_place_of_ours_is_kept() {
 }
 
 #[test]
+fn a_file_system_that_takes_no_file_is_said_to_be_one() {
+    let error = unix_error(Path::new("/run/redis.sock"), Errno::ROFS.into());
+    assert_eq!(error.exit_code(), 77);
+    let told = error.to_string();
+    for remedy in ["below /run/switchmaster", "ReadWritePaths=/run to"] {
+        assert!(told.contains(remedy), "{told}");
+    }
+}
+
+#[test]
 fn another_file_is_not_given_what_is_our_sockets() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("s");
@@ -187,8 +198,9 @@ async fn a_balancer_that_does_not_say_for_whom_comes_in_as_itself() {
         (false, "127.0.0.0/8", UNIX, true),
         (false, "127.0.0.0/8", V1, true),
         (false, "127.0.0.0/8", NAMED, false),
-        // On a loopback listener this host itself always may.
-        (true, "10.0.0.0/8", V1, true),
+        // Also on a loopback listener.
+        (true, "10.0.0.0/8", V1, false),
+        (true, "127.0.0.0/8", V1, true),
     ] {
         let config = Config {
             allow_from: vec![allow_from.parse().expect("a network")],
@@ -222,11 +234,10 @@ async fn a_balancer_that_does_not_say_for_whom_comes_in_as_itself() {
 fn who_may_connect() {
     let nets = ["10.1.0.0/16", "fd00::/8"].map(|net| net.parse().expect(net));
     for (peer, local, admitted) in [
-        ("127.0.0.1", true, true),
-        ("127.9.9.9", true, true),
-        ("::1", true, true),
-        ("::ffff:127.0.0.1", true, true),
+        ("127.0.0.1", true, false),
+        ("::1", true, false),
         ("127.0.0.1", false, false),
+        ("10.1.2.3", true, true),
         ("10.1.2.3", false, true),
         ("::ffff:10.1.2.3", false, true),
         ("10.2.0.1", false, false),
@@ -236,7 +247,19 @@ fn who_may_connect() {
         let peer = peer.parse().expect(peer);
         assert_eq!(admits(&nets, local, peer), admitted, "{peer} {local}");
     }
-    assert!(!admits(&[], false, ([10, 1, 2, 3]).into()));
+    // Nobody is named.
+    for (peer, local, admitted) in [
+        ("127.0.0.1", true, true),
+        ("127.9.9.9", true, true),
+        ("::1", true, true),
+        ("::ffff:127.0.0.1", true, true),
+        ("127.0.0.1", false, false),
+        ("10.1.2.3", true, false),
+        ("10.1.2.3", false, false),
+    ] {
+        let peer = peer.parse().expect(peer);
+        assert_eq!(admits(&[], local, peer), admitted, "{peer} {local}");
+    }
 }
 
 #[test]

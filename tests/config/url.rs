@@ -153,22 +153,3 @@ fn of_several_entries_it_means_none() {
         "{refused}"
     );
 }
-
-#[test]
-fn a_balancer_whose_clients_nobody_lets_in_is_warned_of() {
-    let with = |more: &str| {
-        let text = format!("{SMALLEST}[[proxy]]\nproxy_protocol_from = [\"127.0.0.1\"]\n{more}");
-        config::load(&file(&text).flags(), env(&[]))
-            .expect("valid")
-            .warnings
-    };
-    let warned = with("");
-    assert!(
-        warned.len() == 1 && warned[0].contains("no client that a balancer names"),
-        "{warned:?}"
-    );
-    assert_eq!(
-        with("allow_from = [\"10.0.0.0/8\"]\n"),
-        Vec::<String>::new()
-    );
-}

@@ -137,4 +137,10 @@ fn the_container_is_nobody_and_is_asked_whether_it_lives() {
         !user.starts_with('0') && !user.starts_with("root"),
         "{user}"
     );
+    // In a user namespace that is everybody whom the kernel cannot name.
+    let overflow = switchmaster::listener::OVERFLOW_UID.to_string();
+    assert!(!user.contains(&overflow), "{user}");
+    let sidecar = read(SIDECAR);
+    assert!(sidecar.contains("runAsUser: "));
+    assert!(!sidecar.contains(&format!("runAsUser: {overflow}")));
 }

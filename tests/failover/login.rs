@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use switchmaster::demo::wire::{Conn, Value, WireError};
-use switchmaster::sentinel::event::CHANNELS;
 
 use crate::harness::history::Writers;
 use crate::harness::holds_for;
 use crate::harness::proxy::{Plan, Proxy};
+use crate::harness::secure::documented;
 use crate::harness::topology::{FOLLOW, Topology, follows};
 
 const NODE_PASSWORD: &str = "node secret #1";
@@ -191,18 +191,16 @@ fn row_42_sentinels_that_do_not_let_us_in_are_left_aside() {
 fn acl_users_with_the_least_rights() {
     const WATCHER: &str = "watcher-secret";
     const PROBE: &str = "probe-secret";
-    let channels: Vec<String> = CHANNELS.iter().map(|name| format!("&{name}")).collect();
+    // What is written down is enough.
     let servers = Topology::start_with(|options| {
         options.requirepass = Some(NODE_PASSWORD.to_owned());
-        options.extra_node_config.push(format!(
-            "user probe on >{PROBE} -@all +ping +hello +auth +role"
-        ));
+        let rights = documented("probe");
+        let user = format!("user probe on >{PROBE} {rights}");
+        options.extra_node_config.push(user);
         options.sentinel_requirepass = Some(SENTINEL_PASSWORD.to_owned());
-        options.extra_sentinel_config.push(format!(
-            "user watcher on >{WATCHER} resetchannels {} -@all +ping +hello +auth +subscribe +client|setname \
-             +sentinel|get-master-addr-by-name +sentinel|master +sentinel|sentinels +sentinel|myid",
-            channels.join(" ")
-        ));
+        let rights = documented("switchmaster");
+        let user = format!("user watcher on >{WATCHER} {rights}");
+        options.extra_sentinel_config.push(user);
     });
     let sentinels: Vec<String> = servers
         .sentinels()
@@ -250,6 +248,11 @@ fn acl_users_with_the_least_rights() {
     let switch = servers.fail_over(0);
     follows(&proxy, mark, switch);
     drop(logged_in(&proxy));
+    for refused in ["sentinel_down", "sentinel_view_refused"] {
+        let told = proxy.events(0, refused);
+        assert!(told.is_empty(), "{refused}: {:?}", told[0].fields);
+    }
+    assert!(!proxy.output().contains("SUBSCRIBE"), "{}", proxy.output());
     for secret in [WATCHER, PROBE] {
         assert!(!proxy.output().contains(secret), "a password in the log");
     }

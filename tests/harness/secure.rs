@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
+use switchmaster::config::EXAMPLE;
 use switchmaster::demo::cluster::{Options, Tls};
 use switchmaster::demo::wire;
 use switchmaster::net::tls::{Connector, Identity, Roots, Verify};
@@ -29,6 +30,20 @@ const USERS: [(&str, &str, &str); 2] = [
 
 /// Of every ACL user here.
 const PASSWORD: &str = "a-password-of-tests";
+
+/// What the user at the Sentinels needs for an entry with `role = "replica"`, and what for `check --live`.
+const FOR_REPLICAS: &str = "+sentinel|replicas";
+const FOR_CHECK: &str = "+info +sentinel|ckquorum";
+
+/// The rights that the example file says are enough for this user.
+pub(crate) fn documented(user: &str) -> &'static str {
+    for more in [FOR_REPLICAS, FOR_CHECK] {
+        assert!(EXAMPLE.contains(more), "{more}");
+    }
+    let rule = format!("ACL SETUSER {user} on >PASSWORD ");
+    let (_, rights) = EXAMPLE.split_once(&rule).expect("the example says them");
+    rights.lines().next().expect("rights")
+}
 
 /// Certificates for everybody, for as long as the test process runs.
 pub(crate) struct Papers {
@@ -100,7 +115,7 @@ impl Papers {
         options.tls = Some(self.servers());
         let user = |name: &str, rights: &str| format!("user {name} on >{PASSWORD} {rights}");
         options.extra_node_config.extend([
-            user("probe", "resetchannels -@all +role +ping"),
+            user("probe", documented("probe")),
             user("replica", "resetchannels -@all +psync +replconf +ping"),
             user(
                 "watcher",
@@ -119,11 +134,9 @@ impl Papers {
                 format!("sentinel auth-pass {name} {PASSWORD}"),
             ]);
         }
-        options.extra_sentinel_config.push(user(
-            "proxy",
-            "allchannels -@all +auth +hello +ping +subscribe +sentinel|myid +sentinel|master \
-             +sentinel|get-master-addr-by-name +sentinel|sentinels +sentinel|replicas +info +sentinel|ckquorum",
-        ));
+        let rights = documented("switchmaster");
+        let rights = format!("{rights} {FOR_REPLICAS} {FOR_CHECK}");
+        options.extra_sentinel_config.push(user("proxy", &rights));
     }
 
     /// The proxy meets everybody with TLS: clients, masters, Sentinels.

@@ -1,13 +1,21 @@
 //! Where clients connect, who may, and what a start says that cannot succeed.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use crate::harness::fake_master::{Bytes, FakeMaster};
 use crate::harness::fake_sentinel::{FakeSentinel, Protocol, View};
 use crate::harness::proxy::{Plan, Proxy};
 use crate::{SOON, connect, echoed, read_to_end};
+
+/// A user without a name, who is in no group of this machine's.
+const SOMEBODY: u32 = 64_999;
+
 #[test]
 fn a_port_that_is_taken_is_said_and_ends_it_with_73() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -42,13 +50,17 @@ fn a_listener_for_all_without_allow_from_ends_it_with_78() {
 
 #[test]
 fn allow_from_lets_in_whom_it_names() {
-    for (network, allowed) in [("10.255.0.0/16", false), ("127.0.0.0/8", true)] {
+    for (listen, network, allowed) in [
+        ("0.0.0.0:0", "10.255.0.0/16", false),
+        ("0.0.0.0:0", "127.0.0.0/8", true),
+        ("127.0.0.1:0", "10.255.0.0/16", false),
+    ] {
         let master = FakeMaster::start(Bytes::Echo);
         let sentinel = FakeSentinel::start(Protocol::Resp3, View::of(master.addr()));
         let proxy = Proxy::ready(Plan::bare(["run", "--log-format", "json"]).config(format!(
             "{}\n{}allow_from = [\"{network}\"]\n",
             sentinel_section(&sentinel),
-            proxy_section("main", "mymaster", "0.0.0.0:0"),
+            proxy_section("main", "mymaster", listen),
         )));
         let mut client = connect(SocketAddr::from(([127, 0, 0, 1], proxy.addr().port())));
         if allowed {
@@ -123,6 +135,33 @@ fn a_unix_socket_is_a_listener() {
     drop(client);
     assert_eq!(proxy.terminate(SOON).code(), Some(0));
     assert!(!path.exists(), "its own socket file is taken away");
+}
+
+/// The kernel gives a file to a group for its members alone.
+#[test]
+fn a_group_that_it_is_not_in_ends_it_with_78_and_the_line_for_the_unit() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let open = fs::Permissions::from_mode(0o777);
+    fs::set_permissions(folder.path(), open).expect("our own");
+    let config = folder.path().join("config.toml");
+    let text = format!(
+        "[sentinel]\naddresses = [\"127.0.0.1:1\"]\n[[proxy]]\nlisten = [\"unix:{}\"]\nsocket_group = \"0\"\n[admin]\nlisten = \"off\"\n",
+        folder.path().join("main.sock").display()
+    );
+    fs::write(&config, text).expect("written");
+    // Wherever the program is built, somebody else can run it here.
+    let program = folder.path().join("switchmaster");
+    fs::copy(env!("CARGO_BIN_EXE_switchmaster"), &program).expect("copied");
+    let mut command = Command::new(program);
+    command.arg("--config").arg(&config).current_dir("/");
+    if rustix::process::geteuid().is_root() {
+        command.uid(SOMEBODY).gid(SOMEBODY);
+    }
+    let output = command.output().expect("it starts");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{told}");
+    assert!(told.contains("SupplementaryGroups=0"), "{told}");
+    assert!(!folder.path().join("main.sock").exists(), "left behind");
 }
 
 fn sentinel_section(sentinel: &FakeSentinel) -> String {

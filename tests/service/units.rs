@@ -1,5 +1,6 @@
 //! The unit files: systemd understands every line, and finds them tight.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -77,6 +78,57 @@ fn the_services_are_tight() {
             .and_then(|(_, rest)| rest.split(' ').next()?.parse().ok())
             .unwrap_or_else(|| panic!("no level in:\n{text}"));
         assert!(exposure <= EXPOSURE_MAX, "{name}: {exposure}\n{text}");
+    }
+}
+
+/// The system calls of a set, those of the sets in it included.
+fn calls(set: &str) -> BTreeSet<String> {
+    let (understood, text) = analyze(&["syscall-filter", set]);
+    assert!(understood, "{set}:\n{text}");
+    let lines = text.lines().skip(1).map(str::trim);
+    let named = lines.filter(|line| !line.starts_with('#') && !line.is_empty());
+    named.flat_map(calls_named).collect()
+}
+
+fn calls_named(name: &str) -> BTreeSet<String> {
+    if name.starts_with('@') {
+        calls(name)
+    } else {
+        BTreeSet::from([name.to_owned()])
+    }
+}
+
+/// `socket_group` is a chown, and no more of what needs privileges gets through the filter.
+#[test]
+fn a_file_may_be_given_to_a_group() {
+    for name in UNITS.into_iter().filter(|name| name.ends_with(".service")) {
+        let text = read(name);
+        let mut allowed = BTreeSet::new();
+        for line in values(&text, "SystemCallFilter") {
+            let forbids = line.starts_with('~');
+            for call in line
+                .trim_start_matches('~')
+                .split(' ')
+                .flat_map(calls_named)
+            {
+                if forbids {
+                    allowed.remove(&call);
+                } else {
+                    allowed.insert(call);
+                }
+            }
+        }
+        assert!(
+            allowed.contains("fchownat") && allowed.contains("accept4"),
+            "{name}"
+        );
+        let mut privileged = calls("@privileged");
+        privileged.retain(|call| allowed.contains(call));
+        assert_eq!(
+            privileged,
+            BTreeSet::from(["fchownat".to_owned()]),
+            "{name}"
+        );
     }
 }
 
