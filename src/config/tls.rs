@@ -13,8 +13,8 @@ use super::written::Items;
 use super::{Loaded, text};
 use crate::net::addr::Host;
 use crate::net::tls::{
-    Acceptor, Connector, Fingerprint, Identity, MaterialError, Roots, ServerName, Validity, Verify,
-    rfc3339,
+    Acceptor, Connector, Fingerprint, Identity, MaterialError, Origin, Roots, ServerName, Validity,
+    Verify, rfc3339,
 };
 
 /// The keys of one leg on which we are the client.
@@ -192,8 +192,15 @@ impl<'a> Files<'a> {
         if self.problems.len() > before {
             return None;
         }
+        let origin = Origin {
+            table: leg.ca.section().header(),
+            ca_file: self.file(leg.ca, "authority's certificate"),
+            identity: self
+                .file(leg.cert, "certificate")
+                .zip(self.file(leg.key, "key")),
+        };
         match Connector::new(&verify, identity.as_ref(), name) {
-            Ok(connector) => Some(connector),
+            Ok(connector) => Some(connector.of(origin)),
             Err(error) => {
                 self.refuse(leg.ca, &error.to_string(), "name another file");
                 None

@@ -123,6 +123,6 @@ fn unasked(why: &ClientError) -> Unasked {
     };
     Unasked {
         reason: why.label(),
-        words: format!("{why}{remedy}"),
+        words: format!("{why}{remedy}{}", why.suspicion("[sentinel]")),
     }
 }

@@ -117,6 +117,11 @@ async fn who_is_believed() {
         Some(named),
     );
     let named = named.expect("usable");
+    let of_table = stranger.clone().of(Origin {
+        table: "[sentinel]",
+        ca_file: None,
+        identity: None,
+    });
     let anybody = Connector::new(&Verify::Nobody, None, None).expect("usable");
     let expired = place.authority.sign_expired("expired", &["redis-a"]);
     let expired = Acceptor::new(&identity(&expired), None).expect("usable");
@@ -141,6 +146,12 @@ async fn who_is_believed() {
         (&named, &b, "10.0.0.3", Ok(())),
         (&named, &a, "redis-a", Err("not for redis-b")),
         (&stranger, &a, "redis-a", Err("unknown issuer: set ca_file")),
+        (
+            &of_table,
+            &a,
+            "redis-a",
+            Err("that signed it, in [sentinel]"),
+        ),
         (&known, &expired, "redis-a", Err("has expired")),
         (&anybody, &expired, "elsewhere", Ok(())),
     ] {
