@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::env::Environment;
-use super::problem::{Problem, printable};
+use super::problem::{Problem, printable, printable_path, printable_whole};
 use super::schema::{Key, Section};
 use super::secret::Places;
 use super::value::Values;
@@ -264,7 +264,7 @@ impl<'a> Files<'a> {
         if identity.is_key_open {
             self.warnings.push(format!(
                 "everybody on this machine can read the key in {}: chmod 600 it",
-                printable(&key_file.to_string_lossy())
+                printable_path(&key_file)
             ));
         }
         if let Some(fault) = fault(&identity.validity) {
@@ -275,7 +275,7 @@ impl<'a> Files<'a> {
                 "{}: behind the first certificate in {} there is one that has expired ({}): who needs it accepts neither. \
                  Take it out if nobody does, or write the new one there",
                 cert.path(),
-                printable(&cert_file.to_string_lossy()),
+                printable_path(&cert_file),
                 rfc3339(end)
             ));
         }
@@ -323,9 +323,12 @@ impl<'a> Files<'a> {
             MaterialError::Mismatch { .. } => {
                 "name the key that the certificate was made for; after a renewal both files are new"
             }
+            MaterialError::Order { .. } => {
+                "write the certificate of the key first, and those that vouch for it behind it"
+            }
             _ => "name a PEM file (\"-----BEGIN ...\")",
         };
-        self.refuse(key, &printable(&error.to_string()), help);
+        self.refuse(key, &printable_whole(&error.to_string()), help);
     }
 
     fn refuse(&mut self, key: Key, what: &str, help: &str) {
@@ -411,7 +414,7 @@ fn fault(validity: &Validity) -> Option<String> {
     // Before 1970 nothing was over.
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.unwrap_or_default();
-    let file = printable(&validity.path.to_string_lossy());
+    let file = printable_path(&validity.path);
     if validity.is_over(now) {
         let end = validity.until();
         Some(format!(

@@ -480,7 +480,13 @@ fn files_that_are_of_no_use() {
     let empty = folder.join("empty");
     std::fs::write(&empty, "").expect("written");
     let none = folder.join("none");
+    let upside_down = folder.join("upside_down");
+    let chain = [place.authority.file(), one.cert.clone()];
+    let chain = chain.map(|file| std::fs::read(file).expect("there"));
+    std::fs::write(&upside_down, chain.concat()).expect("written");
     for (cert, key, words) in [
+        (&upside_down, &one.key, "fits certificate 2 of"),
+        (&upside_down, &two.key, "does not fit the certificate"),
         (&one.cert, &two.key, "does not fit the certificate"),
         (&one.key, &one.key, "there is no certificate in"),
         (&one.cert, &one.cert, "there is no private key"),
