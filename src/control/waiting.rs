@@ -50,9 +50,6 @@ pub(super) fn sentinels(
     {
         words = format!("{words}. {addr}: {}", why.words);
     }
-    if silent.iter().any(|(_, why)| is_nobody_there(why.as_ref())) {
-        words.push_str(". Check their addresses and that they run");
-    }
     words
 }
 
@@ -61,11 +58,6 @@ fn short((addr, why): &(SentinelAddr, Option<Unasked>)) -> String {
         Some(why) => format!("{addr} ({})", why.reason),
         None => addr.to_string(),
     }
-}
-
-/// It may not be there: one that says no is.
-fn is_nobody_there(why: Option<&Unasked>) -> bool {
-    why.is_none_or(|why| matches!(why.reason, "connect" | "timeout" | "resolve"))
 }
 
 #[cfg(test)]
@@ -100,15 +92,6 @@ mod tests {
             "0 of 2 Sentinels answer; not 10.0.0.3:26379 (auth), 10.0.0.3:26380 (auth). 10.0.0.3:26379: login failed: \
              WRONGPASS: set sentinel.password_file"
         );
-        for (reason, told) in [
-            ("connect", true),
-            ("timeout", true),
-            ("tls", false),
-            ("permission", false),
-        ] {
-            let said = sentinels(&none, &silent(reason, "why"), "mymaster");
-            assert_eq!(said.contains("Check their addresses"), told, "{said}");
-        }
         let one = Census { fresh: 1, ..none };
         assert!(sentinels(&one, &auth, "m").starts_with("1 of 2 Sentinels answer; not "));
         assert_eq!(sentinels(&one, &[], "m"), "1 of 2 Sentinels answer");

@@ -119,10 +119,47 @@ fn unasked(why: &ClientError) -> Unasked {
         ClientError::NoPermission(_) => {
             ": its user needs +sentinel|master, +sentinel|get-master-addr-by-name, +subscribe and +ping"
         }
+        // Whoever has ended a connection is there.
+        ClientError::Resolve(_) | ClientError::Io(_) | ClientError::Timeout { .. } => {
+            ": check its address and that it runs"
+        }
         _ => "",
     };
     Unasked {
         reason: why.label(),
         words: format!("{why}{remedy}{}", why.suspicion("[sentinel]")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sentinel::client::REPLY_TIMEOUT;
+
+    /// Who runs, and is where it is looked for, is not to be looked for elsewhere.
+    #[test]
+    fn each_reason_has_its_own_remedy() {
+        let why = || "why".to_owned();
+        let timeout = ClientError::Timeout {
+            doing: "reading a reply",
+            limit: REPLY_TIMEOUT,
+        };
+        for (error, reason, remedy) in [
+            (ClientError::Io(why()), "connect", "its address"),
+            (timeout, "timeout", "its address"),
+            (
+                ClientError::Ended(why()),
+                "connect",
+                "ca_file in [sentinel]",
+            ),
+            (ClientError::Auth(why()), "auth", "sentinel.password_file"),
+            (ClientError::NoPermission(why()), "permission", "+subscribe"),
+        ] {
+            let told = unasked(&error);
+            assert_eq!(told.reason, reason);
+            assert!(told.words.contains(remedy), "{}", told.words);
+            let looks = told.words.contains("its address");
+            assert_eq!(looks, remedy == "its address", "{}", told.words);
+        }
     }
 }
