@@ -38,12 +38,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use switchmaster::control::action::Action;
+use switchmaster::control::action::{Action, Tale};
 use switchmaster::control::steward::{Heritage, Steward};
 use switchmaster::net::addr::{HostPort, NodeAddr, SentinelAddr};
 use switchmaster::net::clock::Moment;
 use switchmaster::topology::observation::{
-    Asked, Hint, NoView, Observation, RoleReport, RunId, Said, Succession, View,
+    Asked, Hint, NoView, Observation, RoleReport, RunId, Said, Succession, Unasked, View,
 };
 use switchmaster::topology::rules::{Agree, Confirm, HoldMax, Rules, SentinelsLost, Verify};
 use switchmaster::topology::{Epoch, ForReaders, Generation, MasterAddr, Phase, State};
@@ -274,7 +274,11 @@ impl World {
                 }
                 Action::StopProbe => self.dial = None,
                 Action::Watch(addr) => self.master = Some(addr),
-                Action::Tell(tale) => self.told.push(tale.event().to_owned()),
+                Action::Tell(tale) => {
+                    self.told.push(tale.event().to_owned());
+                    let why = why(&tale).map(|why| format!("{}:{why}", tale.event()));
+                    self.told.extend(why);
+                }
                 Action::Follow(addr) => self.successor = Some(addr),
                 Action::Unfollow => self.successor = None,
                 Action::Renew => {
@@ -312,7 +316,8 @@ impl World {
             ["down", who @ ..] => {
                 for who in who {
                     self.polls.remove(*who);
-                    self.say(who, Said::Down);
+                    let (reason, words) = ("connect", String::new());
+                    self.say(who, Said::Down(Unasked { reason, words }));
                 }
             }
             ["forget", who] => self.say(who, Said::Forgotten),
@@ -518,6 +523,23 @@ impl World {
             Phase::Held { cause, .. } => format!("held {cause} {rest}"),
             Phase::Serving => format!("serving {rest}"),
         }
+    }
+}
+
+/// What a tale says beyond its name.
+fn why(tale: &Tale) -> Option<String> {
+    match tale {
+        Tale::AnnouncementOver { why } => Some(format!("{why:?}")),
+        Tale::Waiting {
+            silent, rejected, ..
+        } => {
+            let silent = silent
+                .iter()
+                .filter_map(|(_, why)| Some(why.as_ref()?.reason));
+            let rejected = rejected.iter().map(|(_, report)| report.label());
+            Some(silent.chain(rejected).collect::<Vec<_>>().join(","))
+        }
+        _ => None,
     }
 }
 

@@ -365,6 +365,7 @@ mod tests {
             quorum: None,
             down_after_seconds: None,
             objectively_down: false,
+            reason: None,
             trouble: None,
         };
         let ill = SentinelAccount {

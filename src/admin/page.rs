@@ -125,6 +125,7 @@ fn opinion(sentinel: &SentinelAccount) -> Markup {
     let (class, word) = match (sentinel.up, sentinel.agrees) {
         (Some(true), Some(true)) => ("good", "agrees"),
         (Some(true), Some(false)) => ("bad", "names another master"),
+        (Some(true), None) if sentinel.counts() => ("good", "answers"),
         (Some(true), None) => ("uneasy", "says nothing that counts"),
         (Some(false), _) => ("bad", "cannot be reached"),
         (None, _) => ("uneasy", "not tried yet"),

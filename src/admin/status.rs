@@ -218,10 +218,11 @@ fn headline(account: &Account, sessions: &Sessions) -> String {
             warning(account)
         ),
         (Some(master), Some(hold)) => format!(
-            "{people} held for {}: {}. Last master {}; {agree}",
+            "{people} held for {}: {}. Last master {}; {agree}{}",
             duration(hold.seconds),
             hold.words,
-            master.addr
+            master.addr,
+            obstacle(account)
         ),
         (Some(master), None) if account.reads.is_some() => {
             let reads = account.reads.clone().unwrap_or_default();
@@ -253,11 +254,30 @@ fn headline(account: &Account, sessions: &Sessions) -> String {
                 .filter(|s| s.up == Some(true))
                 .count();
             format!(
-                "No master of \"{}\" was verified yet, for {}; {answering} of {voters} Sentinels answer; {people} wait",
+                "No master of \"{}\" was verified yet, for {}; {answering} of {voters} Sentinels answer; {people} wait{}",
                 account.master_name,
-                duration(waiting)
+                duration(waiting),
+                obstacle(account)
             )
         }
+    }
+}
+
+/// What has to be mended before clients can go on, where that is known.
+fn obstacle(account: &Account) -> String {
+    if let Some(rejected) = &account.rejected {
+        return format!(
+            ". {} is not accepted as the master: {}",
+            rejected.addr, rejected.words
+        );
+    }
+    let sentinels = &account.sentinels;
+    let down = sentinels.iter().filter(|s| s.up == Some(false));
+    match { down }.find_map(|s| Some((&s.addr, s.trouble.as_ref()?))) {
+        Some((addr, why)) if sentinels.iter().all(|s| s.up != Some(true)) => {
+            format!(". Sentinel {addr}: {why}")
+        }
+        _ => String::new(),
     }
 }
 

@@ -85,6 +85,7 @@ pub(super) async fn ask(loaded: &Loaded) -> Answers {
             proxy: proxy.name.clone(),
             probe_user: proxy.probe.username.clone(),
             has_login: proxy.probe.password.is_some(),
+            tls: proxy.upstream_tls.clone(),
             verify: config.rules.verify,
             master: None,
             login: None,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::admin::Certificate;
 use crate::listener::BindError;
 use crate::net::addr::{HostPort, ListenAddr};
+use crate::net::tls::Connector;
 use crate::sentinel::client::ClientError;
 use crate::sentinel::client::inspect::Testimony;
 use crate::topology::Epoch;
@@ -88,6 +89,8 @@ pub(super) struct Nodes {
     pub(super) probe_user: Option<String>,
     /// A probe login is configured.
     pub(super) has_login: bool,
+    /// How its servers are met; `None` is without TLS.
+    pub(super) tls: Option<Connector>,
     pub(super) verify: Verify,
     /// The master that is believed in; `None` where no Sentinel names one.
     pub(super) master: Option<Node>,

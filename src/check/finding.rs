@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::net::addr::HostPort;
+use crate::net::tls::Connector;
 
 /// How bad it is. Worse is less, so that the worst sorts first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -148,9 +149,26 @@ pub(super) fn sort(findings: &mut [Finding]) {
     findings.sort_by_key(|finding| (finding.level, finding.code));
 }
 
-/// A command for this peer, to be pasted into a shell.
-pub(super) fn redis_cli(at: &HostPort, words: &[&str]) -> String {
+/// A command for this peer, which is met like this, to be pasted into a shell.
+pub(super) fn redis_cli(tls: Option<&Connector>, at: &HostPort, words: &[&str]) -> String {
     let mut line = format!("redis-cli -h {} -p {}", at.host, at.port);
+    if let Some(tls) = tls {
+        line.push_str(" --tls");
+        if tls.believes_all() {
+            line.push_str(" --insecure");
+        }
+        let origin = tls.origin();
+        let ca = origin.and_then(|origin| origin.ca_file.as_ref());
+        let (cert, key) = origin
+            .and_then(|origin| origin.identity.as_ref())
+            .map(|(cert, key)| (cert, key))
+            .unzip();
+        for (flag, file) in [("--cacert", ca), ("--cert", cert), ("--key", key)] {
+            if let Some(file) = file {
+                line = format!("{line} {flag} {}", shell_word(&file.to_string_lossy()));
+            }
+        }
+    }
     for word in words {
         line.push(' ');
         line.push_str(&shell_word(word));

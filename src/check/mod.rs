@@ -19,6 +19,8 @@ mod render;
 mod sentinels;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;
 
 use std::io::{self, Write};
 
@@ -84,6 +86,7 @@ fn judge(loaded: &Loaded, answers: &ask::Answers) -> Vec<Finding> {
     let setting = Setting {
         user: settings.credentials.username.as_deref(),
         has_login: settings.credentials.password.is_some(),
+        tls: settings.tls.as_ref(),
         discover: settings.discover,
         map,
         masters: &answers.masters,

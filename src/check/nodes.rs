@@ -4,6 +4,7 @@ use super::facts::{Node, Nodes, SentinelFacts, is_loopback, is_remote, views};
 use super::finding::{Code, Finding, Level, redis_cli, tls_client};
 use crate::net::addr::HostPort;
 use crate::net::address_map::AddressMap;
+use crate::net::tls::Connector;
 use crate::sentinel::client::ClientError;
 use crate::topology::observation::{ReplicaSeen, RoleReport};
 use crate::topology::rules::Verify;
@@ -84,6 +85,7 @@ fn of_master(
                 subject,
                 master,
                 error,
+                nodes,
                 map,
             ));
             return findings;
@@ -100,13 +102,17 @@ fn of_master(
             &subject,
             "says of itself that it is a replica, so clients wait",
         )
-        .hint(redis_cli(&master.reached, &["ROLE"])),
+        .hint(redis_cli(tls(nodes), &master.reached, &["ROLE"])),
         RoleReport::Loading => Finding::fail(
             Code::MasterLoading,
             &subject,
             "is loading its data, so clients wait",
         )
-        .hint(redis_cli(&master.reached, &["INFO", "persistence"])),
+        .hint(redis_cli(
+            tls(nodes),
+            &master.reached,
+            &["INFO", "persistence"],
+        )),
         other => role_hidden(Code::MasterUnreachable, &subject, master, other, nodes),
     });
     findings.extend(login_ignored(subject, master));
@@ -124,7 +130,7 @@ fn of_login(master: &Node, nodes: &Nodes) -> Option<Finding> {
         Err(error) => {
             let message =
                 format!("the login of [proxy.login], user \"{user}\", could not be tried: {error}");
-            let ping = redis_cli(&master.reached, &["PING"]);
+            let ping = redis_cli(tls(nodes), &master.reached, &["PING"]);
             return Some(Finding::warn(Code::ClientLoginFailed, subject, message).hint(ping));
         }
     };
@@ -142,8 +148,12 @@ fn of_login(master: &Node, nodes: &Nodes) -> Option<Finding> {
     );
     Some(finding.hint(format!(
         "{}\nand if that is refused, too, as a user who may: {}",
-        redis_cli(&master.reached, &["--user", user, "--askpass", "PING"]),
-        redis_cli(&master.reached, &["ACL", "GETUSER", user]),
+        redis_cli(
+            tls(nodes),
+            &master.reached,
+            &["--user", user, "--askpass", "PING"]
+        ),
+        redis_cli(tls(nodes), &master.reached, &["ACL", "GETUSER", user]),
     )))
 }
 
@@ -154,7 +164,11 @@ fn of_replicas(nodes: &Nodes, remote: Option<&HostPort>, map: &AddressMap) -> Ve
     }
     let connected = nodes.replicas.len();
     let master = nodes.master.as_ref().map(|master| &master.reached);
-    let ask = || master.map_or_else(String::new, |at| redis_cli(at, &["INFO", "replication"]));
+    let ask = || {
+        master.map_or_else(String::new, |at| {
+            redis_cli(tls(nodes), at, &["INFO", "replication"])
+        })
+    };
     if connected == 0 {
         findings.push(
             Finding::fail(
@@ -213,6 +227,7 @@ fn of_replica(
                 subject,
                 replica,
                 error,
+                nodes,
                 map,
             ));
             return findings;
@@ -225,7 +240,11 @@ fn of_replica(
                 &subject,
                 format!("is {} bytes behind: a failover to it loses them", seen.lag),
             )
-            .hint(redis_cli(&replica.reached, &["INFO", "replication"])),
+            .hint(redis_cli(
+                tls(nodes),
+                &replica.reached,
+                &["INFO", "replication"],
+            )),
         );
     }
     findings.push(match &told.role {
@@ -235,13 +254,17 @@ fn of_replica(
             format!("{} bytes behind, can be reached{}", seen.lag, way(replica)),
         ),
         RoleReport::Loading => Finding::warn(Code::ReplicaBehind, &subject, "is loading its data")
-            .hint(redis_cli(&replica.reached, &["INFO", "persistence"])),
+            .hint(redis_cli(
+                tls(nodes),
+                &replica.reached,
+                &["INFO", "persistence"],
+            )),
         RoleReport::Master => Finding::fail(
             Code::ReplicaIsMaster,
             &subject,
             "says of itself that it is a master, and the master calls it its replica",
         )
-        .hint(redis_cli(&replica.reached, &["ROLE"])),
+        .hint(redis_cli(tls(nodes), &replica.reached, &["ROLE"])),
         other => role_hidden(Code::ReplicaUnreachable, &subject, replica, other, nodes),
     });
     findings.extend(login_ignored(subject, replica));
@@ -273,6 +296,7 @@ fn unreachable(
     subject: String,
     node: &Node,
     error: &ClientError,
+    nodes: &Nodes,
     map: &AddressMap,
 ) -> Finding {
     if let ClientError::Tls(_) = error {
@@ -283,8 +307,13 @@ fn unreachable(
         let message = format!("answers, but not as it has to{}: {error}", way(node));
         return Finding::fail(code, subject, message).hint(tls_client(&node.reached));
     }
+    let ping = redis_cli(tls(nodes), &node.reached, &["PING"]);
+    if let ClientError::Ended(_) = error {
+        let more = error.suspicion("[proxy.upstream_tls]");
+        let message = format!("cannot be asked{}: {error}{more}", way(node));
+        return Finding::fail(code, subject, message).hint(ping);
+    }
     let message = format!("cannot be reached from here{}: {error}", way(node));
-    let ping = redis_cli(&node.reached, &["PING"]);
     let hint = if map.reach(node.announced.clone()) == node.announced {
         format!(
             "{ping}\nif it is announced in a network of its own (NAT, containers), say here where it is:\n{}",
@@ -320,7 +349,11 @@ fn role_hidden(
 ) -> Finding {
     let user = nodes.probe_user.as_deref().unwrap_or("default");
     let grant = || {
-        let line = redis_cli(&node.reached, &["ACL", "SETUSER", user, "+role"]);
+        let line = redis_cli(
+            tls(nodes),
+            &node.reached,
+            &["ACL", "SETUSER", user, "+role"],
+        );
         format!("{line}\nand the same in its redis.conf or ACL file, so that it outlives a restart")
     };
     match report {
@@ -351,16 +384,27 @@ fn role_hidden(
             format!("refuses the password of user \"{user}\" in [proxy.probe]: {why}"),
         )
         .hint(redis_cli(
+            tls(nodes),
             &node.reached,
             &["--user", user, "--askpass", "ROLE"],
         )),
-        RoleReport::Failed(why) => {
-            Finding::fail(unreachable, subject, format!("cannot be asked: {why}"))
-                .hint(redis_cli(&node.reached, &["PING"]))
-        }
-        other => Finding::fail(Code::NotADataNode, subject, other.to_string())
-            .hint(redis_cli(&node.reached, &["INFO", "server"])),
+        RoleReport::Failed(why) => Finding::fail(
+            unreachable,
+            subject,
+            format!("cannot be asked: {why}"),
+        )
+        .hint(redis_cli(tls(nodes), &node.reached, &["PING"])),
+        other => Finding::fail(Code::NotADataNode, subject, other.to_string()).hint(redis_cli(
+            tls(nodes),
+            &node.reached,
+            &["INFO", "server"],
+        )),
     }
+}
+
+/// How they are met.
+const fn tls(nodes: &Nodes) -> Option<&Connector> {
+    nodes.tls.as_ref()
 }
 
 fn min_replicas(nodes: &Nodes, master: &Node) -> Option<Finding> {
@@ -375,9 +419,9 @@ fn min_replicas(nodes: &Nodes, master: &Node) -> Option<Finding> {
         )
         .hint(format!(
             "{}\n{}\n{}\n(then it refuses writes while no replica has acknowledged for 10 s; set it on the replicas, too)",
-            redis_cli(at, &["CONFIG", "SET", "min-replicas-to-write", "1"]),
-            redis_cli(at, &["CONFIG", "SET", "min-replicas-max-lag", "10"]),
-            redis_cli(at, &["CONFIG", "REWRITE"])
+            redis_cli(tls(nodes), at, &["CONFIG", "SET", "min-replicas-to-write", "1"]),
+            redis_cli(tls(nodes), at, &["CONFIG", "SET", "min-replicas-max-lag", "10"]),
+            redis_cli(tls(nodes), at, &["CONFIG", "REWRITE"])
         )),
         Ok(count) => Finding::ok(
             Code::MinReplicasSet,
@@ -391,7 +435,7 @@ fn min_replicas(nodes: &Nodes, master: &Node) -> Option<Finding> {
         )
         .hint(format!(
             "as a user who may: {}",
-            redis_cli(at, &["CONFIG", "GET", "min-replicas-to-write"])
+            redis_cli(tls(nodes), at, &["CONFIG", "GET", "min-replicas-to-write"])
         )),
     })
 }

@@ -9,6 +9,7 @@ use super::finding::{Code, Finding, redis_cli, tls_client};
 use super::local::counted;
 use crate::net::addr::HostPort;
 use crate::net::address_map::AddressMap;
+use crate::net::tls::Connector;
 use crate::sentinel::client::ClientError;
 use crate::sentinel::client::inspect::{LIST_REPLICAS, Subscription, Testimony};
 use crate::sentinel::event::CHANNELS;
@@ -25,6 +26,8 @@ pub(super) struct Setting<'a> {
     pub(super) user: Option<&'a str>,
     /// A login is configured.
     pub(super) has_login: bool,
+    /// How Sentinels are met; `None` is without TLS.
+    pub(super) tls: Option<&'a Connector>,
     /// Sentinels that others report are followed, too.
     pub(super) discover: bool,
     pub(super) map: &'a AddressMap,
@@ -59,13 +62,15 @@ fn user<'a>(setting: &Setting<'a>) -> &'a str {
 
 fn of_failing(sentinel: &SentinelFacts, error: &ClientError, setting: &Setting<'_>) -> Finding {
     let (subject, at) = (subject(sentinel), &sentinel.addr);
-    let ping = || redis_cli(at, &["PING"]);
+    let ping = || redis_cli(setting.tls, at, &["PING"]);
     match error {
         ClientError::Resolve(_)
         | ClientError::Io(_)
+        | ClientError::Ended(_)
         | ClientError::Local(_)
         | ClientError::Timeout { .. } => {
-            let message = format!("cannot be reached: {error}");
+            let more = error.suspicion("[sentinel]");
+            let message = format!("cannot be {}: {error}{more}", verb(error));
             if sentinel.listed {
                 Finding::fail(Code::SentinelUnreachable, subject, message).hint(ping())
             } else {
@@ -102,6 +107,7 @@ fn of_failing(sentinel: &SentinelFacts, error: &ClientError, setting: &Setting<'
             ),
         )
         .hint(redis_cli(
+            setting.tls,
             at,
             &["--user", user(setting), "--askpass", "PING"],
         )),
@@ -111,6 +117,7 @@ fn of_failing(sentinel: &SentinelFacts, error: &ClientError, setting: &Setting<'
             format!("user \"{}\" may not even begin: {why}", user(setting)),
         )
         .hint(redis_cli(
+            setting.tls,
             at,
             &["ACL", "SETUSER", user(setting), "+hello", "+auth", "+ping"],
         )),
@@ -120,6 +127,14 @@ fn of_failing(sentinel: &SentinelFacts, error: &ClientError, setting: &Setting<'
             format!("does not answer as a Sentinel does: {why}"),
         )
         .hint(ping()),
+    }
+}
+
+/// Whoever has taken a connection is there.
+const fn verb(error: &ClientError) -> &'static str {
+    match error {
+        ClientError::Ended(_) => "asked",
+        _ => "reached",
     }
 }
 
@@ -134,7 +149,7 @@ fn of_answering(sentinel: &SentinelFacts, told: &Testimony, setting: &Setting<'_
             "is in TILT: it saw its clock jump or was not run for 2 s, and takes no part in failovers for 30 s",
         ).hint(format!(
             "if that happens often its machine is starved or its clock is stepped\n{}",
-            redis_cli(at, &["INFO", "sentinel"])
+            redis_cli(setting.tls, at, &["INFO", "sentinel"])
         )));
     }
     for (index, testimony) in told.masters.iter().enumerate() {
@@ -147,7 +162,7 @@ fn of_answering(sentinel: &SentinelFacts, told: &Testimony, setting: &Setting<'_
                     &subject,
                     format!("knows no master called \"{name}\""),
                 )
-                .hint(redis_cli(at, &["SENTINEL", "MASTERS"])),
+                .hint(redis_cli(setting.tls, at, &["SENTINEL", "MASTERS"])),
             ),
             Some(Err(NoView::Absurd(why))) => findings.push(
                 Finding::fail(
@@ -155,7 +170,7 @@ fn of_answering(sentinel: &SentinelFacts, told: &Testimony, setting: &Setting<'_
                     &subject,
                     format!("gives no usable answer about \"{name}\" ({why}): is that a Sentinel?"),
                 )
-                .hint(redis_cli(at, &["SENTINEL", "MASTER", name])),
+                .hint(redis_cli(setting.tls, at, &["SENTINEL", "MASTER", name])),
             ),
             // The right to say it is missing, which was said.
             None => {}
@@ -210,7 +225,7 @@ fn rights(sentinel: &SentinelFacts, told: &Testimony, setting: &Setting<'_>) -> 
     let grant = |rights: &[&str]| {
         let mut words = vec!["ACL", "SETUSER", user(setting)];
         words.extend(rights);
-        let line = redis_cli(&sentinel.addr, &words);
+        let line = redis_cli(setting.tls, &sentinel.addr, &words);
         format!("{line}\nand the same in its sentinel.conf, so that it outlives a restart")
     };
     let mut findings = Vec::new();
@@ -278,7 +293,7 @@ fn of_view(
             )
             .hint(format!(
                 "{}\nthen SENTINEL MONITOR {name} with the server's own address, or another --listen for this proxy",
-                redis_cli(at, &["SENTINEL", "REMOVE", name])
+                redis_cli(setting.tls, at, &["SENTINEL", "REMOVE", name])
             )),
         );
     }
@@ -292,7 +307,7 @@ fn of_view(
                     view.master
                 ),
             )
-            .hint(redis_cli(at, &["SENTINEL", "MASTER", name])),
+            .hint(redis_cli(setting.tls, at, &["SENTINEL", "MASTER", name])),
         );
     }
     if let Some(after) = view.down_after.filter(|after| *after > DOWN_AFTER_LONG) {
@@ -305,8 +320,7 @@ fn of_view(
                     after.as_secs()
                 ),
             )
-            .hint(redis_cli(
-                at,
+            .hint(redis_cli(setting.tls, at,
                 &["SENTINEL", "SET", name, "down-after-milliseconds", "5000"],
             )),
         );
@@ -358,7 +372,7 @@ fn together(
     let mut findings = Vec::new();
     findings.extend(agreement(sentinels, index, name, setting));
     if let Some(count) = Count::of(sentinels, index, setting.discover) {
-        findings.push(quorum(sentinels, index, name, &count));
+        findings.push(quorum(sentinels, index, name, &count, setting));
         findings.extend(number(name, count.known));
     }
     findings
@@ -396,7 +410,7 @@ fn agreement(
                 .hint(format!(
                     "a failover under way? ask again in some seconds; else it is cut off from the others, or was set up \
                      anew:\n{}",
-                    redis_cli(&sentinel.addr, &["SENTINEL", "SENTINELS", name])
+                    redis_cli(setting.tls, &sentinel.addr, &["SENTINEL", "SENTINELS", name])
                 )),
             );
         } else if view.epoch != epoch {
@@ -409,7 +423,11 @@ fn agreement(
                         view.epoch
                     ),
                 )
-                .hint(redis_cli(&sentinel.addr, &["SENTINEL", "SENTINELS", name])),
+                .hint(redis_cli(
+                    setting.tls,
+                    &sentinel.addr,
+                    &["SENTINEL", "SENTINELS", name],
+                )),
             );
         }
     }
@@ -475,7 +493,13 @@ impl Count {
     }
 }
 
-fn quorum(sentinels: &[SentinelFacts], index: usize, name: &str, count: &Count) -> Finding {
+fn quorum(
+    sentinels: &[SentinelFacts],
+    index: usize,
+    name: &str,
+    count: &Count,
+    setting: &Setting<'_>,
+) -> Finding {
     let subject = format!("quorum of \"{name}\"");
     let Count {
         known,
@@ -490,7 +514,7 @@ fn quorum(sentinels: &[SentinelFacts], index: usize, name: &str, count: &Count) 
         }
     });
     let asking = sentinels.iter().find(|s| s.told.is_ok());
-    let hint = asking.map(|s| redis_cli(&s.addr, &["SENTINEL", "CKQUORUM", name]));
+    let hint = asking.map(|s| redis_cli(setting.tls, &s.addr, &["SENTINEL", "CKQUORUM", name]));
     let finding = if alive < needed {
         Finding::fail(
             Code::QuorumUnreachable,

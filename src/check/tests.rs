@@ -94,6 +94,7 @@ fn said_with(
     let setting = Setting {
         user: Some("watcher"),
         has_login: true,
+        tls: None,
         discover: true,
         map,
         masters: &masters,
@@ -298,6 +299,7 @@ fn healthy() -> Nodes {
         proxy: "main".to_owned(),
         probe_user: Some("probe".to_owned()),
         has_login: true,
+        tls: None,
         verify: Verify::Auto,
         master: Some(node(MASTER, RoleReport::Master)),
         login: None,

@@ -251,19 +251,25 @@ impl std::error::Error for Error {}
 
 /// What somebody wrote, fit for a message: short, without control characters.
 pub(super) fn printable(text: &str) -> String {
-    let mut shown: String = text
-        .chars()
-        .take(MAX_VALUE_SHOWN)
-        .flat_map(|c| {
-            let escape = c.is_control();
-            let escaped = c.escape_default().filter(move |_| escape);
-            escaped.chain(std::iter::once(c).filter(move |_| !escape))
-        })
-        .collect();
+    let mut shown = escaped(text.chars().take(MAX_VALUE_SHOWN));
     if text.chars().nth(MAX_VALUE_SHOWN).is_some() {
         shown.push_str("...");
     }
     shown
+}
+
+/// All of it: of what is short by itself but for paths, whose ends tell most.
+pub(super) fn printable_whole(text: &str) -> String {
+    escaped(text.chars())
+}
+
+fn escaped(text: impl Iterator<Item = char>) -> String {
+    text.flat_map(|c| {
+        let escape = c.is_control();
+        let escaped = c.escape_default().filter(move |_| escape);
+        escaped.chain(std::iter::once(c).filter(move |_| !escape))
+    })
+    .collect()
 }
 
 /// A path, fit for a message.

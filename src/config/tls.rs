@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::env::Environment;
-use super::problem::{Problem, printable};
+use super::problem::{Problem, printable, printable_path, printable_whole};
 use super::schema::{Key, Section};
 use super::secret::{Places, when_unreadable};
 use super::value::Values;
@@ -13,8 +13,8 @@ use super::written::Items;
 use super::{Loaded, text};
 use crate::net::addr::Host;
 use crate::net::tls::{
-    Acceptor, Connector, Fingerprint, Identity, MaterialError, Roots, ServerName, Validity, Verify,
-    rfc3339,
+    Acceptor, Connector, Fingerprint, Identity, MaterialError, Origin, Roots, ServerName, Validity,
+    Verify, rfc3339,
 };
 
 /// The keys of one leg on which we are the client.
@@ -192,8 +192,15 @@ impl<'a> Files<'a> {
         if self.problems.len() > before {
             return None;
         }
+        let origin = Origin {
+            table: leg.ca.section().header(),
+            ca_file: self.file(leg.ca, "authority's certificate"),
+            identity: self
+                .file(leg.cert, "certificate")
+                .zip(self.file(leg.key, "key")),
+        };
         match Connector::new(&verify, identity.as_ref(), name) {
-            Ok(connector) => Some(connector),
+            Ok(connector) => Some(connector.of(origin)),
             Err(error) => {
                 self.refuse(leg.ca, &error.to_string(), "name another file");
                 None
@@ -257,7 +264,7 @@ impl<'a> Files<'a> {
         if identity.is_key_open {
             self.warnings.push(format!(
                 "everybody on this machine can read the key in {}: chmod 600 it",
-                printable(&key_file.to_string_lossy())
+                printable_path(&key_file)
             ));
         }
         if let Some(fault) = fault(&identity.validity) {
@@ -268,7 +275,7 @@ impl<'a> Files<'a> {
                 "{}: behind the first certificate in {} there is one that has expired ({}): who needs it accepts neither. \
                  Take it out if nobody does, or write the new one there",
                 cert.path(),
-                printable(&cert_file.to_string_lossy()),
+                printable_path(&cert_file),
                 rfc3339(end)
             ));
         }
@@ -314,9 +321,12 @@ impl<'a> Files<'a> {
             MaterialError::Mismatch { .. } => {
                 "name the key that the certificate was made for; after a renewal both files are new"
             }
+            MaterialError::Order { .. } => {
+                "write the certificate of the key first, and those that vouch for it behind it"
+            }
             _ => "name a PEM file (\"-----BEGIN ...\")",
         };
-        self.refuse(key, &printable(&error.to_string()), help);
+        self.refuse(key, &printable_whole(&error.to_string()), help);
     }
 
     fn refuse(&mut self, key: Key, what: &str, help: &str) {
@@ -402,7 +412,7 @@ fn fault(validity: &Validity) -> Option<String> {
     // Before 1970 nothing was over.
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.unwrap_or_default();
-    let file = printable(&validity.path.to_string_lossy());
+    let file = printable_path(&validity.path);
     if validity.is_over(now) {
         let end = validity.until();
         Some(format!(

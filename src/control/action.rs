@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::net::addr::{NodeAddr, SentinelAddr};
 use crate::net::clock::Moment;
 use crate::topology::decide::{Candidate, Census};
-use crate::topology::observation::{Hint, RoleReport};
+use crate::topology::observation::{Hint, RoleReport, Unasked};
 use crate::topology::{Epoch, Generation, HoldCause, MasterAddr, State};
 
 /// What the shell is to do. In order.
@@ -124,8 +124,10 @@ pub enum Tale {
     Waiting {
         /// What the Sentinels say.
         census: Census,
-        /// Some of those that say nothing.
-        silent: Vec<SentinelAddr>,
+        /// Some of those that say nothing, and why.
+        silent: Vec<(SentinelAddr, Option<Unasked>)>,
+        /// Whom they name, and what that one last said instead of being a master.
+        rejected: Option<(MasterAddr, RoleReport)>,
         /// A master is known, and clients are held for this.
         held: Option<HoldCause>,
     },
@@ -145,6 +147,8 @@ pub enum Unfulfilled {
     Aborted,
     /// The successor was not promoted within `announced_hold_max`.
     NotPromoted,
+    /// The successor has not told its role: the login of `[proxy.probe]` is missing there, or refused.
+    NotTold,
     /// The successor says it is a master, and no Sentinel confirmed it within `hold_max`.
     NotConfirmed,
 }

@@ -174,7 +174,7 @@ pub(super) async fn ask(addr: &HostPort, dial: &Dial) -> Dialled {
                 _ => false,
             };
             Dialled {
-                report: RoleReport::Failed(e.to_string()),
+                report: RoleReport::Failed(format!("{e}{}", e.suspicion("[proxy.upstream_tls]"))),
                 link: None,
                 reached,
             }
@@ -226,6 +226,12 @@ mod tests {
             let dialled = ask(&addr.into(), &dial).await;
             forwarding.abort();
             assert_eq!(dialled.reached, reached, "{what}: {}", dialled.report);
+            // One that speaks TLS ends it there, too.
+            let told = dialled.report.to_string();
+            let suspects = told.contains(
+                "is that its TLS port (tls-port)? Then set ca_file in [proxy.upstream_tls]",
+            );
+            assert_eq!(suspects, dial.tls.is_none(), "{told}");
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod replicas;
 pub mod steward;
 mod succession;
 mod tales;
+mod waiting;
 
 use std::fmt;
 use std::future::{Future, pending};
@@ -230,8 +231,7 @@ impl Control {
                     self.probe = None;
                     let at = dialled.peer();
                     self.verified = dialled.link.map(|link| (addr.clone(), link));
-                    let book = &self.entry.book;
-                    book.with(|ledger| ledger.role_said(At::now(), &addr, &dialled.report));
+                    self.note_role(&addr, &dialled.report);
                     self.steward.probed(now(), &addr, at, dialled.report);
                 }
                 Input::Answer(Answer::Said(addr, at, report, replicas)) => {
@@ -391,6 +391,18 @@ impl Control {
     fn follow(&mut self, addr: NodeAddr) {
         let (dial, answers) = (self.dial.clone(), self.answers_to.clone());
         self.successor = Some(Successor::start(addr, dial, answers, &self.tasks));
+    }
+
+    /// Writes down what a candidate said.
+    fn note_role(&self, addr: &MasterAddr, report: &RoleReport) {
+        let verify = self.entry.settings.borrow().rules.verify;
+        let rejection = (*report != RoleReport::Master).then(|| waiting::rejection(report, verify));
+        self.entry.book.with(|ledger| {
+            ledger.role_said(At::now(), addr, report);
+            if let Some(words) = rejection {
+                ledger.rejected(At::now(), addr, report, words);
+            }
+        });
     }
 
     /// Writes down what the workers have counted, and tells what is known by that.

@@ -8,12 +8,13 @@ use tracing::{info, warn};
 use super::Entry;
 use super::action::{Swap, Tale, Unfulfilled};
 use super::ledger::{Disagreement, Harm, OutageAccount, Phases};
+use super::waiting;
 use crate::net::addr::SentinelAddr;
 use crate::telemetry::Often;
 use crate::topology::decide::{Candidate, Census};
-use crate::topology::observation::RoleReport;
+use crate::topology::observation::{RoleReport, Unasked};
 use crate::topology::publish::Left;
-use crate::topology::rules::{SentinelsLost, Verify};
+use crate::topology::rules::SentinelsLost;
 use crate::topology::{HoldCause, MasterAddr};
 
 /// Lines of one name that are written at once: some failovers in a row are told in full. Then one a second.
@@ -68,6 +69,10 @@ pub(super) fn tell(entry: &Entry, often: &mut Often, tale: &Tale) {
                 Unfulfilled::NotPromoted => {
                     ("not_promoted", "the replica was not promoted in time")
                 }
+                Unfulfilled::NotTold => (
+                    "not_told",
+                    "the replica does not say whether it was promoted: it refuses the login of [proxy.probe], or wants one",
+                ),
                 Unfulfilled::NotConfirmed => (
                     "not_confirmed",
                     "the replica was promoted, and no Sentinel confirmed it in time",
@@ -133,8 +138,9 @@ pub(super) fn tell(entry: &Entry, often: &mut Often, tale: &Tale) {
         Tale::Waiting {
             census,
             silent,
+            rejected,
             held,
-        } => waiting(entry, *census, silent, *held),
+        } => waits(entry, *census, silent, rejected.as_ref(), *held),
     }
 }
 
@@ -267,12 +273,18 @@ pub(super) fn disagreement(entry: &Entry, news: &Disagreement) {
         epoch,
         lasted,
         over,
+        rejected,
     } = news;
     let lasted_ms = millis(*lasted);
     if *over {
         info!(
             event = "sentinel_disagrees", proxy, master_name, %sentinel, over, lasted_ms,
             "Sentinel {sentinel} agrees again, or says nothing that counts"
+        );
+    } else if let Some(why) = rejected {
+        warn!(
+            event = "sentinel_disagrees", proxy, master_name, %sentinel, over, %names, epoch, lasted_ms,
+            "Sentinel {sentinel} names {names} as the master at epoch {epoch}, and that is not accepted yet: {why}"
         );
     } else {
         warn!(
@@ -356,46 +368,31 @@ fn sentinels_lost(entry: &Entry, census: Census) {
 fn rejected(entry: &Entry, addr: &MasterAddr, report: &RoleReport) {
     let proxy = &*entry.name;
     let reason = report.label();
-    let rules = entry.settings.borrow().rules;
-    let remedy = match (report, rules.verify) {
-        (RoleReport::Refused(_), Verify::Auto) => {
-            "; set proxy.probe.password_file (and username). Without it a majority of at least two Sentinels has to name the node"
-        }
-        (RoleReport::Refused(_), Verify::Role) => {
-            "; set proxy.probe.password_file (and username), or failover.verify = \"auto\" to trust a majority of Sentinels"
-        }
-        (RoleReport::LoginFailed(_), _) => "; check proxy.probe.username and password_file",
-        _ => "",
-    };
-    warn!(event = "role_rejected", proxy, addr = %addr, reason, "not accepted as master yet: {report}{remedy}");
+    let why = waiting::rejection(report, entry.settings.borrow().rules.verify);
+    warn!(event = "role_rejected", proxy, addr = %addr, reason, "not accepted as master yet: {why}");
 }
 
-fn waiting(entry: &Entry, census: Census, silent: &[SentinelAddr], held: Option<HoldCause>) {
+fn waits(
+    entry: &Entry,
+    census: Census,
+    silent: &[(SentinelAddr, Option<Unasked>)],
+    rejected: Option<&(MasterAddr, RoleReport)>,
+    held: Option<HoldCause>,
+) {
     let proxy = &*entry.name;
-    let Census {
-        voters,
-        fresh,
-        ignorant,
-        ..
-    } = census;
-    let master = &entry.master;
-    let sentinels = if fresh > 0 {
-        format!("{fresh} of {voters} Sentinels answer")
-    } else if ignorant > 0 {
-        format!(
-            "{ignorant} of {voters} Sentinels know no master named \"{master}\": check the name (SENTINEL MASTERS lists them)"
-        )
-    } else {
-        let silent: Vec<_> = silent.iter().map(ToString::to_string).collect();
-        format!(
-            "0 of {voters} Sentinels answer ({}): check their addresses and that they run",
-            silent.join(", ")
-        )
-    };
+    let verify = entry.settings.borrow().rules.verify;
+    let sentinels = waiting::sentinels(&census, silent, &entry.master);
+    let candidate = rejected.map_or_else(String::new, |(addr, report)| {
+        let why = waiting::rejection(report, verify);
+        format!(". {addr} is not accepted as the master: {why}")
+    });
+    let (addr, reason) = rejected
+        .map(|(addr, report)| (addr.to_string(), report.label()))
+        .unzip();
     let cause = held.map_or("no master was verified yet", HoldCause::in_words);
     warn!(
-        event = "waiting", proxy, master_name = %master, sentinels = voters, answering = fresh,
-        "clients wait: {cause}. {sentinels}"
+        event = "waiting", proxy, master_name = %entry.master, sentinels = census.voters, answering = census.fresh, addr, reason,
+        "clients wait: {cause}. {sentinels}{candidate}"
     );
 }
 

@@ -19,10 +19,20 @@ use crate::worker::Counters;
 pub(super) fn listening(proxy: &Proxy, held: &[Bound]) {
     for bound in held {
         let addr = bound.addr();
+        let whom = whom(proxy.leads_to_replicas);
         info!(
             event = "listening", proxy = %proxy.name, addr = %addr, master_name = %proxy.master,
-            "clients connect to {addr} and reach the master \"{}\"", proxy.master
+            "clients connect to {addr} and reach {whom} \"{}\"", proxy.master
         );
+    }
+}
+
+/// Whom clients of an entry reach.
+const fn whom(leads_to_replicas: bool) -> &'static str {
+    if leads_to_replicas {
+        "replicas of the master"
+    } else {
+        "the master"
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
 use crate::net::stream::Stream;
-use crate::net::tls::TlsError;
+use crate::net::tls::{Connector, TlsError};
 
 /// Most bytes a peer may send before the next [`Meter::reset`]: no reply we ask for comes near it.
 pub(crate) const MAX_UNREAD: usize = 64 * 1024;
@@ -23,6 +23,11 @@ pub(crate) struct Meter {
     closed: CancellationToken,
     /// What TLS had against the stream, which the protocol library would tell as any other error.
     fault: Arc<OnceLock<TlsError>>,
+    /// The table of the leg, where it is met with TLS.
+    table: Option<&'static str>,
+    is_plain: bool,
+    /// It has said something.
+    heard: Arc<AtomicBool>,
 }
 
 impl Meter {
@@ -47,6 +52,11 @@ impl Meter {
         self.fault.get()
     }
 
+    /// It has closed without a word, and we came without TLS.
+    pub(crate) fn ended_at_once(&self) -> bool {
+        self.is_plain && self.is_closed() && !self.heard.load(Ordering::Relaxed)
+    }
+
     /// True once [`Self::closed`] has completed.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.is_cancelled()
@@ -61,12 +71,15 @@ pub(crate) struct Metered {
 }
 
 impl Metered {
-    /// Wraps a connected stream.
-    pub(crate) fn new(stream: Stream) -> (Self, Meter) {
+    /// Wraps a connected stream, which is met like this.
+    pub(crate) fn new(stream: Stream, tls: Option<&Connector>) -> (Self, Meter) {
         let meter = Meter {
             left: Arc::new(AtomicUsize::new(MAX_UNREAD)),
             closed: CancellationToken::new(),
             fault: Arc::default(),
+            table: tls.and_then(Connector::table),
+            is_plain: tls.is_none(),
+            heard: Arc::default(),
         };
         (
             Self {
@@ -93,9 +106,12 @@ impl AsyncRead for Metered {
         let before = buf.filled().len();
         let result = ready!(AsyncRead::poll_read(Pin::new(&mut self.stream), cx, buf));
         if let Some(fault) = result.as_ref().err().and_then(TlsError::of) {
-            let _ = self.meter.fault.set(fault);
+            let _ = self.meter.fault.set(fault.in_table(self.meter.table));
         }
         let read = buf.filled().len() - before;
+        if read > 0 {
+            self.meter.heard.store(true, Ordering::Relaxed);
+        }
         let left = self.meter.left.load(Ordering::Relaxed);
         let result = match result {
             Ok(()) if read > left => Err(io::Error::new(
@@ -143,6 +159,9 @@ mod tests {
             left: Arc::clone(&left),
             closed: CancellationToken::new(),
             fault: Arc::default(),
+            table: None,
+            is_plain: true,
+            heard: Arc::default(),
         };
         meter.reset();
         assert_eq!(left.load(Ordering::Relaxed), MAX_UNREAD);

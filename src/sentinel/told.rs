@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use super::client::ClientError;
 use crate::net::addr::SentinelAddr;
 use crate::telemetry::Often;
-use crate::topology::observation::NoView;
+use crate::topology::observation::{NoView, Said, Unasked};
 
 /// Lines of one name that are written at once; then one a second.
 const AT_ONCE: u32 = 10;
@@ -93,25 +93,73 @@ impl Told {
         }
     }
 
-    /// True when this is news.
+    /// True when this is news, or the reason is another.
     pub(super) fn down(&mut self, addr: &SentinelAddr, why: &ClientError) -> bool {
-        let text = why.to_string();
-        let news = self.up != Some(false);
-        if (news || self.why != text) && self.often.allow("sentinel_down", &addr.to_string()) {
-            let reason = why.label();
-            let remedy = match why {
-                ClientError::Auth(_) | ClientError::LoginNeeded(_) => {
-                    ": set sentinel.password_file (and sentinel.username where it has ACL users)"
-                }
-                ClientError::NoPermission(_) => {
-                    ": its user needs +sentinel|master, +sentinel|get-master-addr-by-name, +subscribe and +ping"
-                }
-                _ => "",
-            };
-            warn!(event = "sentinel_down", sentinel = %addr, reason, "Sentinel {addr} cannot be asked: {text}{remedy}");
+        let Unasked { reason, words } = unasked(why);
+        let news = self.up != Some(false) || self.why != words;
+        if news && self.often.allow("sentinel_down", &addr.to_string()) {
+            warn!(event = "sentinel_down", sentinel = %addr, reason, "Sentinel {addr} cannot be asked: {words}");
         }
         self.up = Some(false);
-        self.why = text;
+        self.why = words;
         news
+    }
+}
+
+/// The same for those who decide and account.
+pub(super) fn down(why: &ClientError) -> Said {
+    Said::Down(unasked(why))
+}
+
+fn unasked(why: &ClientError) -> Unasked {
+    let remedy = match why {
+        ClientError::Auth(_) | ClientError::LoginNeeded(_) => {
+            ": set sentinel.password_file (and sentinel.username where it has ACL users)"
+        }
+        ClientError::NoPermission(_) => {
+            ": its user needs +sentinel|master, +sentinel|get-master-addr-by-name, +subscribe and +ping"
+        }
+        // Whoever has ended a connection is there.
+        ClientError::Resolve(_) | ClientError::Io(_) | ClientError::Timeout { .. } => {
+            ": check its address and that it runs"
+        }
+        _ => "",
+    };
+    Unasked {
+        reason: why.label(),
+        words: format!("{why}{remedy}{}", why.suspicion("[sentinel]")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sentinel::client::REPLY_TIMEOUT;
+
+    /// Who runs, and is where it is looked for, is not to be looked for elsewhere.
+    #[test]
+    fn each_reason_has_its_own_remedy() {
+        let why = || "why".to_owned();
+        let timeout = ClientError::Timeout {
+            doing: "reading a reply",
+            limit: REPLY_TIMEOUT,
+        };
+        for (error, reason, remedy) in [
+            (ClientError::Io(why()), "connect", "its address"),
+            (timeout, "timeout", "its address"),
+            (
+                ClientError::Ended(why()),
+                "connect",
+                "ca_file in [sentinel]",
+            ),
+            (ClientError::Auth(why()), "auth", "sentinel.password_file"),
+            (ClientError::NoPermission(why()), "permission", "+subscribe"),
+        ] {
+            let told = unasked(&error);
+            assert_eq!(told.reason, reason);
+            assert!(told.words.contains(remedy), "{}", told.words);
+            let looks = told.words.contains("its address");
+            assert_eq!(looks, remedy == "its address", "{}", told.words);
+        }
     }
 }

@@ -16,7 +16,7 @@ use tracing::debug;
 use super::client::listing::ListLink;
 use super::client::{Asking, ClientError, Dial, Listening, RawEvent, SentinelLink};
 use super::told::Told;
-use super::{Peer, event};
+use super::{Peer, event, told};
 use crate::net::addr::{NodeAddr, SentinelAddr};
 use crate::net::address_map::AddressMap;
 use crate::net::backoff::Backoff;
@@ -114,22 +114,22 @@ impl Watcher {
 
     async fn follow(mut self) {
         let mut backoff = Backoff::new(REDIAL_FLOOR, REDIAL_CAP);
-        let mut told = Told::default();
+        let mut said = Told::default();
         loop {
             match SentinelLink::open(&self.addr.0, &self.dial, event::CHANNELS).await {
                 Ok(link) => {
                     let opened = now();
-                    let why = self.converse(link, &mut told).await;
-                    told.down(&self.addr, &why);
-                    self.tell_all(Said::Down).await;
+                    let why = self.converse(link, &mut said).await;
+                    said.down(&self.addr, &why);
+                    self.tell_all(told::down(&why)).await;
                     // A link that lived earns a quick redial; one that dies at once does not.
                     if now().since(opened) > DEAD_AFTER {
                         backoff.reset();
                     }
                 }
                 Err(why) => {
-                    if told.down(&self.addr, &why) {
-                        self.tell_all(Said::Down).await;
+                    if said.down(&self.addr, &why) {
+                        self.tell_all(told::down(&why)).await;
                     }
                 }
             }

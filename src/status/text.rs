@@ -60,6 +60,13 @@ fn entry(page: &mut String, proxy: &ProxyStatus, colour: bool) {
             ),
         );
     }
+    if let Some(rejected) = &account.rejected {
+        let told = format!("{}  {}", rejected.addr, rejected.words);
+        line(
+            page,
+            &format!("  rejected  {}", painted(&told, RED, colour)),
+        );
+    }
     for replica in &account.replicas {
         line(
             page,
@@ -119,9 +126,10 @@ fn opinion(sentinel: &SentinelAccount) -> String {
     match (sentinel.up, sentinel.agrees) {
         (Some(true), Some(true)) => "agrees".to_owned(),
         (Some(true), Some(false)) => format!("DISAGREES: {names}"),
+        (Some(true), None) if sentinel.counts() => names,
         (Some(true), None) => format!("says nothing that counts{trouble}"),
         (Some(false), _) => format!(
-            "DOWN for {}, last it {names}",
+            "DOWN for {}{trouble}, last it {names}",
             duration(sentinel.since_seconds)
         ),
         (None, _) => "not tried yet".to_owned(),
@@ -177,4 +185,107 @@ fn painted(text: &str, sgr: &str, colour: bool) -> String {
 fn line(page: &mut String, text: &str) {
     page.push_str(text);
     page.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::ledger::Ledger;
+    use crate::net::addr::{HostPort, NodeAddr, SentinelAddr};
+    use crate::net::clock::{At, Moment};
+    use crate::net::tls::Refused;
+    use crate::session::tally::Sum;
+    use crate::topology::observation::{Asked, Observation, RoleReport, Said, Unasked, View};
+    use crate::topology::{Epoch, MasterAddr, State};
+    use crate::worker::Counters;
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    fn page(ledger: &Ledger, at: At) -> String {
+        let proxy = ProxyStatus::new(
+            ledger.account(at),
+            &["127.0.0.1:6379".to_owned()],
+            &Counters {
+                name: "main".into(),
+                sessions: Sum::default(),
+                accept_errors: 0,
+                refused_not_allowed: 0,
+                refused_full: 0,
+                refused_source: 0,
+                refused_tls: [0; Refused::ALL.len()],
+            },
+        );
+        let mut page = String::new();
+        entry(&mut page, &proxy, false);
+        page
+    }
+
+    /// Two Sentinels, of which the first is told of this.
+    fn told(ledger: &mut Ledger, at: At, said: &Said) {
+        for port in [26379, 26380] {
+            let sentinel = SentinelAddr(HostPort::parse("10.0.0.3", Some(port)).expect("valid"));
+            let said = said.clone();
+            ledger.observed(at, &Observation { sentinel, said });
+        }
+    }
+
+    #[test]
+    fn who_looks_at_night_reads_why_there_is_no_master() {
+        let at = At::for_test(Moment::from_nanos(1_000_000_000));
+        let state = State::initial(Duration::from_secs(15));
+        let mut ledger = Ledger::new(at, "main", "mymaster", state);
+        let why = Unasked {
+            reason: "auth",
+            words: "login failed: WRONGPASS: set sentinel.password_file".to_owned(),
+        };
+        told(&mut ledger, at, &Said::Down(why));
+        let later = At::for_test(at.moment + Duration::from_secs(13));
+        let text = page(&ledger, later);
+        for line in [
+            "0 of 2 Sentinels answer; 0 sessions wait. Sentinel 10.0.0.3:26379: login failed: WRONGPASS: set \
+             sentinel.password_file\n",
+            "  sentinel  10.0.0.3:26380  DOWN for 13 s (login failed: WRONGPASS: set sentinel.password_file), last it \
+             names no master\n",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+
+        // They answer, and whom they name refuses the login.
+        let master = SocketAddr::from(([10, 0, 0, 1], 6379));
+        let view = View {
+            master: NodeAddr(HostPort::from(master)),
+            epoch: Epoch(4),
+            down_after: None,
+            quorum: None,
+            objectively_down: false,
+            unanswered: Duration::ZERO,
+        };
+        told(&mut ledger, at, &Said::Up(None));
+        let asked_at = later.moment;
+        let said = Said::View {
+            view: Ok(view),
+            asked_at,
+            asked: Asked::ByPoll,
+            since: asked_at,
+        };
+        told(&mut ledger, later, &said);
+        let refused = RoleReport::LoginFailed("WRONGPASS".to_owned());
+        let words = "it refuses the configured login".to_owned();
+        ledger.rejected(later, &MasterAddr::for_test(master), &refused, words);
+        let text = page(&ledger, later);
+        for line in [
+            ". 10.0.0.1:6379 is not accepted as the master: it refuses the configured login\n",
+            "  rejected  10.0.0.1:6379  it refuses the configured login\n",
+            "  sentinel  10.0.0.3:26379  names 10.0.0.1:6379 at epoch 4\n",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        assert!(
+            !text.contains("DISAGREES") && !text.contains("too few"),
+            "{text}"
+        );
+        // It was left alone since.
+        let later = At::for_test(later.moment + Duration::from_secs(11));
+        assert!(!page(&ledger, later).contains("rejected"));
+    }
 }

@@ -14,6 +14,9 @@ use crate::net::clock::At;
 
 /// Events kept.
 const KEPT: usize = 256;
+/// Is told every ten seconds for as long as it lasts. The last of those that say the same stays: the others would push out what
+/// they have come from.
+const REPEATED: &str = "waiting";
 /// Longest text of one field, in characters; peers' words are bounded already, errors of libraries may not be.
 const MAX_TEXT: usize = 500;
 
@@ -30,6 +33,13 @@ pub struct RecentEvent {
     pub message: String,
     /// Its other fields.
     pub fields: BTreeMap<String, Value>,
+}
+
+impl RecentEvent {
+    /// It says the same of the same entry.
+    fn repeats(&self, other: &Self) -> bool {
+        self.event == other.event && self.message == other.message && self.fields == other.fields
+    }
 }
 
 /// The last events, oldest first. Written by whoever logs, never per request.
@@ -50,6 +60,11 @@ impl Recent {
 
     fn push(&self, event: RecentEvent) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if event.event == REPEATED
+            && let Some(before) = kept.iter().rposition(|before| before.repeats(&event))
+        {
+            kept.remove(before);
+        }
         if kept.len() == KEPT {
             kept.pop_front();
         }
@@ -124,5 +139,44 @@ impl Visit for Read<'_> {
 
     fn record_bool(&mut self, field: &Field, value: bool) {
         self.value(field, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(name: &str, message: &str) -> RecentEvent {
+        RecentEvent {
+            event: name.to_owned(),
+            message: message.to_owned(),
+            ..RecentEvent::default()
+        }
+    }
+
+    #[test]
+    fn what_is_told_while_clients_wait_pushes_nothing_out() {
+        let recent = Recent::default();
+        recent.push(event("sentinel_down", "login failed"));
+        for n in 0..2 * KEPT {
+            recent.push(RecentEvent {
+                at: n as f64,
+                ..event("waiting", "no Sentinel answers")
+            });
+            recent.push(event("waiting", "of another entry"));
+        }
+        recent.push(event("sentinel_down", "login failed"));
+        let told = recent.events();
+        let words: Vec<_> = told.iter().map(|e| e.message.as_str()).collect();
+        assert_eq!(
+            words,
+            [
+                "login failed",
+                "no Sentinel answers",
+                "of another entry",
+                "login failed"
+            ]
+        );
+        assert_eq!(told[1].at, (2 * KEPT - 1) as f64, "the last of them");
     }
 }

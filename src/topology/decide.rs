@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::observation::{Asked, Hint, NoView, Observation, RunId, Said};
+use super::observation::{Asked, Hint, NoView, Observation, RunId, Said, Unasked};
 pub use super::poll::{Candidate, Why};
 use super::poll::{FEWEST_FOR_MAJORITY, Poll, Statement};
 use super::rules::{Agree, lease};
@@ -37,6 +37,8 @@ enum Voter {
 struct Link {
     run_id: Option<RunId>,
     reach: Reach,
+    /// Why it was down last.
+    unasked: Option<Unasked>,
     said: Option<Statement>,
     unknown_since: Option<Moment>,
     monitored_at: Option<Moment>,
@@ -130,7 +132,10 @@ impl Beliefs {
                 link.reach = Reach::Up;
                 link.run_id = run_id.or_else(|| link.run_id.take());
             }
-            Said::Down => link.reach = Reach::Down,
+            Said::Down(why) => {
+                link.reach = Reach::Down;
+                link.unasked = Some(why);
+            }
             Said::Hint(Hint::Monitor | Hint::Unmonitor) => link.monitored_at = Some(now),
             Said::Hint(_) | Said::Announced(_) | Said::Followed(_) | Said::Replicas { .. } => {}
             Said::View {
@@ -486,10 +491,11 @@ impl Beliefs {
         census
     }
 
-    /// The Sentinels that cannot be reached now, in order, `most` at the most.
-    pub fn silent(&self, most: usize) -> Vec<SentinelAddr> {
+    /// The Sentinels that cannot be asked now, in order, `most` at the most, and why where a dial has ended.
+    pub fn silent(&self, most: usize) -> Vec<(SentinelAddr, Option<Unasked>)> {
         let silent = self.links.iter().filter(|(_, l)| l.reach != Reach::Up);
-        silent.map(|(addr, _)| addr.clone()).take(most).collect()
+        let why = |(addr, link): (&SentinelAddr, &Link)| (addr.clone(), link.unasked.clone());
+        silent.map(why).take(most).collect()
     }
 
     /// Sentinels grouped to voters.

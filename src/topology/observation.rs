@@ -184,6 +184,15 @@ impl Asked {
     }
 }
 
+/// Why a Sentinel cannot be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unasked {
+    /// A word for logs.
+    pub reason: &'static str,
+    /// For people, with what to do about it where that is known.
+    pub words: String,
+}
+
 /// A replica, as a Sentinel lists it (SENTINEL REPLICAS).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
@@ -212,7 +221,7 @@ pub enum Said {
     /// A link was made; its run id where it tells it.
     Up(Option<RunId>),
     /// The link ended or could not be made.
-    Down,
+    Down(Unasked),
     /// It answered.
     View {
         /// The answer.

@@ -32,6 +32,17 @@ fn one_entry_leads_to_the_master_the_other_to_replicas_until_a_reload_says_other
         .config(file(&sentinels, "role = \"replica\""));
     let proxy = plan.start();
     joined(&proxy, 0, 2);
+    for (name, whom) in [
+        ("main", "reach the master"),
+        ("reads", "reach replicas of the master"),
+    ] {
+        let listening = proxy.event_where(0, "listening", FOLLOW, |f| f["proxy"] == name);
+        assert!(
+            listening.text("message").contains(whom),
+            "{}",
+            listening.fields
+        );
+    }
     let ask = |addr| {
         let mut conn = Conn::connect(addr, FOLLOW).expect("the proxy listens");
         let port = port_of(&mut conn).expect("a node answers");

@@ -166,13 +166,12 @@ fn peers_that_cannot_be_believed() {
             .env(&format!("SWITCHMASTER_{table}_CERT_FILE"), "")
             .env(&format!("SWITCHMASTER_{table}_KEY_FILE"), "")
             .start();
-        let event = match table {
-            "SENTINEL" => "sentinel_down",
-            _ => "role_rejected",
+        let (event, named) = match table {
+            "SENTINEL" => ("sentinel_down", "[sentinel]"),
+            _ => ("role_rejected", "[proxy.upstream_tls]"),
         };
-        let told = proxy.event_where(0, event, SOON, |fields| {
-            fields.to_string().contains("set cert_file and key_file")
-        });
+        let words = format!("set cert_file and key_file, in {named}");
+        let told = proxy.event_where(0, event, SOON, |fields| fields.to_string().contains(&words));
         assert!(told.fields.to_string().contains("TLS: "), "{}", told.fields);
     }
     // A name that is in the certificate, for addresses that are not.

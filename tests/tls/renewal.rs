@@ -54,6 +54,8 @@ fn row_44_a_renewed_certificate_costs_no_session() {
 
     // What is of no use is refused with its file, and changes nothing.
     let key = fs::read(&stage.server.key).expect("there");
+    let [key_file, cert_file] = [&stage.server.key, &stage.server.cert].map(|file| file.display());
+    let unfit = format!("the key in {key_file} does not fit the certificate in {cert_file}");
     let broken: [(&dyn Fn(), &str); 4] = [
         (&|| drop(stage.authority.sign("other", &["x"])), "nothing"),
         (
@@ -61,7 +63,7 @@ fn row_44_a_renewed_certificate_costs_no_session() {
                 let other = stage.folder.path().join("other.key");
                 fs::copy(other, &stage.server.key).expect("copied");
             },
-            "does not fit the certificate",
+            &unfit,
         ),
         (
             &|| {

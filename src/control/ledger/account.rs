@@ -35,6 +35,9 @@ pub struct Account {
     pub pause: Option<Pause>,
     /// Who is master.
     pub master: Option<Master>,
+    /// Who is named as the master and is not accepted, as long as clients wait.
+    #[serde(default)]
+    pub rejected: Option<Rejected>,
     /// Its replicas as it told last.
     pub replicas: Vec<Replica>,
     /// The replicas that clients are led to, where they are (`role = "replica"`).
@@ -107,6 +110,19 @@ pub struct Master {
     pub role_age_seconds: Option<f64>,
 }
 
+/// See [`Account::rejected`].
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Rejected {
+    /// As the Sentinels announce it.
+    pub addr: String,
+    /// What its role check came to: a label of `role_check_failures_total`.
+    pub reason: String,
+    /// The same for people, and what to do about it.
+    pub words: String,
+    /// For how long it has been asked in vain.
+    pub seconds: f64,
+}
+
 /// A replica, as the master tells of it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Replica {
@@ -139,10 +155,21 @@ pub struct SentinelAccount {
     pub down_after_seconds: Option<f64>,
     /// It sees the master objectively down.
     pub objectively_down: bool,
-    /// What is wrong with its answer.
+    /// Why it is down, in a word: the `reason` of `sentinel_down`.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Why it is down, or what is wrong with its answer, for people.
     pub trouble: Option<String>,
-    /// It names the master in force, lately. `None` when it says nothing that counts.
+    /// It names the master in force, lately. `None` when it says nothing that counts, or no master is in force.
     pub agrees: Option<bool>,
+}
+
+impl SentinelAccount {
+    /// It names a master, lately.
+    pub fn counts(&self) -> bool {
+        let lately = |heard| heard < FRESH.as_secs_f64();
+        self.up == Some(true) && self.names.is_some() && self.heard_seconds.is_some_and(lately)
+    }
 }
 
 /// A time in which clients could not be served.
@@ -243,6 +270,7 @@ impl Ledger {
                     .map(|until| until.since(at.moment).as_secs_f64()),
             }),
             master: self.master(at),
+            rejected: self.rejection(at),
             replicas: self
                 .replicas
                 .iter()
@@ -301,12 +329,9 @@ impl Ledger {
 
     fn sentinel(&self, at: At, addr: &SentinelAddr, opinion: &Opinion) -> SentinelAccount {
         let view = opinion.view.as_ref().and_then(|view| view.as_ref().ok());
-        let lately = opinion
-            .heard
-            .is_some_and(|heard| at.moment.since(heard) < FRESH);
-        let current = self.state.master.as_ref();
-        let names_current = |named| current.is_some_and(|master| *master.host_port() == named);
-        SentinelAccount {
+        let view_error = opinion.view.as_ref().and_then(|view| view.as_ref().err());
+        let down = opinion.down.as_ref();
+        let mut account = SentinelAccount {
             addr: addr.0.to_string(),
             run_id: opinion.run_id.as_ref().map(ToString::to_string),
             up: opinion.up,
@@ -321,15 +346,17 @@ impl Ledger {
                 .and_then(|view| view.down_after)
                 .map(|d| d.as_secs_f64()),
             objectively_down: view.is_some_and(|view| view.objectively_down),
-            trouble: opinion
-                .view
-                .as_ref()
-                .and_then(|view| view.as_ref().err())
-                .map(ToString::to_string),
-            agrees: view
-                .filter(|_| lately && opinion.up == Some(true))
-                .map(|view| names_current(view.master.0.clone())),
-        }
+            reason: down.map(|down| down.reason.to_owned()),
+            trouble: down
+                .map(|down| down.words.clone())
+                .or_else(|| view_error.map(ToString::to_string)),
+            agrees: None,
+        };
+        account.agrees = view
+            .filter(|_| account.counts())
+            .zip(self.state.master.as_ref())
+            .map(|(view, master)| *master.host_port() == view.master.0);
+        account
     }
 }
 
@@ -343,7 +370,7 @@ const fn phase_word(phase: &Phase) -> &'static str {
 
 /// A failover needs the quorum to call the master down, and a majority to elect its leader.
 fn quorum_ok(sentinels: &[SentinelAccount]) -> bool {
-    let answering = sentinels.iter().filter(|s| s.agrees.is_some()).count();
+    let answering = sentinels.iter().filter(|s| s.counts()).count();
     let quorum = sentinels.iter().filter_map(|s| s.quorum).max().unwrap_or(1);
     answering * 2 > sentinels.len() && answering as u64 >= quorum
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::opinion::Opinion;
-use crate::net::addr::SentinelAddr;
+use crate::net::addr::{HostPort, SentinelAddr};
 use crate::net::clock::Moment;
 use crate::topology::MasterAddr;
 use crate::topology::decide::FRESH;
@@ -26,6 +26,8 @@ pub struct Disagreement {
     pub lasted: Duration,
     /// It is so no longer.
     pub over: bool,
+    /// Why the one it names is not in force: it was asked, and is not accepted.
+    pub rejected: Option<String>,
 }
 
 /// What is known of a Sentinel that disagrees.
@@ -44,6 +46,7 @@ impl Opinion {
         at: Moment,
         sentinel: &SentinelAddr,
         current: Option<&MasterAddr>,
+        rejected: impl Fn(&HostPort) -> Option<String>,
     ) -> Option<Disagreement> {
         let lately =
             self.up == Some(true) && self.heard.is_some_and(|heard| at.since(heard) < FRESH);
@@ -71,7 +74,9 @@ impl Opinion {
         dissent.names = view.master.0.to_string();
         dissent.epoch = view.epoch.0;
         self.told_dissent = Some(at);
-        Some(dissent.tell(at, sentinel, false))
+        let rejected = rejected(&view.master.0);
+        let told = dissent.tell(at, sentinel, false);
+        Some(Disagreement { rejected, ..told })
     }
 }
 
@@ -83,6 +88,7 @@ impl Dissent {
             epoch: self.epoch,
             lasted: at.since(self.since),
             over,
+            rejected: None,
         }
     }
 }

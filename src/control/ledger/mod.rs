@@ -12,6 +12,7 @@ mod disagreement;
 mod opinion;
 mod outage;
 mod reads;
+mod rejection;
 #[cfg(test)]
 mod tests;
 
@@ -20,15 +21,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use self::account::{
-    Account, Hold, Master, OutageAccount, Pause, Phases, Replica, SentinelAccount,
+    Account, Hold, Master, OutageAccount, Pause, Phases, Rejected, Replica, SentinelAccount,
 };
 pub use self::disagreement::Disagreement;
 use self::opinion::Opinion;
 use self::outage::Outage;
 pub use self::outage::Outcome;
 pub use self::reads::{ReadFrom, Reads};
+use self::rejection::Rejection;
 use crate::control::action::{Swap, Tale, Undone};
-use crate::net::addr::SentinelAddr;
+use crate::net::addr::{HostPort, SentinelAddr};
 use crate::net::clock::{At, Moment};
 use crate::topology::observation::{Asked, Hint, Observation, ReplicaSeen, RoleReport, Said};
 use crate::topology::publish::Left;
@@ -162,6 +164,8 @@ pub struct Ledger {
     replicas: Vec<ReplicaSeen>,
     reads: Option<Reads>,
     role: Option<(&'static str, Moment)>,
+    /// Who was named last and is not accepted.
+    rejection: Option<Rejection>,
     candidate_since: Option<Moment>,
     /// The outage that goes on, or that has ended and waits for its first reply.
     open: Option<Outage>,
@@ -197,6 +201,7 @@ impl Ledger {
             replicas: Vec::new(),
             reads: None,
             role: None,
+            rejection: None,
             candidate_since: None,
             open: None,
             outages: VecDeque::new(),
@@ -304,6 +309,9 @@ impl Ledger {
     /// This is in force from now on.
     pub fn published(&mut self, at: At, state: &State, pulse: Pulse) {
         self.turn(at, pulse);
+        if state.phase == Phase::Serving {
+            self.rejection = None;
+        }
         if state.generation != self.state.generation {
             self.since = at;
         }
@@ -436,9 +444,13 @@ impl Ledger {
     /// What is new of Sentinels that name another master than the one in force. To be asked at each turn.
     pub fn disagreements(&mut self, at: At) -> Vec<Disagreement> {
         let current = self.state.master.as_ref();
+        let rejection = self.rejection.as_ref();
         let opinions = self.sentinels.iter_mut();
         opinions
-            .filter_map(|(addr, opinion)| opinion.news(at.moment, addr, current))
+            .filter_map(|(addr, opinion)| {
+                let rejected = |named: &HostPort| Rejection::of(rejection, at.moment, named);
+                opinion.news(at.moment, addr, current, rejected)
+            })
             .collect()
     }
 

@@ -2,7 +2,7 @@
 
 use super::disagreement::Dissent;
 use crate::net::clock::Moment;
-use crate::topology::observation::{NoView, RunId, Said, View};
+use crate::topology::observation::{NoView, RunId, Said, Unasked, View};
 
 /// See the head of this file.
 #[derive(Clone, Debug)]
@@ -12,6 +12,8 @@ pub(super) struct Opinion {
     pub(super) up: Option<bool>,
     /// Since when it is up or down.
     pub(super) since: Moment,
+    /// Why it is down.
+    pub(super) down: Option<Unasked>,
     pub(super) view: Option<Result<View, NoView>>,
     /// When its last answer came.
     pub(super) heard: Option<Moment>,
@@ -27,6 +29,7 @@ impl Opinion {
             run_id: None,
             up: None,
             since: at,
+            down: None,
             view: None,
             heard: None,
             dissent: None,
@@ -40,8 +43,12 @@ impl Opinion {
             Said::Up(run_id) => {
                 self.identify(run_id.as_ref());
                 self.turns(at, true);
+                self.down = None;
             }
-            Said::Down => self.turns(at, false),
+            Said::Down(why) => {
+                self.turns(at, false);
+                self.down = Some(why.clone());
+            }
             Said::View { view, .. } => {
                 self.view = Some(view.clone());
                 self.heard = Some(at);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::net::addr::{HostPort, NodeAddr};
-use crate::topology::observation::{Asked, View};
+use crate::topology::observation::{Asked, Unasked, View};
 use crate::topology::{Epoch, ForReaders, Generation, HoldCause};
 
 const FIRST: u16 = 7001;
@@ -316,13 +316,19 @@ fn each_sentinel_has_an_opinion_of_its_own() {
     told.pass(4000);
     let down = Observation {
         sentinel: sentinel(26380),
-        said: Said::Down,
+        said: Said::Down(Unasked {
+            reason: "auth",
+            words: "login failed: WRONGPASS".to_owned(),
+        }),
     };
     told.ledger.observed(told.at(), &down);
     let account = told.account();
     assert!(account.sentinels.iter().all(|s| s.agrees.is_none()));
     assert!(!account.quorum_ok);
     assert_eq!(account.sentinels[1].up, Some(false));
+    assert_eq!(account.sentinels[1].reason.as_deref(), Some("auth"));
+    let trouble = account.sentinels[1].trouble.as_deref();
+    assert_eq!(trouble, Some("login failed: WRONGPASS"));
 }
 
 #[test]

@@ -128,6 +128,11 @@ async fn is_taken(addr: &NodeAddr, dial: &Dial) -> Option<bool> {
         }
         Err(ClientError::Protocol(why)) => why.contains(TOO_MANY).then_some(false),
         Err(ClientError::Local(_) | ClientError::Resolve(_)) => None,
-        Err(ClientError::Io(_) | ClientError::Timeout { .. } | ClientError::Tls(_)) => Some(false),
+        Err(
+            ClientError::Io(_)
+            | ClientError::Ended(_)
+            | ClientError::Timeout { .. }
+            | ClientError::Tls(_),
+        ) => Some(false),
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Announcement {
     since: Moment,
     /// The successor's own last word.
     promoted: bool,
+    /// It does not tell its role to us.
+    hides: bool,
     /// It has said since the announcement that it was a replica. One that was a master all along was not promoted by this
     /// failover, and need not have the data of the master that it is to succeed.
     was_replica: bool,
@@ -41,6 +43,7 @@ impl Announcement {
             successor,
             since: now,
             promoted: false,
+            hides: false,
             was_replica: false,
             witnessed_from: now,
         }
@@ -53,6 +56,7 @@ impl Announcement {
 
     /// The successor was asked.
     pub(super) fn successor_said(&mut self, asked: Moment, report: &RoleReport) {
+        self.hides = matches!(report, RoleReport::Refused(_) | RoleReport::LoginFailed(_));
         match report {
             RoleReport::Master => self.promoted = true,
             RoleReport::Replica => {
@@ -81,7 +85,12 @@ impl Announcement {
         if self.promoted {
             (waited >= hold_max).then_some(Unfulfilled::NotConfirmed)
         } else {
-            (waited >= announced_hold_max).then_some(Unfulfilled::NotPromoted)
+            let why = if self.hides {
+                Unfulfilled::NotTold
+            } else {
+                Unfulfilled::NotPromoted
+            };
+            (waited >= announced_hold_max).then_some(why)
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::trial::Trial;
 use super::{Steward, WAITING_FIRST};
 use crate::control::action::Tale;
 use crate::net::clock::Moment;
@@ -39,10 +40,12 @@ impl Steward {
             self.next_waiting = now + WAITING_EVERY;
             let census = self.beliefs.census(now, None);
             let silent = self.beliefs.silent(MOST_NAMED);
+            let rejected = self.trial.as_ref().and_then(Trial::rejected);
             let held = self.held.map(|held| held.cause);
             self.tell(Tale::Waiting {
                 census,
                 silent,
+                rejected,
                 held,
             });
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::net::clock::Moment;
+use crate::topology::MasterAddr;
 use crate::topology::decide::Candidate;
 use crate::topology::observation::RoleReport;
 
@@ -23,6 +24,8 @@ pub(super) struct Trial {
     /// `None` while a dial is under way.
     next: Option<Moment>,
     told: Option<&'static str>,
+    /// What came of the last dial.
+    last: Option<RoleReport>,
 }
 
 impl Trial {
@@ -34,12 +37,18 @@ impl Trial {
             tries: 0,
             next: None,
             told: None,
+            last: None,
         }
     }
 
     /// When the next dial is due, unless one is under way.
     pub(super) const fn next(&self) -> Option<Moment> {
         self.next
+    }
+
+    /// Who is asked, and why that one is not accepted, once it was asked.
+    pub(super) fn rejected(&self) -> Option<(MasterAddr, RoleReport)> {
+        Some((self.candidate.addr.clone(), self.last.clone()?))
     }
 
     /// The same candidate with the voices it has now. More of them may be what was missing: it is asked at once.
@@ -64,6 +73,7 @@ impl Trial {
     pub(super) fn failed(&mut self, now: Moment, report: &RoleReport) -> bool {
         self.next = Some(now + VERIFY_AGAIN[self.tries.min(VERIFY_AGAIN.len() - 1)]);
         self.tries += 1;
+        self.last = Some(report.clone());
         self.told.replace(report.label()) != Some(report.label())
     }
 }

@@ -1,5 +1,6 @@
 //! Our side of a handshake with a server: a master, a replica, a Sentinel.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,11 +34,23 @@ pub enum Verify {
     Nobody,
 }
 
+/// Where a leg is configured, for those who are told to look there.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// `[sentinel]`
+    pub table: &'static str,
+    /// The authorities; `None` are those of this machine.
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
 /// How servers of one leg are met. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Connector {
     config: Arc<ClientConfig>,
     server_name: Option<ServerName<'static>>,
+    origin: Option<Arc<Origin>>,
     validity: Option<Validity>,
     same: Same,
 }
@@ -99,9 +112,26 @@ impl Connector {
         Ok(Self {
             config: Arc::new(config),
             server_name,
+            origin: None,
             validity: identity.map(|identity| identity.validity.clone()),
             same,
         })
+    }
+
+    /// The same, of this place in the configuration: what is said of it names that.
+    pub fn of(self, origin: Origin) -> Self {
+        let origin = Some(Arc::new(origin));
+        Self { origin, ..self }
+    }
+
+    /// Where it is configured, if it is.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_deref()
+    }
+
+    /// The table that it is configured in.
+    pub fn table(&self) -> Option<&'static str> {
+        self.origin().map(|origin| origin.table)
     }
 
     /// Whoever answers is believed.
@@ -162,7 +192,7 @@ impl Connector {
         // A handshake has more state than a session should carry about for it.
         match timeout(HANDSHAKE_LIMIT, Box::pin(connecting)).await {
             Ok(Ok(stream)) => Ok(Sealed::stream(stream)),
-            Ok(Err(error)) => Err(TlsError::of_handshake(&error)),
+            Ok(Err(error)) => Err(TlsError::of_handshake(&error).in_table(self.table())),
             Err(_) => Err(TlsError::late(HANDSHAKE_LIMIT)),
         }
     }

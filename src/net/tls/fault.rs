@@ -8,10 +8,14 @@ use tokio_rustls::rustls::{AlertDescription, CertificateError, Error};
 
 /// Why there is no TLS with a server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("TLS: {words}")]
+#[error("TLS: {words}{}", .table.map(|table| format!(", in {table}")).unwrap_or_default())]
 pub struct TlsError {
     words: String,
     silent: bool,
+    /// The words end with a key that can be set.
+    names_key: bool,
+    /// Where that key is.
+    table: Option<&'static str>,
 }
 
 impl TlsError {
@@ -54,6 +58,8 @@ impl TlsError {
         Self {
             words,
             silent: false,
+            names_key: false,
+            table: None,
         }
     }
 
@@ -61,14 +67,42 @@ impl TlsError {
         Self {
             words,
             silent: true,
+            names_key: false,
+            table: None,
         }
+    }
+
+    /// The same, with the table that the keys are in which it names.
+    pub(crate) fn in_table(self, table: Option<&'static str>) -> Self {
+        let table = table.filter(|_| self.names_key);
+        Self { table, ..self }
     }
 
     /// What TLS has against a connection that was read or written; `None` where it is the network that has something.
     pub fn of(error: &io::Error) -> Option<Self> {
         let error = error.get_ref()?.downcast_ref::<Error>()?;
-        Some(Self::heard(words(error)))
+        Some(Self {
+            names_key: names_key(error),
+            ..Self::heard(words(error))
+        })
     }
+}
+
+/// What is said about it ends with a key of ours.
+const fn names_key(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::InvalidCertificate(
+            CertificateError::NotValidForNameContext { .. } | CertificateError::UnknownIssuer
+        ) | Error::AlertReceived(
+            AlertDescription::CertificateRequired
+                | AlertDescription::HandshakeFailure
+                | AlertDescription::UnknownCA
+                | AlertDescription::BadCertificate
+                | AlertDescription::CertificateExpired
+                | AlertDescription::CertificateUnknown
+        )
+    )
 }
 
 /// What rustls says, with what to do about it where that is known.
@@ -86,7 +120,7 @@ fn words(error: &Error) -> String {
             let first = presented.iter().find_map(|name| plain(name));
             let first = first.unwrap_or("NAME");
             format!(
-                "its certificate is for {shown}, not for {expected}: set server_name = \"{first}\", or put {expected} into the certificate"
+                "its certificate is for {shown}, not for {expected}: set server_name = \"{first}\" (or put {expected} into the certificate)"
             )
         }
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => {

@@ -68,6 +68,19 @@ pub enum MaterialError {
         /// The certificate's file.
         cert: PathBuf,
     },
+    /// The key is that of a certificate that does not come first.
+    #[error(
+        "the key in {} fits certificate {place} of {}, which has to come first in it",
+        key.display(), cert.display()
+    )]
+    Order {
+        /// The key's file.
+        key: PathBuf,
+        /// The certificates' file.
+        cert: PathBuf,
+        /// Which one in it, from 1.
+        place: usize,
+    },
     /// This machine trusts nobody.
     #[error("this machine has no certificate authorities: {0}")]
     NoNativeRoots(String),
@@ -82,7 +95,8 @@ impl MaterialError {
             | Self::NotPem { path, .. }
             | Self::Without { path, .. }
             | Self::Unfit { path, .. }
-            | Self::Mismatch { key: path, .. } => Some(path),
+            | Self::Mismatch { key: path, .. }
+            | Self::Order { cert: path, .. } => Some(path),
             Self::NoNativeRoots(_) => None,
         }
     }
@@ -189,12 +203,13 @@ impl Identity {
             .load_private_key(parsed)
             .map_err(|e| unfit(format!("cannot use this private key: {e}")))?;
         let certified = CertifiedKey::new(chain, signer);
-        certified
-            .keys_match()
-            .map_err(|_| MaterialError::Mismatch {
-                key: key.to_owned(),
-                cert: cert.to_owned(),
-            })?;
+        if certified.keys_match().is_err() {
+            let (key, cert) = (key.to_owned(), cert.to_owned());
+            return Err(match place_of(&certified) {
+                Some(place) => MaterialError::Order { key, cert, place },
+                None => MaterialError::Mismatch { key, cert },
+            });
+        }
         Ok(Self {
             certified: Arc::new(certified),
             validity,
@@ -203,6 +218,15 @@ impl Identity {
             is_key_open,
         })
     }
+}
+
+/// Which certificate of the chain is that of the key, from 1.
+fn place_of(certified: &CertifiedKey) -> Option<usize> {
+    let fits = |certificate: &CertificateDer<'static>| {
+        let alone = CertifiedKey::new(vec![certificate.clone()], Arc::clone(&certified.key));
+        alone.keys_match().is_ok()
+    };
+    certified.cert.iter().position(fits).map(|at| at + 1)
 }
 
 /// The authorities that are believed.

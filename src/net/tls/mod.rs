@@ -27,7 +27,7 @@ use tokio_rustls::rustls::SupportedCipherSuite;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 
 pub use acceptor::{Acceptor, Refused, TurnedAway};
-pub use connector::{Connector, Verify};
+pub use connector::{Connector, Origin, Verify};
 pub use fault::TlsError;
 pub use material::{Fingerprint, Identity, MaterialError, Roots, Validity, rfc3339};
 pub use sealed::Sealed;

@@ -117,6 +117,11 @@ async fn who_is_believed() {
         Some(named),
     );
     let named = named.expect("usable");
+    let of_table = stranger.clone().of(Origin {
+        table: "[sentinel]",
+        ca_file: None,
+        identity: None,
+    });
     let anybody = Connector::new(&Verify::Nobody, None, None).expect("usable");
     let expired = place.authority.sign_expired("expired", &["redis-a"]);
     let expired = Acceptor::new(&identity(&expired), None).expect("usable");
@@ -141,6 +146,12 @@ async fn who_is_believed() {
         (&named, &b, "10.0.0.3", Ok(())),
         (&named, &a, "redis-a", Err("not for redis-b")),
         (&stranger, &a, "redis-a", Err("unknown issuer: set ca_file")),
+        (
+            &of_table,
+            &a,
+            "redis-a",
+            Err("that signed it, in [sentinel]"),
+        ),
         (&known, &expired, "redis-a", Err("has expired")),
         (&anybody, &expired, "elsewhere", Ok(())),
     ] {
@@ -469,7 +480,13 @@ fn files_that_are_of_no_use() {
     let empty = folder.join("empty");
     std::fs::write(&empty, "").expect("written");
     let none = folder.join("none");
+    let upside_down = folder.join("upside_down");
+    let chain = [place.authority.file(), one.cert.clone()];
+    let chain = chain.map(|file| std::fs::read(file).expect("there"));
+    std::fs::write(&upside_down, chain.concat()).expect("written");
     for (cert, key, words) in [
+        (&upside_down, &one.key, "fits certificate 2 of"),
+        (&upside_down, &two.key, "does not fit the certificate"),
         (&one.cert, &two.key, "does not fit the certificate"),
         (&one.key, &one.key, "there is no certificate in"),
         (&one.cert, &one.cert, "there is no private key"),

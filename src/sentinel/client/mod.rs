@@ -7,6 +7,7 @@
 //! A Sentinel of Redis 6 or newer gets one RESP3 link that subscribes and answers; an older one (no HELLO) gets two
 //! RESP2 links, because a subscribed RESP2 connection takes no other questions.
 
+mod error;
 pub mod inspect;
 mod listen;
 pub mod listing;
@@ -22,8 +23,8 @@ use std::time::Duration;
 
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{
-    AsyncConnectionConfig, ErrorKind, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError,
-    RedisResult, ServerErrorKind, Value,
+    AsyncConnectionConfig, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError, RedisResult,
+    Value,
 };
 use rustix::io::Errno;
 use secrecy::ExposeSecret;
@@ -33,11 +34,11 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+pub use self::error::ClientError;
 use self::listen::{Events, OwnEvents};
 pub use self::listen::{Listening, RawEvent};
 use self::reply::{
     printable, pushed_event, read_detail, read_peer, read_replicas, read_view, text,
-    without_arguments,
 };
 use super::metered::{MAX_UNREAD, Meter, Metered};
 use super::{Credentials, Peer};
@@ -45,7 +46,7 @@ use crate::net::addr::HostPort;
 use crate::net::reserve::Reserve;
 use crate::net::resolver::Resolver;
 use crate::net::stream::Stream;
-use crate::net::tls::{Connector, TlsError};
+use crate::net::tls::Connector;
 use crate::topology::observation::{NoView, ReplicaSeen, RoleDetail, RoleReport, RunId, View};
 
 /// Longest wait for one answer.
@@ -74,89 +75,6 @@ pub struct Dial {
     pub reserve: Reserve,
     /// Where the tasks that drive links are started.
     pub tasks: TaskTracker,
-}
-
-/// Why a peer could not be asked.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ClientError {
-    /// The name has no address now.
-    #[error("cannot resolve {0}")]
-    Resolve(String),
-    /// TCP refused or broke.
-    #[error("{0}")]
-    Io(String),
-    /// This host has no descriptor or no port left: nothing was sent, and nothing is known of the peer.
-    #[error("{0}")]
-    Local(String),
-    /// It is there, and there is no TLS with it.
-    #[error("{0}")]
-    Tls(TlsError),
-    /// No answer in time.
-    #[error("no answer within {} ms while {doing}", .limit.as_millis())]
-    Timeout {
-        /// What we were waiting for.
-        doing: &'static str,
-        /// How long we waited.
-        limit: Duration,
-    },
-    /// A login is needed.
-    #[error("a login is needed: {0}")]
-    LoginNeeded(String),
-    /// Wrong user or password.
-    #[error("login failed: {0}")]
-    Auth(String),
-    /// The user may not run the command.
-    #[error("not permitted: {0}")]
-    NoPermission(String),
-    /// The peer answered with something else than what the command answers.
-    #[error("unexpected answer: {0}")]
-    Protocol(String),
-}
-
-impl ClientError {
-    /// A word for logs and metrics.
-    pub const fn label(&self) -> &'static str {
-        match self {
-            Self::Resolve(_) => "resolve",
-            Self::Io(_) => "connect",
-            Self::Local(_) => "local",
-            Self::Tls(_) => "tls",
-            Self::Timeout { .. } => "timeout",
-            Self::LoginNeeded(_) | Self::Auth(_) => "auth",
-            Self::NoPermission(_) => "permission",
-            Self::Protocol(_) => "protocol",
-        }
-    }
-
-    fn timeout(doing: &'static str, limit: Duration) -> Self {
-        Self::Timeout { doing, limit }
-    }
-
-    /// The same, or what is behind it.
-    fn explained(self, meter: &Meter) -> Self {
-        match (&self, meter.tls_fault()) {
-            (Self::Io(_), Some(fault)) => Self::Tls(fault.clone()),
-            _ => self,
-        }
-    }
-}
-
-impl From<RedisError> for ClientError {
-    fn from(e: RedisError) -> Self {
-        let text = match (e.code(), e.detail()) {
-            (Some(code), Some(detail)) => format!("{code} {detail}"),
-            _ => e.to_string(),
-        };
-        let text = printable(without_arguments(&text));
-        match (e.kind(), e.code()) {
-            (_, Some("NOAUTH")) => Self::LoginNeeded(text),
-            (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS")) => Self::Auth(text),
-            (ErrorKind::Server(ServerErrorKind::NoPerm), _) => Self::NoPermission(text),
-            (ErrorKind::Io, _) if e.is_timeout() => Self::timeout("reading a reply", REPLY_TIMEOUT),
-            (ErrorKind::Io, _) => Self::Io(text),
-            _ => Self::Protocol(text),
-        }
-    }
 }
 
 /// A link to one Sentinel: questions, and (unless denied) events. Two halves, so that no event waits for an answer.
@@ -211,7 +129,7 @@ impl SentinelLink {
     ) -> Result<Self, ClientError> {
         let login = &dial.credentials;
         let questions = Connection::open(addr, dial, login, ProtocolVersion::RESP2, None).await?;
-        let (stream, meter) = Metered::new(connect(addr, dial).await?.0);
+        let (stream, meter) = Metered::new(connect(addr, dial).await?.0, dial.tls.as_ref());
         let info = connection_info(&dial.credentials, ProtocolVersion::RESP2);
         let opened = log_in(login, PubSub::new(&info, stream)).await;
         let mut pubsub = opened.map_err(|e| e.explained(&meter))?;
@@ -391,7 +309,10 @@ impl RoleLink {
             Err(ClientError::NoPermission(why)) => RoleReport::Refused(why),
             Err(ClientError::Auth(why)) => RoleReport::LoginFailed(why),
             Err(ClientError::Protocol(why)) if why.contains("LOADING") => RoleReport::Loading,
-            Err(e) => RoleReport::Failed(e.to_string()),
+            Err(e) => {
+                let more = e.suspicion("[proxy.upstream_tls]");
+                RoleReport::Failed(format!("{e}{more}"))
+            }
         }
     }
 
@@ -446,7 +367,7 @@ impl Connection {
         events: Option<mpsc::Sender<RawEvent>>,
     ) -> Result<Self, ClientError> {
         let (stream, peer) = connect(addr, dial).await?;
-        let (stream, meter) = Metered::new(stream);
+        let (stream, meter) = Metered::new(stream, dial.tls.as_ref());
         let mut config = AsyncConnectionConfig::new().set_response_timeout(Some(REPLY_TIMEOUT));
         if let Some(events) = events {
             let meter = meter.clone();
@@ -526,7 +447,8 @@ async fn log_in<T>(
         | ClientError::Auth(why)
         | ClientError::NoPermission(why)
         | ClientError::Protocol(why)
-        | ClientError::Io(why),
+        | ClientError::Io(why)
+        | ClientError::Ended(why),
     ) = &mut asked
     {
         hides(why);

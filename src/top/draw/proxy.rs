@@ -311,6 +311,7 @@ fn verdict(sentinel: &SentinelAccount, theme: Theme) -> (char, &'static str, Sty
     match (sentinel.up, sentinel.agrees) {
         (Some(true), Some(true)) => ('\u{25cf}', "agrees", theme.good()),
         (Some(true), Some(false)) => ('\u{2716}', "DISAGREES", theme.bad()),
+        (Some(true), None) if sentinel.counts() => ('\u{25cf}', "answers", theme.plain()),
         (Some(true), None) => ('?', "says nothing", theme.uneasy()),
         (Some(false), _) => ('\u{2716}', "DOWN", theme.bad()),
         (None, _) => ('?', "not tried", theme.uneasy()),

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use switchmaster::topology::Epoch;
-use switchmaster::topology::observation::{Asked, Hint, NoView, RunId, Said, Succession, View};
+use switchmaster::topology::observation::{
+    Asked, Hint, NoView, RunId, Said, Succession, Unasked, View,
+};
 
 use super::{COALESCE, Proxy, Question, REPLY_WITHIN, Wait};
 use crate::cluster::{Cluster, Life};
@@ -58,7 +60,11 @@ impl Proxy {
         l.timer += 1;
         if !std::mem::replace(&mut l.told_down, true) {
             self.trace.line(net.now, &format!("down s{}", link + 1));
-            self.heard(net, link, Said::Down, |checker| {
+            let why = Unasked {
+                reason: "connect",
+                words: "Connection refused".to_owned(),
+            };
+            self.heard(net, link, Said::Down(why), |checker| {
                 checker.link_is(link, false);
             });
         }
