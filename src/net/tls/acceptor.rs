@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::rustls::sign::SingleCertAndKey;
 use tokio_rustls::rustls::{Error, ServerConfig};
 
@@ -52,8 +52,14 @@ impl Acceptor {
             None => builder.with_no_client_auth(),
         };
         let resolver = SingleCertAndKey::from(Arc::clone(&identity.certified));
+        let mut config = builder.with_cert_resolver(Arc::new(resolver));
+        if clients.is_some() {
+            // A session that is resumed takes the certificate of the one before for good, and that may have ended since.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
         Ok(Self {
-            config: Arc::new(builder.with_cert_resolver(Arc::new(resolver))),
+            config: Arc::new(config),
             validity: identity.validity.clone(),
             same: (identity.fingerprint, clients.map(|roots| roots.fingerprint)),
         })

@@ -19,6 +19,8 @@ use super::*;
 use crate::net::addr::Host;
 use crate::net::stream::Stream;
 
+mod over;
+
 const LIMIT: Duration = Duration::from_secs(30);
 /// The kernel makes of it what it can do with at least.
 const SMALL: usize = 4096;
@@ -502,60 +504,6 @@ fn what_is_another_after_a_renewal() {
     let now = now.expect("after 1970");
     assert!(!soon.validity.is_over(now));
     assert!(soon.validity.is_over(now + Duration::from_secs(3601)));
-}
-
-/// What nobody needs does not make a certificate one that nobody accepts.
-#[tokio::test]
-async fn which_certificate_of_a_file_counts() {
-    let place = place();
-    let now = SystemTime::now();
-    let since_epoch = |time: SystemTime| time.duration_since(UNIX_EPOCH).expect("after 1970");
-    let leaf = place.authority.sign("leaf", &["redis-a"]);
-    let valid = identity(&leaf);
-    assert!(!valid.validity.is_over(since_epoch(now)));
-    assert!(!valid.validity.is_to_come(since_epoch(now)));
-    assert_eq!(valid.ended_behind, None);
-
-    let behind = |pair: &Pair| {
-        let chain = [&leaf, pair].map(|pair| std::fs::read(&pair.cert).expect("there"));
-        std::fs::write(&leaf.cert, chain.concat()).expect("written");
-        let chained = identity(&leaf);
-        std::fs::write(&leaf.cert, &chain[0]).expect("written");
-        chained
-    };
-    // A cross-signed root, as many chains have had behind them, long over.
-    let over = behind(&place.authority.sign_expired("over", &["cross"]));
-    assert_eq!(over.validity.not_after, valid.validity.not_after);
-    assert!(over.ended_behind.is_some_and(|end| end < since_epoch(now)));
-    // It is shown to clients all the same, and they accept it.
-    let acceptor = Acceptor::new(&over, None).expect("usable");
-    let (client, _) = meet(&place.connector(), &acceptor, "redis-a").await;
-    assert!(client.is_ok(), "{client:?}");
-    // What ends before the certificate may be needed: that is told in time.
-    let soon = now + Duration::from_secs(3600);
-    let ends = behind(&place.authority.sign_until("ends", &["cross"], soon));
-    assert!(
-        ends.validity
-            .is_over(since_epoch(soon) + Duration::from_secs(1))
-    );
-
-    let day = Duration::from_secs(24 * 60 * 60);
-    let early = place
-        .authority
-        .sign_between("early", &["redis-a"], now + day, now + 2 * day);
-    assert!(identity(&early).validity.is_to_come(since_epoch(now)));
-}
-
-/// An authority is believed for its key, and for as long as it is named (RFC 5280, 6.1.1 d).
-#[tokio::test]
-async fn an_authority_that_is_over_is_believed_as_long_as_it_is_named() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let yesterday = SystemTime::now() - Duration::from_secs(24 * 60 * 60);
-    let authority = Authority::until(dir.path(), "ca", yesterday);
-    let place = Place { dir, authority };
-    let acceptor = place.acceptor(&["redis-a"]);
-    let (client, server) = meet(&place.connector(), &acceptor, "redis-a").await;
-    assert!(client.is_ok() && server.is_ok(), "{client:?}");
 }
 
 #[test]
