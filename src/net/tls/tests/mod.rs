@@ -241,6 +241,15 @@ async fn what_does_not_speak_tls() {
         (&b"PING\r\n"[..], Some(Refused::NotTls)),
         (b"*1\r\n$4\r\nPING\r\n", Some(Refused::NotTls)),
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", Some(Refused::NotTls)),
+        (
+            b"PROXY TCP4 10.0.0.1 10.0.0.2 40000 6379\r\n\x16\x03\x01",
+            Some(Refused::ProxyHeader),
+        ),
+        (
+            b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0\x16\x03\x01",
+            Some(Refused::ProxyHeader),
+        ),
+        (b"PROXYING\r\n", Some(Refused::NotTls)),
         (&[0; 64], Some(Refused::NotTls)),
         (&[0xff; 64], Some(Refused::NotTls)),
         // The beginning of a hello, and no more.
