@@ -87,7 +87,7 @@ metrics! {
     SESSIONS = Counter "sessions_total" ["proxy", "result"]
         "Connections of clients: accepted, not_allowed (allow_from, allowed_uids, a missing header of a balancer), full (max_connections, open files), or source_full (max_connections_per_source).";
     TLS_REFUSED = Counter "tls_handshake_failures_total" ["proxy", "reason"]
-        "Connections of clients that were closed before they were served because of TLS, by reason: not_tls (it speaks something else), timeout, left, crowded (too many at once), no_certificate, bad_certificate, declined (it does not accept ours), incompatible, misbehaved.";
+        "Connections of clients that were closed before they were served because of TLS, by reason: not_tls (it speaks something else), proxy_header (of the PROXY protocol, from none in `proxy_protocol_from`), timeout, left, crowded (too many at once), no_certificate, bad_certificate, declined (it does not accept ours), incompatible, misbehaved.";
     SESSIONS_CLOSED = Counter "sessions_closed_total" ["proxy", "reason"] "Sessions that ended, by reason.";
     SESSIONS_ADOPTED = Counter "sessions_adopted_total" ["proxy"] "Sessions that were taken over from the process before (an upgrade), or taken back from the one after.";
     SESSIONS_MOVED = Counter "sessions_moved_total" ["proxy"] "Times that a session was carried over to another upstream connection.";

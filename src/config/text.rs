@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::problem::printable;
 use super::value::Refusal;
@@ -14,6 +14,8 @@ use crate::net::address_map::Mapping;
 const MAX_PROXY_NAME: usize = 64;
 /// Longest master name or user name, in bytes; Redis itself sets no bound.
 const MAX_NAME: usize = 512;
+/// Before an IPv4 address in one of IPv6 (RFC 4291, 2.5.5.2).
+const MAPPED_PREFIX: u8 = 96;
 /// Longest path of a unix socket: `sun_path` less its zero byte (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -103,16 +105,37 @@ pub(super) fn group(text: &str) -> Result<Group, Refusal> {
     })
 }
 
+/// An IPv4 network is one whichever way it is written: whoever comes from there is looked at as one of IPv4.
 pub(super) fn network(text: &str) -> Result<IpNet, Refusal> {
-    text.parse::<IpNet>()
+    let net = text
+        .parse::<IpNet>()
         .or_else(|e| text.parse::<IpAddr>().map(IpNet::from).map_err(|_| e))
-        .map(|net| net.trunc())
         .map_err(|_| {
             refusal(
                 format!("\"{}\" is not a network", printable(text)),
                 "write an address and the length of its prefix, for example \"10.0.0.0/8\", or one address",
             )
-        })
+        })?;
+    let IpNet::V6(net6) = net else {
+        return Ok(net.trunc());
+    };
+    let Some(ip) = net6.addr().to_ipv4_mapped() else {
+        return Ok(net.trunc());
+    };
+    let prefix = net6.prefix_len().checked_sub(MAPPED_PREFIX);
+    match prefix.and_then(|prefix| Ipv4Net::new(ip, prefix).ok()) {
+        Some(net) => Ok(IpNet::V4(net.trunc())),
+        None => Err(refusal(
+            format!(
+                "\"{}\" is an IPv4 address with a prefix that is not of IPv4",
+                printable(text)
+            ),
+            format!(
+                "write the network of IPv4 that is meant, for example \"{ip}/{}\"",
+                net6.prefix_len().min(32)
+            ),
+        )),
+    }
 }
 
 pub(super) fn mapping(text: &str) -> Result<Mapping, Refusal> {
@@ -159,4 +182,30 @@ pub(super) fn plain_name(text: &str) -> Result<(), Refusal> {
 
 pub(super) fn refusal(message: impl Into<String>, help: impl Into<String>) -> Refusal {
     (message.into(), help.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_of_ipv4_are_that_however_they_are_written() {
+        for (text, net) in [
+            ("10.1.2.3", "10.1.2.3/32"),
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::ffff:a01:203/128", "10.1.2.3/32"),
+            ("2001:db8::1/64", "2001:db8::/64"),
+            ("::1", "::1/128"),
+            ("::/0", "::/0"),
+        ] {
+            let read = network(text).map(|net| net.to_string());
+            assert_eq!(read, Ok(net.to_owned()), "{text}");
+        }
+        let (said, help) = network("::ffff:10.0.0.0/8").expect_err("nobody comes from there");
+        assert!(said.contains("not of IPv4"), "{said}");
+        assert!(help.contains("\"10.0.0.0/8\""), "{help}");
+    }
 }

@@ -18,6 +18,7 @@ use secrecy::SecretString;
 use super::env::{Environment, ProbeVariable};
 use super::problem::{Problem, Source};
 use super::schema::{ENV_PROBE_PASSWORD, ENV_URL, Key};
+use super::text::{plain_name, sentinel_addr};
 use super::value::Refusal;
 use super::written::{Item, Items};
 
@@ -30,7 +31,7 @@ const FORM: &str =
 /// Longest text that is taken apart.
 const URL_MAX: usize = 8 * 1024;
 
-/// What is in one. Hosts and names are still as they were written: they are judged as if they had been written one by one.
+/// What is in one. Hosts are as they were written, and known to be addresses of Sentinels.
 #[derive(Debug)]
 struct SentinelUrl {
     tls: bool,
@@ -183,6 +184,15 @@ fn parse(url: &str) -> Result<SentinelUrl, Refusal> {
     if hosts.is_empty() {
         return Err(refusal("the URL names no Sentinel", FORM));
     }
+    // What is judged later is repeated then.
+    for (host, number) in hosts.split(',').zip(1..) {
+        sentinel_addr(host).map_err(|_| {
+            refusal(
+                format!("host {number} of the URL is no address to connect to"),
+                "write host or host:port, and a comma between two; a login before them ends in @",
+            )
+        })?;
+    }
     Ok(SentinelUrl {
         tls,
         login,
@@ -198,6 +208,12 @@ fn userinfo(login: &str) -> Result<(Option<String>, SecretString), Refusal> {
             "write user:password@, or :password@ where there is only a password",
         ));
     };
+    if login.contains(',') {
+        return Err(refusal(
+            "there is a comma before the @ of the URL",
+            "one login stands before all hosts; a comma in a user or a password is written %2C",
+        ));
+    }
     if password.is_empty() {
         return Err(refusal(
             "the URL has a login without a password",
@@ -240,7 +256,14 @@ fn master(path: &str) -> Result<String, Refusal> {
             ),
         ));
     }
-    decoded(name)
+    let name = decoded(name)?;
+    plain_name(&name).map_err(|_| {
+        refusal(
+            "the master's name in the URL is no name",
+            "write it without spaces",
+        )
+    })?;
+    Ok(name)
 }
 
 /// What other programs take as options.
@@ -317,8 +340,8 @@ mod tests {
                 (true, None, hosts(&["a:1", "b:2", "[::1]:3"]), "m"),
             ),
             (
-                " REDIS+Sentinel://:p:w@a,b/my%20master/ ",
-                (false, of(None, "p:w"), hosts(&["a", "b"]), "my master"),
+                " REDIS+Sentinel://:p:w@a,b/my%2Dmaster/ ",
+                (false, of(None, "p:w"), hosts(&["a", "b"]), "my-master"),
             ),
             (
                 "redis+sentinel://us%40er:p%2Fw%25@a/7/0",
@@ -375,6 +398,12 @@ mod tests {
                 "password_file",
             ),
             ("redis+sentinel://u:p@a,u:p@b/m", "several @", "%40"),
+            ("redis+sentinel://a:1,u:p@b:1/m", "a comma before", "%2C"),
+            ("redis+sentinel://u:p,w@b/m", "a comma before", "%2C"),
+            ("redis+sentinel://u:s3cr3t%40h/m", "host 1", "ends in @"),
+            ("redis+sentinel://a,u:secretpass/m", "host 2", "ends in @"),
+            ("redis+sentinel://0.0.0.0/m", "host 1", "host:port"),
+            ("redis+sentinel://a/m%20n", "is no name", "spaces"),
             ("redis+sentinel://:p/w@a/m", "@ behind", "%2F"),
             ("redis+sentinel://:p#w@a/m", "@ behind", "%23"),
             ("redis+sentinel://:p%zz@a/m", "a %", "%25"),
@@ -392,8 +421,10 @@ mod tests {
         #[test]
         fn no_refusal_repeats_a_password(before in "[a-z/?#@:%,]{0,6}", behind in "[a-z0-9/?#@:%,]{0,9}") {
             const PASSWORD: &str = "SECRET";
-            for scheme in ["redis+sentinel", "redis", "SECRET+sentinel"] {
-                let url = format!("{scheme}://{before}:{PASSWORD}{behind}@a/m");
+            let schemes = ["redis+sentinel", "redis", "SECRET+sentinel"];
+            let ends = ["@a/m", "%40a/m", "/m"];
+            for (scheme, end) in schemes.iter().flat_map(|scheme| ends.map(|end| (scheme, end))) {
+                let url = format!("{scheme}://{before}:{PASSWORD}{behind}{end}");
                 match parse(&url) {
                     Err((said, to_do)) => {
                         prop_assert!(!said.contains(PASSWORD) && !to_do.contains(PASSWORD), "{url}: {said}; {to_do}");

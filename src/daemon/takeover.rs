@@ -184,7 +184,7 @@ impl Following {
     pub(super) fn listeners(&mut self) -> Inherited {
         let mut inherited = Inherited::default();
         for (listener, socket) in self.listeners.drain(..) {
-            inherited.add(listener.entry, listener.asked, listener.owns_file, socket);
+            inherited.add(listener.entry, listener.asked, listener.file, socket);
         }
         inherited
     }

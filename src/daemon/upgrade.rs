@@ -527,7 +527,7 @@ fn described(entry: Option<String>, bound: &Bound) -> Listener {
     Listener {
         entry,
         asked: bound.asked().to_string(),
-        owns_file: bound.has_file(),
+        file: bound.file(),
     }
 }
 

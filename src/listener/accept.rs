@@ -295,7 +295,7 @@ impl Door {
             let terms = self.terms.load();
             let peer = match header {
                 Ok(Conveyed::From(ip)) => {
-                    debug!(event = "client_conveyed", proxy = %self.name, "{balancer} speaks for {ip}");
+                    debug!(event = "client_conveyed", proxy = %self.name, "{balancer} speaks for {}", Peer::At(ip));
                     let peer = Peer::At(ip);
                     let counted = self.identify(&terms, false, peer).inspect_err(|refusal| {
                         self.refuse(*refusal, Some(peer));
@@ -537,7 +537,8 @@ pub(crate) enum Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::At(ip) => ip.fmt(f),
+            // As it is written in `allow_from`.
+            Self::At(ip) => ip.to_canonical().fmt(f),
             Self::User(uid) => write!(f, "uid {uid}"),
         }
     }

@@ -5,7 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,6 +17,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::accept::Listening;
 use super::holder::{self, Holder};
+use super::neighbours::{in_turn, is_taken};
 use super::passed::Passed;
 use super::{Config, Group};
 use crate::net::addr::ListenAddr;
@@ -41,6 +41,9 @@ pub struct Bound {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SocketId(u64);
 
+/// The device and the inode of a file: which it is, whatever its path.
+pub type FileId = (u64, u64);
+
 impl SocketId {
     fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -60,13 +63,14 @@ impl Bound {
         }
     }
 
-    /// A socket of the process that this one follows. Its file, if that process made one, is ours from [`Self::own_file`] on.
+    /// A socket of the process that this one follows. The `file` that process made for it is ours from [`Self::own_file`] on; what stands
+    /// at its path instead by now is not.
     ///
     /// # Errors
     /// When it is no listening socket.
     pub(super) fn inherited(
         asked: &ListenAddr,
-        owns_file: bool,
+        file: Option<FileId>,
         socket: OwnedFd,
     ) -> io::Result<Self> {
         let socket = Socket::from(socket);
@@ -79,7 +83,10 @@ impl Bound {
             (None, path) => ListenAddr::Unix(path.unwrap_or_else(|| Path::new("@")).to_path_buf()),
         };
         let file = match &addr {
-            ListenAddr::Unix(path) if owns_file => Some(Arc::new(SocketFile::others(path)?)),
+            ListenAddr::Unix(path) if file.is_some() => {
+                let there = SocketFile::others(path)?;
+                (file == Some(there.id())).then(|| Arc::new(there))
+            }
             _ => None,
         };
         Ok(Self {
@@ -114,9 +121,9 @@ impl Bound {
         &self.asked
     }
 
-    /// There is a file that this program made.
-    pub const fn has_file(&self) -> bool {
-        self.file.is_some()
+    /// The file that this program made for it, if it did.
+    pub fn file(&self) -> Option<FileId> {
+        self.file.as_ref().map(|file| file.id())
     }
 
     /// Gives that file, which was made by another configuration perhaps, the group and the permissions of this one.
@@ -341,7 +348,7 @@ pub fn bind_one(
 ) -> Result<Vec<Bound>, BindError> {
     match addr {
         ListenAddr::Tcp(at) => Ok(vec![bind_tcp(*at)?]),
-        ListenAddr::Unix(path) => Ok(vec![bind_unix(path, config)?]),
+        ListenAddr::Unix(path) => Ok(vec![in_turn(path, || bind_unix(path, config))?]),
         ListenAddr::Systemd(name) => passed.take(name, config.is_guarded()),
     }
 }
@@ -373,13 +380,19 @@ fn could_bind_unix(path: &Path) -> Result<(), BindError> {
         if !found.file_type().is_socket() {
             return Err(BindError::NotASocket(path.to_path_buf()));
         }
-        match UnixStream::connect(path) {
-            // Nobody answers: it would be replaced.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+        match is_taken(path) {
+            // It would be replaced.
+            Ok(false) => {}
+            Ok(true) => return Err(BindError::SocketTaken(path.to_path_buf())),
+            Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(BindError::Permission(addr()));
             }
-            Ok(_) | Err(_) => return Err(BindError::SocketTaken(path.to_path_buf())),
+            Err(source) => {
+                return Err(BindError::Socket {
+                    addr: addr(),
+                    source,
+                });
+            }
         }
     }
     let folder = path.parent().unwrap_or_else(|| Path::new("/"));
@@ -487,12 +500,10 @@ fn remove_stale(path: &Path, fail: impl Fn(io::Error) -> BindError) -> Result<()
     if !found.file_type().is_socket() {
         return Err(BindError::NotASocket(path.to_path_buf()));
     }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(fail)
-        }
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(fail(error)),
-        Ok(_) | Err(_) => Err(BindError::SocketTaken(path.to_path_buf())),
+    match is_taken(path) {
+        Ok(false) => fs::remove_file(path).map_err(fail),
+        Ok(true) => Err(BindError::SocketTaken(path.to_path_buf())),
+        Err(error) => Err(fail(error)),
     }
 }
 
@@ -543,6 +554,10 @@ impl SocketFile {
             }
             done => Ok(done?),
         }
+    }
+
+    const fn id(&self) -> FileId {
+        (self.device, self.inode)
     }
 
     /// Still another process's.

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use tracing::warn;
 
 use super::bind::bind_one;
-use super::{BindError, Bound, Config, Passed};
+use super::{BindError, Bound, Config, FileId, Passed};
 use crate::net::addr::ListenAddr;
 
 /// Those that nobody has taken yet.
@@ -18,17 +18,24 @@ struct Heirloom {
     entry: Option<String>,
     /// As it was written in the configuration of the process before.
     asked: String,
-    owns_file: bool,
+    /// The file that the process before made for it.
+    file: Option<FileId>,
     socket: OwnedFd,
 }
 
 impl Inherited {
     /// One more.
-    pub fn add(&mut self, entry: Option<String>, asked: String, owns_file: bool, socket: OwnedFd) {
+    pub fn add(
+        &mut self,
+        entry: Option<String>,
+        asked: String,
+        file: Option<FileId>,
+        socket: OwnedFd,
+    ) {
         self.0.push(Heirloom {
             entry,
             asked,
-            owns_file,
+            file,
             socket,
         });
     }
@@ -66,11 +73,11 @@ impl Inherited {
 
     /// What nobody has taken, as far as it has a file: the process before leaves that to this one, too.
     pub fn unclaimed(self) -> Vec<Bound> {
-        let with_file = self.0.into_iter().filter(|kept| kept.owns_file);
+        let with_file = self.0.into_iter().filter(|kept| kept.file.is_some());
         with_file
             .filter_map(|kept| {
                 let asked = kept.asked.parse().ok()?;
-                Bound::inherited(&asked, true, kept.socket).ok()
+                Bound::inherited(&asked, kept.file, kept.socket).ok()
             })
             .collect()
     }
@@ -94,8 +101,17 @@ impl Inherited {
         let taken = self.0.extract_if(.., is_it).take(most);
         taken
             .filter_map(
-                |kept| match Bound::inherited(asked, kept.owns_file, kept.socket) {
-                    Ok(bound) => Some(bound),
+                |kept| match Bound::inherited(asked, kept.file, kept.socket) {
+                    Ok(bound) => {
+                        if kept.file.is_some() && bound.file().is_none() {
+                            warn!(
+                                event = "config_warning",
+                                "{asked} is somebody else's file by now, which is left alone: clients that connect there do not reach this \
+                                 process"
+                            );
+                        }
+                        Some(bound)
+                    }
                     Err(error) => {
                         warn!(
                             event = "listener_not_taken_over",

@@ -12,6 +12,7 @@ pub mod conveyed;
 mod header;
 mod holder;
 mod inherited;
+mod neighbours;
 mod passed;
 mod places;
 mod refusal;
@@ -27,7 +28,7 @@ use crate::net::addr::ListenAddr;
 use crate::net::tls::Acceptor;
 
 pub(crate) use accept::{Accepted, Door, Entrance, Greeting, serve};
-pub use bind::{BindError, Bound, DressError, NotGiven, SocketId, bind_one, could_bind};
+pub use bind::{BindError, Bound, DressError, FileId, NotGiven, SocketId, bind_one, could_bind};
 pub use holder::Holder;
 pub use inherited::Inherited;
 pub use passed::Passed;

@@ -7,6 +7,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::Barrier;
+use std::thread;
 
 use rustix::io::Errno;
 use tokio::io::AsyncWriteExt;
@@ -342,7 +344,7 @@ fn heirloom(inherited: &mut Inherited, entry: Option<&str>, asked: &ListenAddr) 
     let bound = bind(&config, &mut Passed::nothing()).expect("a socket");
     let socket = bound[0].as_fd().try_clone_to_owned().expect("files");
     let entry = entry.map(str::to_owned);
-    inherited.add(entry, asked.to_string(), bound[0].has_file(), socket);
+    inherited.add(entry, asked.to_string(), bound[0].file(), socket);
     bound[0].own_file(false);
     bound[0].addr().clone()
 }
@@ -388,6 +390,78 @@ fn an_address_may_have_been_another_entrys_but_not_the_admin_endpoints() {
     heirloom(&mut inherited, None, &unix(&second).listen[0]);
     let error = inherited.bind(Some("b"), &unix(&second), &mut Passed::nothing());
     assert_eq!(error.expect_err("somebody listens there").exit_code(), 73);
+}
+
+/// On a listener of both kinds: what a line says can be written into `allow_from` as it is.
+#[test]
+fn a_client_of_ipv4_is_told_of_as_one() {
+    let ip = "::ffff:192.0.2.7".parse().expect("an address");
+    assert_eq!(Peer::At(ip).to_string(), "192.0.2.7");
+}
+
+/// What somebody else has put at the path meanwhile is not what this program made: it gets no permissions, and stays.
+#[test]
+fn a_file_that_took_the_place_of_an_inherited_one_is_left_alone() {
+    let folder = tempfile::tempdir().expect("folder");
+    for (name, replaced) in [("ours", false), ("theirs", true)] {
+        let path = folder.path().join(name);
+        let mut inherited = Inherited::default();
+        heirloom(&mut inherited, Some("a"), &unix(&path).listen[0]);
+        let theirs = replaced.then(|| {
+            fs::remove_file(&path).expect("it was made");
+            let theirs = UnixListener::bind(&path).expect("bind");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("own");
+            theirs
+        });
+        let config = Config {
+            socket_mode: 0o666,
+            ..unix(&path)
+        };
+        let mut bound = Vec::new();
+        let lines = logged(|| {
+            let taken = inherited.bind(Some("a"), &config, &mut Passed::nothing());
+            bound = taken.expect("it is taken over all the same");
+        });
+        assert_eq!(lines.contains("config_warning"), replaced, "{lines}");
+        bound[0].own_file(true);
+        let mode = fs::metadata(&path).expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode, if replaced { 0o600 } else { 0o666 });
+        drop((bound, inherited.unclaimed()));
+        assert_eq!(path.exists(), replaced);
+        drop(theirs);
+    }
+    // Neither one that nobody asked for any more.
+    let path = folder.path().join("unclaimed");
+    let mut inherited = Inherited::default();
+    heirloom(&mut inherited, Some("a"), &unix(&path).listen[0]);
+    fs::remove_file(&path).expect("it was made");
+    let _theirs = UnixListener::bind(&path).expect("bind");
+    for bound in inherited.unclaimed() {
+        bound.own_file(true);
+    }
+    assert!(path.exists());
+}
+
+/// Two that start at once: what one has bound and does not listen on yet is not what a killed process has left.
+#[test]
+fn of_two_that_start_at_once_one_serves_and_the_other_is_told() {
+    const ROUNDS: usize = 100;
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("s");
+    for _ in 0..ROUNDS {
+        drop(UnixListener::bind(&path).expect("a stale one"));
+        let both = Barrier::new(2);
+        let start = || {
+            both.wait();
+            bind(&unix(&path), &mut Passed::nothing())
+        };
+        let started = thread::scope(|scope| {
+            let [one, two] = [(), ()].map(|()| scope.spawn(start));
+            [one, two].map(|start| start.join().expect("no panic"))
+        });
+        assert_eq!(started.iter().filter(|bound| bound.is_ok()).count(), 1);
+        UnixStream::connect(&path).expect("somebody listens");
+    }
 }
 
 /// Between the look at who comes and the first byte said to it there may be a reload.

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, SendFlags, send};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -113,6 +113,24 @@ impl Stream {
         }
     }
 
+    /// Hands over what the kernel takes at this moment, whether or not the runtime has heard of room: the kernel tells of it only once there
+    /// is much. `None`: it takes nothing. Otherwise so many of `bytes` are taken, which may be none where TLS had kept some back.
+    ///
+    /// # Errors
+    /// When the connection is no more.
+    pub fn press(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        let (pressed, sealed) = match self {
+            Self::Tcp(_) | Self::Unix(_) => (send_now(self, bytes), false),
+            Self::Tls(s) => (s.press(), true),
+        };
+        match pressed {
+            Ok(0) => Ok(None),
+            Ok(taken) => Ok(Some(if sealed { 0 } else { taken })),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Ready when all that was written is with the kernel, which it always is without TLS. To be asked by whoever goes to sleep and
     /// has not just written; reading does not do it, as who reads may be forbidden to write.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -198,6 +216,12 @@ impl Stream {
         }
     }
 
+    /// What has come and is not read yet, as much as there is room for; the runtime is not asked.
+    pub fn peek(&self, buf: &mut [u8]) -> usize {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        rustix::net::recv(self, buf, flags).map_or(0, |(peeked, _)| peeked)
+    }
+
     /// Says in TLS that this is the end, and not to the socket.
     #[cfg(test)]
     pub(crate) fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -223,6 +247,15 @@ impl Stream {
             Self::Tls(_) => unreachable!("there is no TLS below TLS"),
         }
     }
+}
+
+/// Past the runtime. Who waits for room is woken by it all the same.
+pub(super) fn send_now(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    Ok(send(
+        socket,
+        bytes,
+        SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+    )?)
 }
 
 /// For what goes below TLS, and for the protocol library of the control plane.

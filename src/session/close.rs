@@ -195,7 +195,7 @@ impl CloseReason {
                 "it spoke TLS, and this listener does not: set [proxy.client_tls], or use redis:// and not rediss:// for it"
             }
             Self::SpokeProxy => {
-                "it sent a header of the PROXY protocol, which is not expected from it: switch that off at the load balancer before it"
+                "it sent a header of the PROXY protocol, which is not expected from it: name it in `proxy_protocol_from`, or switch that off at the load balancer before it"
             }
             Self::NoRequest => {
                 "it asked for nothing in `first_request_timeout` ([limits]) while three quarters of the places were taken"

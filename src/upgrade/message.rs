@@ -122,8 +122,9 @@ pub struct Listener {
     pub entry: Option<String>,
     /// As it was asked for in the configuration.
     pub asked: String,
-    /// Its file, if it has one, was made by the process, which removes it at its end.
-    pub owns_file: bool,
+    /// The device and the inode of its file, if the process made one, which it removes at its end. What else is at that path is not its.
+    #[serde(default)]
+    pub file: Option<(u64, u64)>,
 }
 
 /// What the old process believes.
@@ -358,6 +359,13 @@ mod tests {
                     }],
                     sessions: generation,
                 })
+            }),
+            ("\\PC{0,9}", any::<Option<(u64, u64)>>()).prop_map(|(asked, file)| Said::Listeners {
+                listeners: vec![Listener {
+                    entry: None,
+                    asked,
+                    file,
+                }]
             }),
             "\\PC{0,9}".prop_map(|why| Said::Refused { why }),
             Just(Said::Ready {

@@ -121,15 +121,42 @@ fn what_is_said_twice_is_refused() {
     );
 }
 
+/// What is wrong may be how its login was written.
+#[test]
+fn nothing_of_a_bad_one_is_repeated() {
+    for url in [
+        "redis+sentinel://u:s3cr3t%40h/mymaster",
+        "redis+sentinel://user:s3cr3t/mymaster",
+        "redis+sentinel://h1:26379,user:s3cr3t@h2:26379/mymaster",
+        "redis+sentinel://h/u:s3cr3t%20x/0",
+    ] {
+        let nothing = file("");
+        let by_variable = error(config::load(&nothing.flags(), env(&[(URL, url)])));
+        for refused in [refused(url, Flags::default()), by_variable] {
+            assert!(!refused.contains("s3cr3t"), "{refused}");
+            assert!(refused.contains("= help: "), "{refused}");
+        }
+    }
+}
+
 #[test]
 fn bad_ones_say_where_and_what_to_write() {
     for (url, words) in [
         ("redis://10.0.0.3:6379/0", "names one server"),
         ("redis+sentinel://10.0.0.3", "master's name"),
         ("redis+sentinel://10.0.0.3/m/5", "redis://127.0.0.1:6379/5"),
-        ("redis+sentinel://10.0.0.3;10.0.0.4/m", "no address"),
-        ("redis+sentinel://10.0.0.3,/m", "no address"),
-        ("redis+sentinel://10.0.0.3:port/m", "no address"),
+        (
+            "redis+sentinel://10.0.0.3;10.0.0.4/m",
+            "host 1 of the URL is no address",
+        ),
+        (
+            "redis+sentinel://10.0.0.3,/m",
+            "host 2 of the URL is no address",
+        ),
+        (
+            "redis+sentinel://10.0.0.3:port/m",
+            "host 1 of the URL is no address",
+        ),
         ("redis+sentinel://10.0.0.3/m%0A", "--url"),
     ] {
         let refused = refused(url, Flags::default());

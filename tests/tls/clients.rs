@@ -121,7 +121,6 @@ fn row_43_what_speaks_no_tls_is_closed_with_a_reason() {
         &b"*1\r\n$4\r\nPING\r\n"[..],
         b"PING\r\n",
         b"GET / HTTP/1.1\r\nHost: redis\r\n\r\n",
-        b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n",
         &[0; 512],
         &[0xff; 512],
     ];
@@ -142,6 +141,14 @@ fn row_43_what_speaks_no_tls_is_closed_with_a_reason() {
             .to_string()
             .contains("from 127.0.0.1:")
     );
+    // Whoever set up a balancer is to hear of that, and not of TLS.
+    let mut balancer = connect(stage.addr());
+    let header = b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n";
+    balancer.write_all(header).expect("taken");
+    assert_eq!(until_closed(&mut balancer), b"");
+    wait_until("it to be counted", SOON, || {
+        stage.refused("proxy_header") == 1
+    });
     // A health check says nothing, and is none of them; whoever begins and goes is.
     drop(connect(stage.addr()));
     let mut leaves = connect(stage.addr());
@@ -239,6 +246,7 @@ fn an_upgrade_leaves_a_session_with_tls_where_it_is() {
     let _next = Next(started.number("pid"));
     before.echoes(b"meanwhile");
     stage.proxy.event_after(mark, "took_over", 3 * SOON);
+    before.echoes(b"served still");
     stage.client().echoes(b"behind it");
     // In order: a cut would be an error.
     assert_eq!(before.read_to_end(), b"");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::rustls::sign::SingleCertAndKey;
 use tokio_rustls::rustls::{Error, ServerConfig};
 
@@ -18,6 +18,10 @@ use crate::net::stream::Stream;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Longest wait for a client that was turned away to end its connection.
 const LEAVE_LIMIT: Duration = Duration::from_secs(1);
+
+/// How the two versions of the PROXY protocol begin.
+const PROXY_V1: &[u8] = b"PROXY ";
+const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// How clients are met. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -52,8 +56,14 @@ impl Acceptor {
             None => builder.with_no_client_auth(),
         };
         let resolver = SingleCertAndKey::from(Arc::clone(&identity.certified));
+        let mut config = builder.with_cert_resolver(Arc::new(resolver));
+        if clients.is_some() {
+            // A session that is resumed takes the certificate of the one before for good, and that may have ended since.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
         Ok(Self {
-            config: Arc::new(builder.with_cert_resolver(Arc::new(resolver))),
+            config: Arc::new(config),
             validity: identity.validity.clone(),
             same: (identity.fingerprint, clients.map(|roots| roots.fingerprint)),
         })
@@ -88,6 +98,12 @@ impl Acceptor {
             if !stream.hears_something().await {
                 return Err(TurnedAway::at_once(None));
             }
+            if begins_with_proxy_header(&stream) {
+                return Err(TurnedAway {
+                    why: Some(Refused::ProxyHeader),
+                    stream: Some(stream),
+                });
+            }
             let accepting =
                 TlsAcceptor::from(Arc::clone(&self.config)).accept_with(stream, |session| {
                     session.set_buffer_limit(Some(OUTGOING_MAX));
@@ -103,6 +119,14 @@ impl Acceptor {
             Err(_) => Err(TurnedAway::at_once(Some(Refused::Late))),
         }
     }
+}
+
+/// Told from other words that are no TLS if it came in one packet, as balancers send it.
+fn begins_with_proxy_header(stream: &Stream) -> bool {
+    let mut said = [0; PROXY_V2.len()];
+    let peeked = stream.peek(&mut said);
+    let said = &said[..peeked];
+    said.starts_with(PROXY_V1) || said.starts_with(PROXY_V2)
 }
 
 /// A client that is not served.
@@ -141,6 +165,8 @@ impl TurnedAway {
 pub enum Refused {
     /// It does not speak TLS.
     NotTls,
+    /// It begins with a header of the PROXY protocol, and is none of those from which one is expected.
+    ProxyHeader,
     /// It was not through with its part in time.
     Late,
     /// It went before that.
@@ -161,8 +187,9 @@ pub enum Refused {
 
 impl Refused {
     /// Each once, in the order of their indices.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NotTls,
+        Self::ProxyHeader,
         Self::Late,
         Self::Left,
         Self::Crowded,
@@ -182,6 +209,7 @@ impl Refused {
     pub const fn label(self) -> &'static str {
         match self {
             Self::NotTls => "not_tls",
+            Self::ProxyHeader => "proxy_header",
             Self::Late => "timeout",
             Self::Left => "left",
             Self::Crowded => "crowded",
@@ -198,6 +226,10 @@ impl Refused {
         match self {
             Self::NotTls => {
                 "it does not speak TLS; clients of this entry need it (`client_tls`), for example redis-cli --tls"
+            }
+            Self::ProxyHeader => {
+                "it sent a header of the PROXY protocol, which is not expected from it: name it in `proxy_protocol_from`, or \
+                 switch that off at the load balancer before it"
             }
             Self::Late => "it was not through with the handshake in 10 s",
             Self::Left => "it went before the end of the handshake",

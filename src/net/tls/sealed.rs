@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
 use crate::net::socket;
-use crate::net::stream::Stream;
+use crate::net::stream::{Stream, send_now};
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -75,6 +75,20 @@ impl Sealed {
         }
         self.kept_back = 0;
         Poll::Ready(Ok(()))
+    }
+
+    /// See [`Stream::press`]. How much of what is kept back was taken.
+    pub(in crate::net) fn press(&mut self) -> io::Result<usize> {
+        match &mut self.stream {
+            TlsStream::Client(stream) => {
+                let (below, session) = stream.get_mut();
+                session.write_tls(&mut Pressed(below))
+            }
+            TlsStream::Server(stream) => {
+                let (below, session) = stream.get_mut();
+                session.write_tls(&mut Pressed(below))
+            }
+        }
     }
 
     /// See [`Stream::kept_back`].
@@ -140,6 +154,19 @@ impl Read for Unread<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let (read, _) = recv(self.0, buf, RecvFlags::DONTWAIT)?;
         Ok(read)
+    }
+}
+
+/// What a socket takes now. Who waits for more room is woken by that all the same.
+struct Pressed<'a>(&'a Stream);
+
+impl Write for Pressed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        send_now(self.0, bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

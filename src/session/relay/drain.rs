@@ -7,19 +7,31 @@
 //! moment of silence behind the master's last word.
 
 use std::ops::ControlFlow::{self, Break, Continue};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::time::sleep;
+use tokio::time::{Sleep, sleep};
 
 use super::super::close::CloseReason;
 use super::super::{Ending, House};
-use super::{Flow, Relay};
+use super::{Flow, Relay, took};
 use crate::session::watch::{Rest, Watch};
 
 /// Where requests cannot be told apart: as long as neither side has said anything, and the master was last to.
 const IDLE_MOMENT: Duration = Duration::from_millis(500);
+/// Longest that a client takes nothing of what TLS has kept back for it, once there is no upstream and nothing else for it.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(30);
+
+/// A client takes none of what there is for it, as far as the runtime has heard.
+#[derive(Debug)]
+pub(super) struct Stall {
+    /// When it is asked whether it did.
+    end: Pin<Box<Sleep>>,
+    /// It did, and what it made room for is being filled.
+    moves: bool,
+}
 
 impl<W: Watch> Relay<'_, W> {
     /// Drops what was not begun. To be called when the proxy has begun to end; again is no harm.
@@ -99,22 +111,46 @@ impl<W: Watch> Relay<'_, W> {
         self.reason.unwrap_or(CloseReason::Shutdown)
     }
 
-    /// Ends a session whose client takes nothing for too long, where that is limited.
+    /// Ends a session whose client takes nothing for too long, where that is limited: always behind the upstream's end.
     #[cold]
     pub(super) fn poll_stall(
         &mut self,
         cx: &mut Context<'_>,
         house: &House,
     ) -> ControlFlow<CloseReason> {
-        let limit = house.config().write_stall_timeout;
-        if limit.is_zero() {
-            self.stall = None;
-            return Continue(());
-        }
-        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(limit)));
-        match stall.as_mut().poll(cx) {
-            Poll::Ready(()) => Break(CloseReason::WriteStalled),
-            Poll::Pending => Continue(()),
+        let set = house.config().write_stall_timeout;
+        let is_last = self.down != Flow::Open && self.carried.owed.is_empty();
+        let (limit, reason) = match (set.is_zero(), is_last) {
+            (false, _) => (set, CloseReason::WriteStalled),
+            (true, true) => (LAST_WORDS_LIMIT, self.reason()),
+            (true, false) => {
+                self.stall = None;
+                return Continue(());
+            }
+        };
+        let begin = || Stall {
+            end: Box::pin(sleep(limit)),
+            moves: false,
+        };
+        loop {
+            let stall = self.stall.get_or_insert_with(|| Box::new(begin()));
+            if !stall.moves && stall.end.as_mut().poll(cx).is_pending() {
+                return Continue(());
+            }
+            // The kernel tells of room only once there is much: it is asked about a client that takes less, but takes it all the time.
+            match self.carried.client.press(&self.carried.owed) {
+                Ok(Some(taken)) => {
+                    house.tally.bytes_down.add(taken as u64);
+                    took(&mut self.carried.owed, taken);
+                    // There may be more room, which is filled first: the next time is measured from where there is none.
+                    stall.moves = true;
+                    cx.waker().wake_by_ref();
+                    return Continue(());
+                }
+                Ok(None) if stall.moves => **stall = begin(),
+                Ok(None) => return Break(reason),
+                Err(_) => return Break(CloseReason::ClientReset),
+            }
         }
     }
 

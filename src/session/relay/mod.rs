@@ -113,7 +113,7 @@ pub(super) struct Relay<'a, W> {
     spoke: bool,
     silence: Option<Pin<Box<Sleep>>>,
     /// Since the client takes none of what it is owed.
-    stall: Option<Pin<Box<Sleep>>>,
+    stall: Option<Box<drain::Stall>>,
 }
 
 /// Replies that may be undone.
@@ -391,7 +391,8 @@ impl<'a, W: Watch> Relay<'a, W> {
                 Flow::Ending => match self.carried.client.poll_shutdown(cx) {
                     Poll::Ready(Ok(())) => self.down = Flow::Ended,
                     Poll::Ready(Err(_)) => return Break(CloseReason::ClientReset),
-                    Poll::Pending => return Continue(()),
+                    // What TLS has kept back goes out first.
+                    Poll::Pending => return self.poll_stall(cx, house),
                 },
                 Flow::Ended | Flow::Broken => return Continue(()),
             }

@@ -1,16 +1,19 @@
 //! One relay alone.
 
 use std::cell::Cell;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io::ErrorKind;
 use std::rc::Rc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::runtime::{Builder, LocalOptions};
+use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::net::clock::now;
+use crate::net::tls;
+use crate::session::Config;
 use crate::session::tests::{G1, G2, HOLD, house_of, serving};
 use crate::session::tracker::{Rules, Tracker};
 use crate::session::watch::Blind;
@@ -113,5 +116,106 @@ async fn a_reply_that_is_read_behind_a_standstill_waits_for_the_control_plane() 
             application.read_exact(&mut heard).await.expect("handed");
             assert_eq!(heard, REPLY);
         }
+    }
+}
+
+/// A relay with so much for its client to read that there is no end of it, and a limit.
+async fn stalled(
+    client: Stream,
+    limit: Duration,
+    mut reader: impl AsyncFnMut() -> bool,
+) -> Duration {
+    static SOURCE: [u8; 64 * 1024] = [b'x'; 64 * 1024];
+    let (mut publisher, house) = house_of();
+    publisher.publish(serving(G1));
+    publisher.extend(now() + HOLD);
+    house.change(Config {
+        write_stall_timeout: limit,
+        ..house.config()
+    });
+    let (upstream, mut master) = UnixStream::pair().expect("pair");
+    let mut carried = Carried::new(client, Blind);
+    let pass = Reader::pass(&serving(G1));
+    let mut relay = Relay::new(&mut carried, Stream::Unix(upstream), pass);
+    let relaying = poll_fn(|cx| {
+        publisher.extend(now() + HOLD);
+        relay.poll(cx, &house)
+    });
+    let saying = async { while master.write_all(&SOURCE).await.is_ok() {} };
+    let reading = async {
+        while reader().await {
+            sleep(limit / 4).await;
+        }
+        // It takes no more, and is still there.
+        pending::<()>().await;
+    };
+    let begun = Instant::now();
+    tokio::select! {
+        reason = relaying => assert_eq!(reason, CloseReason::WriteStalled),
+        () = saying => panic!("the master is left"),
+        () = reading => {}
+    }
+    begun.elapsed()
+}
+
+/// Where the kernel says nothing of room, as there is not much of it.
+#[tokio::test(start_paused = true)]
+async fn who_takes_replies_slowly_and_all_the_time_is_not_stalled() {
+    const LIMIT: Duration = Duration::from_secs(2);
+    const ROUNDS: u32 = 40;
+    let (plain, application) = UnixStream::pair().expect("pair");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let remote = TcpStream::connect(listener.local_addr().expect("bound")).await;
+    let (tcp, _) = listener.accept().await.expect("accepted");
+    let (sealed, server) = tls::tests::pair().await;
+    for (client, mut application) in [
+        (Stream::Unix(plain), Stream::Unix(application)),
+        (Stream::Tcp(tcp), Stream::Tcp(remote.expect("it listens"))),
+        (server, sealed),
+    ] {
+        let mut rounds = 0;
+        let mut buffer = vec![0; 40 * 1024];
+        let lasted = stalled(client, LIMIT, async || {
+            rounds += 1;
+            let n = poll_fn(|cx| application.poll_read(cx, &mut buffer)).await;
+            assert!(n.expect("not cut") > 0);
+            rounds < ROUNDS
+        })
+        .await;
+        assert_eq!(rounds, ROUNDS);
+        let slow = LIMIT / 4 * ROUNDS;
+        assert!(lasted >= slow, "{lasted:?}");
+        assert!(lasted < slow + 4 * LIMIT, "{lasted:?}");
+    }
+}
+
+/// What TLS keeps back of the last reply is not waited for without end: nobody else would end this session.
+#[tokio::test(start_paused = true)]
+async fn who_does_not_take_the_last_of_its_replies_keeps_its_place_for_a_time() {
+    const SECOND: Duration = Duration::from_secs(1);
+    for (limit, reason) in [
+        (Duration::ZERO, CloseReason::UpstreamClosed),
+        (SECOND, CloseReason::WriteStalled),
+    ] {
+        let (mut publisher, house) = house_of();
+        publisher.publish(serving(G1));
+        house.change(Config {
+            write_stall_timeout: limit,
+            ..house.config()
+        });
+        let (_application, client) = tls::tests::pair().await;
+        let (upstream, mut master) = UnixStream::pair().expect("pair");
+        let mut carried = Carried::new(client, Blind);
+        let pass = Reader::pass(&serving(G1));
+        let mut relay = Relay::new(&mut carried, Stream::Unix(upstream), pass);
+        master.write_all(&[b'x'; 20 * 1024]).await.expect("room");
+        drop(master);
+        let over = poll_fn(|cx| {
+            publisher.extend(now() + HOLD);
+            relay.poll(cx, &house)
+        });
+        let over = timeout(60 * SECOND, over).await;
+        assert_eq!(over.expect("it ends"), reason);
+        assert_eq!(carried.owed.len(), 0);
     }
 }

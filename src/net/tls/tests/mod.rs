@@ -19,6 +19,8 @@ use super::*;
 use crate::net::addr::Host;
 use crate::net::stream::Stream;
 
+mod over;
+
 const LIMIT: Duration = Duration::from_secs(30);
 /// The kernel makes of it what it can do with at least.
 const SMALL: usize = 4096;
@@ -250,6 +252,15 @@ async fn what_does_not_speak_tls() {
         (&b"PING\r\n"[..], Some(Refused::NotTls)),
         (b"*1\r\n$4\r\nPING\r\n", Some(Refused::NotTls)),
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", Some(Refused::NotTls)),
+        (
+            b"PROXY TCP4 10.0.0.1 10.0.0.2 40000 6379\r\n\x16\x03\x01",
+            Some(Refused::ProxyHeader),
+        ),
+        (
+            b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0\x16\x03\x01",
+            Some(Refused::ProxyHeader),
+        ),
+        (b"PROXYING\r\n", Some(Refused::NotTls)),
         (&[0; 64], Some(Refused::NotTls)),
         (&[0xff; 64], Some(Refused::NotTls)),
         // The beginning of a hello, and no more.
@@ -519,60 +530,6 @@ fn what_is_another_after_a_renewal() {
     let now = now.expect("after 1970");
     assert!(!soon.validity.is_over(now));
     assert!(soon.validity.is_over(now + Duration::from_secs(3601)));
-}
-
-/// What nobody needs does not make a certificate one that nobody accepts.
-#[tokio::test]
-async fn which_certificate_of_a_file_counts() {
-    let place = place();
-    let now = SystemTime::now();
-    let since_epoch = |time: SystemTime| time.duration_since(UNIX_EPOCH).expect("after 1970");
-    let leaf = place.authority.sign("leaf", &["redis-a"]);
-    let valid = identity(&leaf);
-    assert!(!valid.validity.is_over(since_epoch(now)));
-    assert!(!valid.validity.is_to_come(since_epoch(now)));
-    assert_eq!(valid.ended_behind, None);
-
-    let behind = |pair: &Pair| {
-        let chain = [&leaf, pair].map(|pair| std::fs::read(&pair.cert).expect("there"));
-        std::fs::write(&leaf.cert, chain.concat()).expect("written");
-        let chained = identity(&leaf);
-        std::fs::write(&leaf.cert, &chain[0]).expect("written");
-        chained
-    };
-    // A cross-signed root, as many chains have had behind them, long over.
-    let over = behind(&place.authority.sign_expired("over", &["cross"]));
-    assert_eq!(over.validity.not_after, valid.validity.not_after);
-    assert!(over.ended_behind.is_some_and(|end| end < since_epoch(now)));
-    // It is shown to clients all the same, and they accept it.
-    let acceptor = Acceptor::new(&over, None).expect("usable");
-    let (client, _) = meet(&place.connector(), &acceptor, "redis-a").await;
-    assert!(client.is_ok(), "{client:?}");
-    // What ends before the certificate may be needed: that is told in time.
-    let soon = now + Duration::from_secs(3600);
-    let ends = behind(&place.authority.sign_until("ends", &["cross"], soon));
-    assert!(
-        ends.validity
-            .is_over(since_epoch(soon) + Duration::from_secs(1))
-    );
-
-    let day = Duration::from_secs(24 * 60 * 60);
-    let early = place
-        .authority
-        .sign_between("early", &["redis-a"], now + day, now + 2 * day);
-    assert!(identity(&early).validity.is_to_come(since_epoch(now)));
-}
-
-/// An authority is believed for its key, and for as long as it is named (RFC 5280, 6.1.1 d).
-#[tokio::test]
-async fn an_authority_that_is_over_is_believed_as_long_as_it_is_named() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let yesterday = SystemTime::now() - Duration::from_secs(24 * 60 * 60);
-    let authority = Authority::until(dir.path(), "ca", yesterday);
-    let place = Place { dir, authority };
-    let acceptor = place.acceptor(&["redis-a"]);
-    let (client, server) = meet(&place.connector(), &acceptor, "redis-a").await;
-    assert!(client.is_ok() && server.is_ok(), "{client:?}");
 }
 
 #[test]
