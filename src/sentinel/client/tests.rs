@@ -175,6 +175,22 @@ fn replicas_are_listed_by_name_and_by_ipv6_and_the_living_come_first() {
 }
 
 #[test]
+fn a_master_may_have_more_replicas_than_are_shown() {
+    let of = |n: u16| {
+        let (host, port) = (format!("10.0.{}.1", n / 256), 10_000 + n);
+        Value::Array(vec![bulk(&host), bulk(&port.to_string()), bulk("7")])
+    };
+    let listed = (0..900).map(of).collect();
+    let role = [bulk("master"), Value::Int(9), Value::Array(listed)];
+    let Some(RoleDetail::Master(9, attached)) = read_detail(&role) else {
+        panic!("a master");
+    };
+    assert_eq!(attached.len(), 900, "each may be read from");
+    assert_eq!(attached[899].0.to_string(), "10.0.3.1:10899");
+    assert_eq!(read_replicas(&role).len(), 64, "for people");
+}
+
+#[test]
 fn what_this_host_lacks_says_nothing_of_the_node() {
     for (errno, local) in [
         (Errno::ADDRNOTAVAIL, true),
