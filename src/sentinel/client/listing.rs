@@ -7,7 +7,7 @@ use super::{ClientError, Connection, Dial};
 use crate::net::addr::HostPort;
 use crate::topology::observation::Listed;
 
-/// Most replicas taken from one reply, those that are not called down first.
+/// Most replicas taken from one reply, those first that are not called down, and of those the ones it is connected to.
 const MAX_LISTED: usize = 64;
 /// Longest list of replicas: some 750, of 670 bytes each.
 pub(super) const LONGEST_LIST: usize = 512 * 1024;
@@ -48,8 +48,8 @@ impl ListLink {
 
 /// Sentinels forget nobody, so a list may be long of the dead.
 pub(super) fn first_the_living(listed: &[Value]) -> Vec<Listed> {
-    let mut all: Vec<Listed> = listed.iter().filter_map(read_listed).collect();
-    all.sort_by_key(|of| of.down);
+    let mut all: Vec<(Listed, bool)> = listed.iter().filter_map(read_listed).collect();
+    all.sort_by_key(|(of, connected)| (of.down, !connected));
     all.truncate(MAX_LISTED);
-    all
+    all.into_iter().map(|(of, _)| of).collect()
 }

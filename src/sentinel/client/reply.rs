@@ -133,15 +133,19 @@ pub(super) fn read_detail(parts: &[Value]) -> Option<RoleDetail> {
     }
 }
 
-/// A replica that a Sentinel lists; `None` when one cannot dial it.
-pub(super) fn read_listed(value: &Value) -> Option<Listed> {
+/// A replica that a Sentinel lists, and whether it has a connection to it; `None` when one cannot dial it.
+///
+/// Not to have one is not to call it down: with each failover a Sentinel makes all it knows of replicas anew, and is connected to none
+/// of them until its next turn. What the replica says itself is worth more than that.
+pub(super) fn read_listed(value: &Value) -> Option<(Listed, bool)> {
     let (host, port) = (field(value, "ip")?, field(value, "port")?);
     let flags = field(value, "flags").unwrap_or_default();
-    let bad = [SUBJECTIVELY_DOWN, OBJECTIVELY_DOWN, DISCONNECTED];
-    Some(Listed {
+    let flagged = |of: &str| flags.split(',').any(|flag| flag == of);
+    let listed = Listed {
         addr: node_addr(&host, &port).ok()?,
-        down: flags.split(',').any(|flag| bad.contains(&flag)),
-    })
+        down: flagged(SUBJECTIVELY_DOWN) || flagged(OBJECTIVELY_DOWN),
+    };
+    Some((listed, !flagged(DISCONNECTED)))
 }
 
 pub(super) fn read_peer(value: &Value) -> Option<Peer> {
