@@ -12,9 +12,6 @@ const MAX_LISTED: usize = 64;
 /// Longest list of replicas: some 750, of 670 bytes each.
 pub(super) const LONGEST_LIST: usize = 512 * 1024;
 
-/// A list, or why there is none.
-pub type List = Result<Vec<Listed>, String>;
-
 /// A connection of its own for lists: one that is too long, or late, ends nothing else.
 #[derive(Debug)]
 pub struct ListLink(Connection);
@@ -31,17 +28,20 @@ impl ListLink {
     }
 
     /// The replicas that this Sentinel knows of this master (SENTINEL REPLICAS).
-    pub async fn replicas(&mut self, master: &str) -> List {
+    ///
+    /// # Errors
+    /// When it may not be asked, answers something else or too much, or not in time.
+    pub async fn replicas(&mut self, master: &str) -> Result<Vec<Listed>, ClientError> {
         let mut question = redis::cmd("SENTINEL");
         question.arg("REPLICAS").arg(master);
         match self.0.ask_at_length(&question, LONGEST_LIST).await {
             Ok(Value::Array(listed)) => Ok(first_the_living(&listed)),
-            Ok(_) => Err("its answer is no list".to_owned()),
-            Err(ClientError::Io(why)) => Err(format!(
+            Ok(_) => Err(ClientError::Protocol("it is no list".to_owned())),
+            Err(ClientError::Io(why)) => Err(ClientError::Io(format!(
                 "{why} (a list may have {} KiB; SENTINEL RESET, at one Sentinel after the other, removes dead replicas)",
                 LONGEST_LIST / 1024
-            )),
-            Err(why) => Err(why.to_string()),
+            ))),
+            Err(why) => Err(why),
         }
     }
 }
