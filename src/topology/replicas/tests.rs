@@ -484,7 +484,10 @@ fn sessions_are_evened_out_where_it_is_worth_it() {
         ([104, 98, 98], vec![]),
         ([300, 0, 0], vec![(0, 200)]),
         ([150, 150, 0], vec![(0, 50), (1, 50)]),
-        ([2, 1, 0], vec![]),
+        ([1, 1, 0], vec![]),
+        ([2, 1, 0], vec![(0, 1)]),
+        ([5, 5, 0], vec![(0, 1), (1, 2)]),
+        ([105, 105, 90], vec![(0, 5), (1, 5)]),
     ] {
         loads[..3].copy_from_slice(&given);
         assert_eq!(lanes.too_many(&loads, 0), expected, "{given:?}");
