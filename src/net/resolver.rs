@@ -119,6 +119,20 @@ impl Resolver {
         (now().since(*at) <= KEPT).then(|| found.clone())
     }
 
+    /// A look-up of this name is under way, and takes as long as what this returns lives.
+    #[cfg(test)]
+    pub fn is_silent_on(&self, name: &str) -> impl Drop + use<> {
+        struct Silent(watch::Sender<Outcome>);
+        impl Drop for Silent {
+            fn drop(&mut self) {
+                let _ = self.0.send(Some(Err(ResolveError::Late)));
+            }
+        }
+        let (told, outcome) = watch::channel(None);
+        self.names().entry(name.to_owned()).or_default().running = Some(outcome);
+        Silent(told)
+    }
+
     fn names(&self) -> MutexGuard<'_, HashMap<String, Known>> {
         // Held for a look-up or an entry, never while waiting; a panic in between leaves nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

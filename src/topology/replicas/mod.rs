@@ -465,6 +465,11 @@ impl Roll {
         self.nodes.keys()
     }
 
+    /// True for one of those.
+    pub fn knows(&self, addr: &NodeAddr) -> bool {
+        self.nodes.contains_key(addr)
+    }
+
     /// Where this one answered.
     pub fn at(&self, addr: &NodeAddr) -> Option<SocketAddr> {
         self.nodes.get(addr)?.at
