@@ -1,13 +1,18 @@
 //! What nodes say, and what is made of it.
 
+use std::time::Duration;
+
 use super::link::{Heard, NodeLink, Said, What};
 use super::names::Found;
 use super::ourselves::leads_to_us;
 use super::{Task, tales};
 use crate::net::addr::{HostPort, NodeAddr};
-use crate::net::clock::now;
+use crate::net::clock::{Moment, now};
 use crate::topology::observation::{RoleDetail, RoleReport};
 use crate::topology::replicas::{Attached, Report};
+
+/// Sentinels are asked again so often while they call a replica down that proves itself.
+const DISPUTE_EVERY: Duration = Duration::from_secs(1);
 
 impl Task {
     pub(super) fn hear(&mut self, Heard { of, what }: Heard) {
@@ -121,6 +126,14 @@ impl Task {
         if self.names.learn(found) {
             let head = self.head.iter().map(|(_, link)| link);
             head.chain(self.links.values()).for_each(NodeLink::check);
+        }
+    }
+
+    /// The Sentinels call somebody down: is that so?
+    pub(super) fn dispute(&mut self, at: Moment) {
+        if at.since(self.disputed) >= DISPUTE_EVERY && self.roll.is_disputed(at) {
+            self.disputed = at;
+            self.entry.asker.ask_all();
         }
     }
 }

@@ -129,6 +129,8 @@ struct Task {
     /// The master's, and where it is.
     head: Option<(Head, NodeLink)>,
     names: Names,
+    /// When the Sentinels were asked again because a replica proves itself that they call down.
+    disputed: Moment,
     urgent_until: Moment,
     leaving: Vec<Leaving>,
     left: Left,
@@ -178,6 +180,7 @@ pub async fn run(mut entry: Entry, tasks: TaskTracker, end: CancellationToken) {
         shut: BTreeSet::new(),
         head: None,
         names: Names::new(),
+        disputed: Moment::default(),
         urgent_until: Moment::default(),
         leaving: Vec::new(),
         left: Left::default(),
@@ -292,6 +295,9 @@ impl Task {
         self.follow(&master, at);
         self.ask();
         let fits = self.roll.verdicts(|addr| self.lanes.is_in(addr), at);
+        if fits.values().any(|fit| *fit == Err(Unfit::Down)) {
+            self.dispute(at);
+        }
         let proofs: HashMap<NodeAddr, Moment> = fits
             .iter()
             .filter_map(|(addr, fit)| Some((addr.clone(), fit.ok()?.until)))

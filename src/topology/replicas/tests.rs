@@ -137,6 +137,17 @@ fn sentinels_count_while_they_are_fresh_and_their_loss_ends_nothing() {
 }
 
 #[test]
+fn one_that_is_called_down_and_proves_itself_is_disputed() {
+    let mut roll = roll();
+    assert!(!roll.is_disputed(at(50)));
+    listed(&mut roll, at(100), &[2], [&[2], &[2], &[]]);
+    assert_eq!(why(&roll, 200), Some(Unfit::Down));
+    assert!(roll.is_disputed(at(200)));
+    // It says nothing any more: they are right.
+    assert!(!roll.is_disputed(at(3000)));
+}
+
+#[test]
 fn another_master_has_to_be_followed_before_anything_is_read() {
     let mut roll = roll();
     roll.head(head(3));
