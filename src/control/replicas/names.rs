@@ -107,8 +107,7 @@ impl Names {
 
     /// Nobody tells of some of them any more.
     pub(super) fn forget(&mut self, at: Moment) {
-        self.known
-            .retain(|_, known| at.since(known.used) < UNUSED);
+        self.known.retain(|_, known| at.since(known.used) < UNUSED);
     }
 }
 
