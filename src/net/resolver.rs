@@ -22,8 +22,8 @@ use super::clock::{Moment, now};
 pub const WAIT: Duration = Duration::from_secs(1);
 /// How long a good answer may stand in for one that does not come. The system does not tell a record's TTL.
 const KEPT: Duration = Duration::from_secs(300);
-/// Most names remembered; a topology has some ten.
-const MAX_NAMES: usize = 256;
+/// Most names remembered; a topology has some ten, and replicas may tell of a few hundred more.
+const MAX_NAMES: usize = 1024;
 /// Most addresses of one name.
 const MAX_ADDRESSES: usize = 16;
 

@@ -89,7 +89,7 @@ impl Task {
                 };
                 let follows = *name == head.addr || {
                     let dial = &self.manner.borrow().dial;
-                    match self.names.leads_to(name, dial, now()) {
+                    match self.names.of_a_master(name, dial, now()) {
                         Some(leads_to) => leads_to.contains(&head.at),
                         // Nobody knows yet; until it is known it counts what it has said before.
                         None => return Report::Nothing,
@@ -113,8 +113,7 @@ impl Task {
             let leads_to = if self.roll.knows(&addr) {
                 Vec::new()
             } else {
-                let found = self.names.leads_to(&addr.0, dial, at);
-                found.unwrap_or_default()
+                self.names.of_a_replica(&addr.0, dial, at)
             };
             (addr.0, leads_to)
         };

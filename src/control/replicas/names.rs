@@ -19,6 +19,8 @@ const EVERY: Duration = Duration::from_secs(1);
 const UNUSED: Duration = Duration::from_secs(10);
 /// Most names: nodes name what they like.
 const MAX_NAMES: usize = 256;
+/// Most of those for what a master tells of its replicas, so that what they tell of their master has room.
+const MAX_OF_A_MASTER: usize = 224;
 /// Most that are looked up at once; each may take a second.
 const AT_ONCE: usize = 8;
 
@@ -59,17 +61,39 @@ impl Names {
         }
     }
 
-    /// Where this name leads, by the last look-up, if there has been one; another one is begun where that is of some time ago.
-    pub(super) fn leads_to(
+    /// Where the name of a master leads, by the last look-up, if there has been one; another one is begun where that is of some time
+    /// ago.
+    pub(super) fn of_a_master(
         &mut self,
         name: &HostPort,
         dial: &Dial,
         at: Moment,
     ) -> Option<Vec<SocketAddr>> {
+        self.leads_to(name, dial, at, MAX_NAMES)
+    }
+
+    /// The same of a replica that a master tells of; nowhere as long as nothing is known.
+    pub(super) fn of_a_replica(
+        &mut self,
+        name: &HostPort,
+        dial: &Dial,
+        at: Moment,
+    ) -> Vec<SocketAddr> {
+        let leads_to = self.leads_to(name, dial, at, MAX_OF_A_MASTER);
+        leads_to.unwrap_or_default()
+    }
+
+    fn leads_to(
+        &mut self,
+        name: &HostPort,
+        dial: &Dial,
+        at: Moment,
+        most: usize,
+    ) -> Option<Vec<SocketAddr>> {
         if let Some(addr) = name.socket_addr() {
             return Some(vec![addr]);
         }
-        if self.known.len() >= MAX_NAMES && !self.known.contains_key(name) {
+        if self.known.len() >= most && !self.known.contains_key(name) {
             return Some(Vec::new());
         }
         let known = self.known.entry(name.clone()).or_insert(Known {
@@ -147,9 +171,13 @@ mod tests {
     async fn nobody_waits_for_a_name_and_what_was_found_stands_until_more_is_known() {
         let (mut names, dial) = (Names::new(), dial());
         let (name, start) = (addr("localhost:9"), now());
-        assert_eq!(names.leads_to(&name, &dial, start), None, "not known yet");
+        assert_eq!(
+            names.of_a_master(&name, &dial, start),
+            None,
+            "not known yet"
+        );
         assert!(learn(&mut names).await);
-        let found = names.leads_to(&name, &dial, start).expect("found");
+        let found = names.of_a_master(&name, &dial, start).expect("found");
         assert!(found.iter().all(|a| a.ip().is_loopback() && a.port() == 9));
         assert!(!found.is_empty());
         // The resolver has gone silent, for this name and all others.
@@ -160,9 +188,9 @@ mod tests {
             let at = now() + EVERY * round;
             names.forget(at);
             for other in ["a:9", "b:9", "c:9", "d:9"] {
-                assert_eq!(names.leads_to(&addr(other), &dial, at), None);
+                assert_eq!(names.of_a_master(&addr(other), &dial, at), None);
             }
-            assert_eq!(names.leads_to(&name, &dial, at).as_ref(), Some(&found));
+            assert_eq!(names.of_a_master(&name, &dial, at).as_ref(), Some(&found));
         }
         assert_eq!(dial.tasks.len(), 5, "one look-up for each");
         // A name without an address is known to lead nowhere.
@@ -170,25 +198,36 @@ mod tests {
             learn(&mut names).await;
         }
         let at = now() + EVERY * 50;
-        assert_eq!(names.leads_to(&addr("a:9"), &dial, at), Some(Vec::new()));
-        assert_eq!(names.leads_to(&name, &dial, at), Some(found), "remembered");
+        assert_eq!(names.of_a_master(&addr("a:9"), &dial, at), Some(Vec::new()));
+        assert_eq!(
+            names.of_a_master(&name, &dial, at),
+            Some(found),
+            "remembered"
+        );
         drop(silent);
     }
 
     #[tokio::test]
     async fn names_are_bounded_and_forgotten() {
         let (mut names, dial) = (Names::new(), dial());
-        let ip = names.leads_to(&addr("192.0.2.1:7"), &dial, now());
+        let ip = names.of_a_master(&addr("192.0.2.1:7"), &dial, now());
         assert_eq!(ip, Some(vec![([192, 0, 2, 1], 7).into()]));
         let start = now();
         for n in 0..MAX_NAMES {
+            // What a master tells of its replicas leaves room for what they tell of it.
+            let replica = addr(&format!("s{n}.invalid:7"));
+            if names.known.len() == MAX_OF_A_MASTER {
+                names.of_a_replica(&replica, &dial, start);
+                assert!(!names.known.contains_key(&replica));
+            }
             let name = addr(&format!("r{n}.invalid:7"));
-            assert_eq!(names.leads_to(&name, &dial, start), None);
+            assert_eq!(names.of_a_master(&name, &dial, start), None);
         }
         let late = addr("late.invalid:7");
-        assert_eq!(names.leads_to(&late, &dial, start), Some(Vec::new()));
+        assert!(names.of_a_replica(&late, &dial, start).is_empty());
+        assert_eq!(names.of_a_master(&late, &dial, start), Some(Vec::new()));
         names.forget(start + UNUSED);
-        assert_eq!(names.leads_to(&late, &dial, start + UNUSED), None);
+        assert_eq!(names.of_a_master(&late, &dial, start + UNUSED), None);
         assert_eq!(names.known.len(), 1);
     }
 }
