@@ -162,9 +162,11 @@ mod tests {
         let addr = HostPort::from(listener.local_addr().expect("bound"));
         let told = Log::default();
         let to = Arc::clone(&told);
-        let _serving = AbortOnDropHandle::new(tokio::spawn(async move {
+        let tasks = TaskTracker::new();
+        let conversations = tasks.clone();
+        let _serving = AbortOnDropHandle::new(tasks.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(converse(stream, Arc::clone(&to)));
+                conversations.spawn(converse(stream, Arc::clone(&to)));
             }
         }));
         let (observations, mut observed) = mpsc::channel(64);
@@ -184,7 +186,7 @@ mod tests {
                 tls: None,
                 resolver: Resolver::default(),
                 reserve: Reserve::default(),
-                tasks: TaskTracker::new(),
+                tasks: tasks.clone(),
             },
             poll_interval: Duration::from_millis(20),
             pace: Duration::from_millis(20),
@@ -195,10 +197,10 @@ mod tests {
             list: Arc::default(),
             end: CancellationToken::new(),
         };
-        let _watching = AbortOnDropHandle::new(tokio::spawn(watcher.run()));
-        let _reading = AbortOnDropHandle::new(tokio::spawn(async move {
-            while observed.recv().await.is_some() {}
-        }));
+        let _watching = AbortOnDropHandle::new(tasks.spawn(watcher.run()));
+        let _reading = AbortOnDropHandle::new(
+            tasks.spawn(async move { while observed.recv().await.is_some() {} }),
+        );
         let is_over = async {
             loop {
                 let told = told.lock().unwrap_or_else(PoisonError::into_inner).clone();
