@@ -213,7 +213,9 @@ mod tests {
         let told = timeout(PATIENCE, is_over).await.expect("it is given up");
         let begun = told.iter().position(|what| *what == "list");
         let meanwhile = &told[begun.expect("it was asked")..];
-        assert!(meanwhile.contains(&"view"), "{told:?}");
+        let views = meanwhile.iter().filter(|what| **what == "view").count();
+        // Two masters a turn, some 25 turns in that time. One turn may come before the end of the list is seen.
+        assert!(views >= 6, "{told:?}");
         let lists = told.iter().filter(|what| **what == "list").count();
         assert_eq!(lists, 1, "the other is not asked in vain: {told:?}");
     }
