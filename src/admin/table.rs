@@ -115,7 +115,7 @@ metrics! {
     SENTINEL_QUORUM_OK = Gauge "sentinel_quorum_ok" ["master"]
         "1 while enough Sentinels answer to agree on a failover and to elect its leader.";
     SENTINEL_EVENTS = Counter "sentinel_events_total" ["proxy", "event"] "Events of Sentinels, by name; each Sentinel's counts.";
-    REPLICA_UP = Gauge "replica_up" ["proxy", "replica"] "Always 1 for each replica that the master tells of (ROLE, every 5 s).";
+    REPLICA_UP = Gauge "replica_up" ["proxy", "replica"] "Always 1 for each replica that the master tells of (ROLE, every 5 s; the first 64).";
     REPLICA_LAG = Gauge "replica_lag_bytes" ["proxy", "replica"]
         "Bytes of the replication stream that this replica has not acknowledged.";
     REPLICA_USABLE = Gauge "replica_usable" ["proxy", "replica"]

@@ -22,8 +22,8 @@ use super::clock::{Moment, now};
 pub const WAIT: Duration = Duration::from_secs(1);
 /// How long a good answer may stand in for one that does not come. The system does not tell a record's TTL.
 const KEPT: Duration = Duration::from_secs(300);
-/// Most names remembered; a topology has some ten.
-const MAX_NAMES: usize = 256;
+/// Most names remembered; a topology has some ten, and replicas may tell of a few hundred more.
+const MAX_NAMES: usize = 1024;
 /// Most addresses of one name.
 const MAX_ADDRESSES: usize = 16;
 
@@ -117,6 +117,20 @@ impl Resolver {
         let names = self.names();
         let (found, at) = names.get(name)?.good.as_ref()?;
         (now().since(*at) <= KEPT).then(|| found.clone())
+    }
+
+    /// A look-up of this name is under way, and takes as long as what this returns lives.
+    #[cfg(test)]
+    pub fn is_silent_on(&self, name: &str) -> impl Drop + use<> {
+        struct Silent(watch::Sender<Outcome>);
+        impl Drop for Silent {
+            fn drop(&mut self) {
+                let _ = self.0.send(Some(Err(ResolveError::Late)));
+            }
+        }
+        let (told, outcome) = watch::channel(None);
+        self.names().entry(name.to_owned()).or_default().running = Some(outcome);
+        Silent(told)
     }
 
     fn names(&self) -> MutexGuard<'_, HashMap<String, Known>> {

@@ -253,6 +253,7 @@ impl Flock {
             subscribers: Arc::clone(&self.subscribers),
             ask: self.asker.0.subscribe(),
             found: self.found.clone(),
+            list: Arc::default(),
             end: end.clone(),
         };
         self.watchers.spawn(watcher.run()).id()

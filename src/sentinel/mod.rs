@@ -8,7 +8,9 @@
 pub mod client;
 pub mod discovery;
 pub mod event;
+mod lister;
 mod metered;
+mod rhythm;
 mod told;
 pub mod watcher;
 

@@ -73,24 +73,36 @@ impl Told {
         }
     }
 
-    pub(super) fn replicas(&mut self, addr: &SentinelAddr, master: &str, why: Option<&String>) {
-        match why {
-            None => drop(self.no_replicas.remove(master)),
-            Some(why) if self.no_replicas.get(master) != Some(why) => {
-                if self
-                    .often
-                    .allow("sentinel_lists_no_replicas", &addr.to_string())
-                {
-                    warn!(
-                        event = "sentinel_lists_no_replicas", sentinel = %addr, master_name = master,
-                        "Sentinel {addr} does not list the replicas of \"{master}\": {why}. Its user needs +sentinel|replicas \
-                         for an entry with role = \"replica\""
-                    );
-                }
-                self.no_replicas.insert(master.to_owned(), why.clone());
-            }
-            Some(_) => {}
+    pub(super) fn replicas(
+        &mut self,
+        addr: &SentinelAddr,
+        master: &str,
+        why: Option<&ClientError>,
+    ) {
+        let Some(why) = why else {
+            self.no_replicas.remove(master);
+            return;
+        };
+        let text = why.to_string();
+        if self.no_replicas.get(master) == Some(&text) {
+            return;
         }
+        if self
+            .often
+            .allow("sentinel_lists_no_replicas", &addr.to_string())
+        {
+            let remedy = match why {
+                ClientError::NoPermission(_) => {
+                    ": its user needs +sentinel|replicas for an entry with role = \"replica\""
+                }
+                _ => "",
+            };
+            warn!(
+                event = "sentinel_lists_no_replicas", sentinel = %addr, master_name = master,
+                "Sentinel {addr} does not list the replicas of \"{master}\": {text}{remedy}"
+            );
+        }
+        self.no_replicas.insert(master.to_owned(), text);
     }
 
     /// True when this is news, or the reason is another.

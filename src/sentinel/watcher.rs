@@ -3,18 +3,18 @@
 //!
 //! Never decides. A link that errs, lies or stalls ends in a redial; nothing a Sentinel sends ends the task.
 
-use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::client::listing::ListLink;
 use super::client::{Asking, ClientError, Dial, Listening, RawEvent, SentinelLink};
+use super::lister::Lister;
+use super::rhythm::{DEAD_AFTER, PEERS_EVERY, Questions, Rhythm};
 use super::told::Told;
 use super::{Peer, event, told};
 use crate::net::addr::{NodeAddr, SentinelAddr};
@@ -24,24 +24,11 @@ use crate::net::clock::{Moment, now};
 use crate::topology::observation::{Asked, Hint, NoView, Observation, Said, Succession, View};
 use crate::topology::rules::lease_poll;
 
-/// A link that has not answered for so long is dead.
-const DEAD_AFTER: Duration = Duration::from_secs(3);
-/// Heartbeat of a separate event link.
-const PING_EVERY: Duration = Duration::from_secs(1);
 /// Redial waits, full jitter between.
 const REDIAL_FLOOR: Duration = Duration::from_millis(100);
 const REDIAL_CAP: Duration = Duration::from_secs(2);
-/// Events within this time of a question share one more question at its end.
-const COALESCE: Duration = Duration::from_millis(20);
 /// No lease is short enough to ask more often.
 const FASTEST_POLL: Duration = Duration::from_millis(50);
-/// Polls are spread by so much of their interval to either side, so that a fleet does not ask in step.
-const POLL_JITTER: f64 = 0.1;
-/// How often a Sentinel is asked which others it knows.
-const PEERS_EVERY: Duration = Duration::from_secs(30);
-
-/// How often it is asked for its replicas, but for events.
-const LIST_EVERY: Duration = Duration::from_secs(5);
 
 /// Somebody who wants to know of one master.
 #[derive(Clone, Debug)]
@@ -67,6 +54,16 @@ impl Subscriber {
         };
         some.len() == others.len() && some.iter().zip(others).all(same)
     }
+
+    /// Tells it what this Sentinel said.
+    pub(super) async fn tell(&self, sentinel: &SentinelAddr, said: Said) {
+        let observation = Observation {
+            sentinel: sentinel.clone(),
+            said,
+        };
+        // The other end is gone only when the program ends.
+        let _ = self.observations.send(observation).await;
+    }
 }
 
 /// What a watcher is given.
@@ -84,6 +81,8 @@ pub(super) struct Watcher {
     pub(super) ask: watch::Receiver<u64>,
     /// Other Sentinels this one reports go here.
     pub(super) found: mpsc::Sender<Found>,
+    /// Wakes the lister.
+    pub(super) list: Arc<Notify>,
     pub(super) end: CancellationToken,
 }
 
@@ -106,9 +105,18 @@ impl Watcher {
     /// Follows one Sentinel until told to end.
     pub(super) async fn run(self) {
         let end = self.end.clone();
+        // Within this task, so that nothing is listed once it has ended.
+        let lister = Lister {
+            addr: self.addr.clone(),
+            dial: self.dial.clone(),
+            address_map: Arc::clone(&self.address_map),
+            subscribers: Arc::clone(&self.subscribers),
+            wanted: Arc::clone(&self.list),
+        };
         tokio::select! {
             () = end.cancelled() => {}
             () = self.follow() => {}
+            () = lister.run() => {}
         }
     }
 
@@ -322,45 +330,10 @@ impl Watcher {
                 self.tell(subscriber, said).await;
             }
         }
-        let is_due = questions.listed.is_none_or(|at| at.elapsed() >= LIST_EVERY);
-        if is_due || matches!(asked, Asked::OnHint(_)) {
-            questions.listed = Some(Instant::now());
-            self.list_replicas(told).await;
+        if questions.wants_a_list(asked, Instant::now()) {
+            self.list.notify_one();
         }
         Ok(pace)
-    }
-
-    /// Asks for the replicas of those masters that somebody reads of.
-    async fn list_replicas(&self, told: &mut Told) {
-        let readers = || self.subscribers.iter().filter(|s| s.replicas);
-        let mut link = None;
-        for master in self.masters() {
-            if !readers().any(|s| s.master == master) {
-                continue;
-            }
-            let mut open = match link.take() {
-                Some(open) => open,
-                None => match ListLink::open(&self.addr.0, &self.dial).await {
-                    Ok(open) => open,
-                    Err(why) => {
-                        told.replicas(&self.addr, master, Some(&why.to_string()));
-                        return;
-                    }
-                },
-            };
-            let (asked_at, answer) = (now(), open.replicas(master).await);
-            told.replicas(&self.addr, master, answer.as_ref().err());
-            let Ok(mut listed) = answer else { continue };
-            link = Some(open);
-            for replica in &mut listed {
-                replica.addr = self.reach(replica.addr.clone());
-            }
-            for subscriber in readers().filter(|s| s.master == master) {
-                let listed = listed.clone();
-                self.tell(subscriber, Said::Replicas { listed, asked_at })
-                    .await;
-            }
-        }
     }
 
     async fn views(
@@ -386,12 +359,7 @@ impl Watcher {
     }
 
     async fn tell(&self, subscriber: &Subscriber, said: Said) {
-        let observation = Observation {
-            sentinel: self.addr.clone(),
-            said,
-        };
-        // The other end is gone only when the program ends.
-        let _ = subscriber.observations.send(observation).await;
+        subscriber.tell(&self.addr, said).await;
     }
 
     fn report(&self, heard: Heard) {
@@ -407,194 +375,4 @@ enum Step {
     Nothing,
     Event(RawEvent),
     Due,
-}
-
-/// When the next question is due, and why.
-#[derive(Debug)]
-struct Rhythm {
-    interval: Duration,
-    poll_due: Instant,
-    /// Heartbeat of a separate event link; `None` without one, because a time that is never taken would be due for ever.
-    ping_due: Option<Instant>,
-    peers_due: Instant,
-    /// A question wanted before the poll: why, since when, and the earliest time for it.
-    wanted: Option<(Asked, Moment, Instant)>,
-    last_question: Option<Instant>,
-    answered: Moment,
-    /// That this link has answered.
-    reported: bool,
-}
-
-impl Rhythm {
-    fn new(interval: Duration, has_event_link: bool) -> Self {
-        let start = Instant::now();
-        Self {
-            interval,
-            poll_due: start + interval,
-            ping_due: has_event_link.then(|| start + PING_EVERY),
-            peers_due: start + PEERS_EVERY,
-            wanted: Some((Asked::OnConnect, now(), start)),
-            last_question: None,
-            answered: now(),
-            reported: false,
-        }
-    }
-
-    fn next_due(&self) -> Instant {
-        let wanted = self.wanted.map_or(self.poll_due, |(_, _, at)| at);
-        let due = wanted.min(self.poll_due).min(self.peers_due);
-        self.ping_due.map_or(due, |ping| due.min(ping))
-    }
-
-    fn takes_ping(&mut self, at: Instant) -> bool {
-        let due = self.ping_due.is_some_and(|ping| at >= ping);
-        if due {
-            self.ping_due = Some(at + PING_EVERY);
-        }
-        due
-    }
-
-    /// The first hint asks at once; those that follow closely share one more question.
-    fn hint(&mut self, asked: Asked, since: Moment) {
-        if self.wanted.is_none() {
-            let at = self
-                .last_question
-                .map_or_else(Instant::now, |last| last + COALESCE);
-            self.wanted = Some((asked, since, at));
-        }
-    }
-
-    fn take_question(&mut self, at: Instant) -> Option<(Asked, Moment)> {
-        let question = match self.wanted {
-            Some((asked, since, due)) if at >= due => Some((asked, since)),
-            _ if at >= self.poll_due => Some((Asked::ByPoll, now())),
-            _ => None,
-        }?;
-        self.wanted = None;
-        self.last_question = Some(at);
-        let spread = 1.0 + POLL_JITTER * (fastrand::f64() * 2.0 - 1.0);
-        self.poll_due = at + self.interval.mul_f64(spread);
-        Some(question)
-    }
-
-    /// The interval from the next poll on, which is not later than this one allows.
-    fn keep(&mut self, interval: Duration) {
-        self.interval = interval;
-        self.poll_due = self.poll_due.min(Instant::now() + interval);
-    }
-
-    fn is_dead(&self) -> bool {
-        now().since(self.answered) >= DEAD_AFTER
-    }
-}
-
-/// The last answer for each master, to notice one that was read in the middle of a change.
-#[derive(Debug, Default)]
-struct Questions {
-    views: HashMap<String, View>,
-    /// When it was asked for replicas.
-    listed: Option<Instant>,
-}
-
-impl Questions {
-    /// True when the address changed and the epoch did not: the epoch may have been read before the change and the
-    /// address after it, so it has to be asked again before it counts.
-    fn is_torn(&self, master: &str, view: Result<&View, &NoView>) -> bool {
-        let Ok(view) = view else { return false };
-        self.views
-            .get(master)
-            .is_some_and(|last| last.master != view.master && last.epoch == view.epoch)
-    }
-
-    fn remember(&mut self, master: &str, view: Result<&View, &NoView>) {
-        if let Ok(view) = view {
-            self.views.insert(master.to_owned(), view.clone());
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::net::addr::HostPort;
-    use crate::topology::Epoch;
-
-    fn view(host: &str, epoch: u64) -> View {
-        View {
-            master: NodeAddr(HostPort::parse(host, Some(6379)).expect("an address")),
-            epoch: Epoch(epoch),
-            down_after: None,
-            quorum: None,
-            objectively_down: false,
-            unanswered: Duration::ZERO,
-        }
-    }
-
-    #[test]
-    fn an_address_that_changed_at_an_unchanged_epoch_is_asked_again() {
-        let mut questions = Questions::default();
-        assert!(
-            !questions.is_torn("m", Ok(&view("a", 4))),
-            "the first answer stands"
-        );
-        questions.remember("m", Ok(&view("a", 4)));
-        assert!(
-            questions.is_torn("m", Ok(&view("b", 4))),
-            "old epoch, new address"
-        );
-        assert!(!questions.is_torn("m", Ok(&view("b", 5))));
-        assert!(!questions.is_torn("other", Ok(&view("b", 4))));
-        assert!(!questions.is_torn("m", Err(&NoView::UnknownMaster)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_first_hint_asks_at_once_and_the_next_share_one_question() {
-        let mut rhythm = Rhythm::new(Duration::from_secs(1), false);
-        assert!(rhythm.take_question(Instant::now()).is_some(), "on connect");
-        tokio::time::advance(Duration::from_millis(300)).await;
-        rhythm.hint(Asked::OnHint(Hint::SwitchMaster), now());
-        assert!(
-            rhythm.take_question(Instant::now()).is_some(),
-            "leading edge"
-        );
-        tokio::time::advance(Duration::from_millis(1)).await;
-        for _ in 0..5 {
-            rhythm.hint(Asked::OnHint(Hint::ConfigUpdate), now());
-        }
-        assert!(rhythm.take_question(Instant::now()).is_none(), "too close");
-        tokio::time::advance(COALESCE).await;
-        let asked = rhythm.take_question(Instant::now()).map(|(asked, _)| asked);
-        assert_eq!(
-            asked,
-            Some(Asked::OnHint(Hint::ConfigUpdate)),
-            "one trailing question"
-        );
-        assert!(rhythm.take_question(Instant::now()).is_none());
-        tokio::time::advance(Duration::from_millis(1100)).await;
-        assert_eq!(
-            rhythm.take_question(Instant::now()).map(|(a, _)| a),
-            Some(Asked::ByPoll)
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nothing_stays_due_that_was_taken() {
-        for has_event_link in [false, true] {
-            let mut rhythm = Rhythm::new(Duration::from_secs(1), has_event_link);
-            for _ in 0..100 {
-                sleep_until(rhythm.next_due()).await;
-                // As a turn does it.
-                let at = Instant::now();
-                rhythm.take_question(at);
-                rhythm.takes_ping(at);
-                if at >= rhythm.peers_due {
-                    rhythm.peers_due = at + PEERS_EVERY;
-                }
-                assert!(
-                    rhythm.next_due() > at,
-                    "a watcher with a separate event link ({has_event_link}) would never sleep"
-                );
-            }
-        }
-    }
 }

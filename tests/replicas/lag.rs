@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use switchmaster::demo::wire::Conn;
+use switchmaster::demo::wire::{Conn, Value};
 
 use crate::harness::chaos::ChaosRelay;
+use crate::harness::name_server::NameServer;
 use crate::harness::topology::{FOLLOW, Topology, port_of};
-use crate::harness::wait_until;
+use crate::harness::{holds_for, wait_until};
 use crate::load::{Load, age};
 use crate::reader::{client, joined, left, left_within, others, plan, ready};
 
@@ -171,4 +172,45 @@ fn a_replica_that_falls_behind_is_left_before_what_it_has_is_too_old() {
     );
     assert!(oldest > MAX_LAG / 4, "it did not fall behind: {oldest:?}");
     assert!(oldest <= MAX_LAG + Duration::from_millis(250), "{oldest:?}");
+}
+
+/// The master tells of its replicas by names (`replica-announce-ip`), and the resolver goes silent.
+#[test]
+fn a_silent_resolver_makes_no_replica_look_older() {
+    const MAX_LAG: &str = "2s";
+    /// Each name in an answer would cost a second of it, again and again.
+    const ROUNDS: Duration = Duration::from_secs(6);
+    const SILENT: Duration = Duration::from_secs(60);
+    let names = NameServer::start();
+    let conf = tempfile::NamedTempFile::new().expect("a temporary file");
+    names.write_resolv_conf(conf.path());
+    let servers = Topology::start();
+    let master = servers.master().addr();
+    for replica in others(&servers, master) {
+        let name = format!("replica-{}.switchmaster.test", replica.port());
+        let set = ["CONFIG", "SET", "replica-announce-ip", &name];
+        let answer = servers.direct(replica).call(&set).expect("an answer");
+        assert!(!answer.is_error(), "{answer:?}");
+    }
+    let mut conn = servers.direct(master);
+    conn.call(&["CLIENT", "KILL", "TYPE", "replica"])
+        .expect("an answer");
+    wait_until("the master to tell of them by name", SILENCE, || {
+        let role = conn.call(&["ROLE"]).expect("an answer");
+        let replicas = role.items().last().map(Value::items);
+        let named = |of: &Value| {
+            let host = of.items().first().and_then(Value::text);
+            host.is_some_and(|host| host.ends_with(".switchmaster.test"))
+        };
+        replicas.is_some_and(|all| all.len() == 2 && all.iter().all(named))
+    });
+    let plan = plan(&servers).env("SWITCHMASTER_PROXY_MAX_LAG", MAX_LAG);
+    let proxy = ready(plan.in_place_of("/etc/resolv.conf", conf.path()), 2);
+    let (mark, asked) = (proxy.mark(), names.asked());
+    assert!(asked > 0, "no name was looked up");
+    names.answer_after(SILENT);
+    holds_for("two replicas to be read from", ROUNDS, || {
+        proxy.events(mark, "replica_left").is_empty()
+    });
+    assert!(names.asked() > asked, "nobody was asked again");
 }

@@ -1,6 +1,5 @@
 //! The standing connection to one node of which its role is asked: a replica, or the master for its offset.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,18 +14,13 @@ use crate::net::backoff::Backoff;
 use crate::net::clock::{Moment, now};
 use crate::sentinel::client::{ClientError, Dial, RoleLink};
 use crate::topology::observation::{RoleDetail, RoleReport};
-use crate::topology::replicas::{Attached, When};
+use crate::topology::replicas::When;
 
 /// Redial waits.
 const REDIAL_FLOOR: Duration = Duration::from_millis(50);
 const REDIAL_CAP: Duration = Duration::from_secs(1);
 /// Questions for which there is a reason lie so far apart: a client that writes to a replica gives one with each request.
 const COALESCE: Duration = Duration::from_millis(100);
-
-/// What a name leads to is asked so often at the most, and of so many names of one node: a node names what it likes, as often as it is
-/// asked.
-const RESOLVE_EVERY: Duration = Duration::from_secs(1);
-const MAX_NAMES: usize = 64;
 
 /// What was learnt.
 #[derive(Debug)]
@@ -54,8 +48,8 @@ pub(super) struct Said {
     pub(super) at: SocketAddr,
     pub(super) report: RoleReport,
     pub(super) detail: Option<RoleDetail>,
-    /// Where the nodes that it names can be reached, as far as that is known: its master, or its replicas.
-    pub(super) named: Vec<Attached>,
+    /// Where the nodes that it names are reached: its master, or its replicas.
+    pub(super) named: Vec<HostPort>,
 }
 
 /// What every link of an entry goes by.
@@ -100,7 +94,6 @@ impl NodeLink {
             manner,
             heard,
             check: Arc::clone(&check),
-            names: HashMap::new(),
         };
         Self {
             number,
@@ -124,8 +117,6 @@ struct Asking {
     manner: watch::Receiver<Manner>,
     heard: mpsc::Sender<Heard>,
     check: Arc<Notify>,
-    /// What names that it has told lead to, and since when that is known.
-    names: HashMap<HostPort, (Moment, Vec<SocketAddr>)>,
 }
 
 impl Asking {
@@ -213,7 +204,7 @@ impl Asking {
     }
 
     async fn say(
-        &mut self,
+        &self,
         asked: Moment,
         at: SocketAddr,
         report: RoleReport,
@@ -226,41 +217,16 @@ impl Asking {
             Some(RoleDetail::Master(_, replicas)) => replicas,
             None => &[],
         };
-        let mut reached = Vec::with_capacity(named.len());
-        for NodeAddr(named) in named {
-            let name = manner.address_map.reach(named.clone());
-            let leads_to = self.leads_to(&name, manner).await;
-            reached.push((name, leads_to));
-        }
+        let reach = |NodeAddr(named): &NodeAddr| manner.address_map.reach(named.clone());
+        let named = named.iter().map(reach).collect();
         self.tell(What::Said(Said {
             when: When { asked, heard },
             at,
             report,
             detail,
-            named: reached,
+            named,
         }))
         .await
-    }
-
-    async fn leads_to(&mut self, name: &HostPort, manner: &Manner) -> Vec<SocketAddr> {
-        if let Some(addr) = name.socket_addr() {
-            return vec![addr];
-        }
-        let at = now();
-        self.names
-            .retain(|_, (since, _)| at.since(*since) < RESOLVE_EVERY);
-        if let Some((_, known)) = self.names.get(name) {
-            return known.clone();
-        }
-        if self.names.len() >= MAX_NAMES {
-            return Vec::new();
-        }
-        let Dial {
-            resolver, tasks, ..
-        } = &manner.dial;
-        let found = resolver.resolve(name, tasks).await.unwrap_or_default();
-        self.names.insert(name.clone(), (at, found.clone()));
-        found
     }
 
     /// False when nobody listens any more.

@@ -4,7 +4,9 @@
 //! The master itself is followed by the control task of the entry as any other; this task reads what that publishes, and acknowledges
 //! it for the workers.
 
+mod hear;
 mod link;
+mod names;
 mod newcomer;
 mod ourselves;
 mod tales;
@@ -20,9 +22,9 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::link::{Heard, Manner, NodeLink, Said, What};
+use self::link::{Heard, Manner, NodeLink};
+use self::names::Names;
 use self::newcomer::Newcomer;
-use self::ourselves::leads_to_us;
 use super::Settings;
 use super::ledger::{Book, Reads};
 use crate::net::addr::{Host, HostPort, NodeAddr};
@@ -34,9 +36,9 @@ use crate::sentinel::client::Dial;
 use crate::sentinel::discovery::Asker;
 use crate::telemetry::Often;
 use crate::topology::board::Board;
-use crate::topology::observation::{Observation, RoleDetail, RoleReport};
+use crate::topology::observation::Observation;
 use crate::topology::publish::{Left, Publisher, Reader, Subscription};
-use crate::topology::replicas::{Choice, Head, Lanes, Move, Report, Roll, Unfit, World};
+use crate::topology::replicas::{Choice, Head, Lanes, Move, Roll, Unfit, World};
 use crate::topology::{Generation, HoldCause, Phase, State};
 
 /// Answers waiting to be looked at.
@@ -126,6 +128,9 @@ struct Task {
     shut: BTreeSet<NodeAddr>,
     /// The master's, and where it is.
     head: Option<(Head, NodeLink)>,
+    names: Names,
+    /// When the Sentinels were asked again because a replica proves itself that they call down.
+    disputed: Moment,
     urgent_until: Moment,
     leaving: Vec<Leaving>,
     left: Left,
@@ -174,6 +179,8 @@ pub async fn run(mut entry: Entry, tasks: TaskTracker, end: CancellationToken) {
         newcomers: HashMap::new(),
         shut: BTreeSet::new(),
         head: None,
+        names: Names::new(),
+        disputed: Moment::default(),
         urgent_until: Moment::default(),
         leaving: Vec::new(),
         left: Left::default(),
@@ -225,6 +232,7 @@ impl Task {
                     None => return,
                 },
                 Some(heard) = heard.recv() => self.hear(heard),
+                Some(found) = self.names.found.recv() => self.learn(found),
                 Ok(()) = self.entry.settings.changed() => self.change(),
                 () = sleep(wait) => {}
             }
@@ -279,86 +287,6 @@ impl Task {
         }
     }
 
-    fn hear(&mut self, Heard { of, what }: Heard) {
-        if let Some((head, link)) = &self.head
-            && link.number == of
-        {
-            match what {
-                What::Said(Said {
-                    when,
-                    at,
-                    detail: Some(RoleDetail::Master(offset, _)),
-                    named,
-                    ..
-                }) if at == head.at => {
-                    if self.roll.written(when, offset, &named) {
-                        self.links.values().for_each(NodeLink::check);
-                    }
-                }
-                What::Said(Said {
-                    report: RoleReport::Failed(_),
-                    ..
-                }) => {}
-                What::Met(_) => {}
-                What::Said(_) | What::Lost | What::Gone => self.roll.parted(),
-            }
-            return;
-        }
-        if let What::Met(taken) = what {
-            self.met(of, taken);
-            return;
-        }
-        let Some(addr) = self
-            .links
-            .iter()
-            .find(|(_, link)| link.number == of)
-            .map(|(addr, _)| addr.clone())
-        else {
-            return;
-        };
-        match what {
-            What::Met(_) => {}
-            What::Lost => self.roll.lost(&addr),
-            What::Gone => self.roll.gone(&addr),
-            What::Said(said) => {
-                let report = if leads_to_us(said.at, &self.own) {
-                    if self.ours.insert(addr.clone()) {
-                        tales::is_us(&self.entry.name, &mut self.often, &addr);
-                    }
-                    Report::FollowsAnother
-                } else {
-                    self.ours.remove(&addr);
-                    self.judge(&said)
-                };
-                self.roll.said(&addr, said.when, said.at, report);
-            }
-        }
-    }
-
-    fn judge(&self, said: &Said) -> Report {
-        match &said.report {
-            RoleReport::Master => Report::Master,
-            RoleReport::Loading => Report::Loading,
-            RoleReport::Refused(_) | RoleReport::LoginFailed(_) | RoleReport::NotADataNode => {
-                Report::Refused
-            }
-            RoleReport::Failed(_) => Report::Nothing,
-            RoleReport::Replica => {
-                let Some((head, _)) = &self.head else {
-                    return Report::FollowsAnother;
-                };
-                let follows = said
-                    .named
-                    .first()
-                    .is_some_and(|(name, at)| *name == head.addr || at.contains(&head.at));
-                match &said.detail {
-                    Some(RoleDetail::ReplicaOf(_, offset)) if follows => Report::Follows(*offset),
-                    _ => Report::FollowsAnother,
-                }
-            }
-        }
-    }
-
     fn turn(&mut self) {
         let at = now();
         // In this order: a validity that is newer than the state could open what has been held since.
@@ -367,6 +295,9 @@ impl Task {
         self.follow(&master, at);
         self.ask();
         let fits = self.roll.verdicts(|addr| self.lanes.is_in(addr), at);
+        if fits.values().any(|fit| *fit == Err(Unfit::Down)) {
+            self.dispute(at);
+        }
         let proofs: HashMap<NodeAddr, Moment> = fits
             .iter()
             .filter_map(|(addr, fit)| Some((addr.clone(), fit.ok()?.until)))

@@ -7,13 +7,10 @@ use super::{ClientError, Connection, Dial};
 use crate::net::addr::HostPort;
 use crate::topology::observation::Listed;
 
-/// Most replicas taken from one reply, those that are not called down first.
+/// Most replicas taken from one reply, those first that are not called down, and of those the ones it is connected to.
 const MAX_LISTED: usize = 64;
 /// Longest list of replicas: some 750, of 670 bytes each.
 pub(super) const LONGEST_LIST: usize = 512 * 1024;
-
-/// A list, or why there is none.
-pub type List = Result<Vec<Listed>, String>;
 
 /// A connection of its own for lists: one that is too long, or late, ends nothing else.
 #[derive(Debug)]
@@ -31,25 +28,28 @@ impl ListLink {
     }
 
     /// The replicas that this Sentinel knows of this master (SENTINEL REPLICAS).
-    pub async fn replicas(&mut self, master: &str) -> List {
+    ///
+    /// # Errors
+    /// When it may not be asked, answers something else or too much, or not in time.
+    pub async fn replicas(&mut self, master: &str) -> Result<Vec<Listed>, ClientError> {
         let mut question = redis::cmd("SENTINEL");
         question.arg("REPLICAS").arg(master);
         match self.0.ask_at_length(&question, LONGEST_LIST).await {
             Ok(Value::Array(listed)) => Ok(first_the_living(&listed)),
-            Ok(_) => Err("its answer is no list".to_owned()),
-            Err(ClientError::Io(why)) => Err(format!(
+            Ok(_) => Err(ClientError::Protocol("it is no list".to_owned())),
+            Err(ClientError::Io(why)) => Err(ClientError::Io(format!(
                 "{why} (a list may have {} KiB; SENTINEL RESET, at one Sentinel after the other, removes dead replicas)",
                 LONGEST_LIST / 1024
-            )),
-            Err(why) => Err(why.to_string()),
+            ))),
+            Err(why) => Err(why),
         }
     }
 }
 
 /// Sentinels forget nobody, so a list may be long of the dead.
 pub(super) fn first_the_living(listed: &[Value]) -> Vec<Listed> {
-    let mut all: Vec<Listed> = listed.iter().filter_map(read_listed).collect();
-    all.sort_by_key(|of| of.down);
+    let mut all: Vec<(Listed, bool)> = listed.iter().filter_map(read_listed).collect();
+    all.sort_by_key(|(of, connected)| (of.down, !connected));
     all.truncate(MAX_LISTED);
-    all
+    all.into_iter().map(|(of, _)| of).collect()
 }

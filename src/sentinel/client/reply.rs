@@ -22,8 +22,8 @@ const DISCONNECTED: &str = "disconnected";
 const SUBJECTIVELY_DOWN: &str = "s_down";
 /// How ROLE calls a replica's connection to its master when it is in order.
 const CONNECTED: &str = "connected";
-/// Most replicas told of.
-const MAX_REPLICAS: usize = 64;
+/// Most replicas of a master that are shown to people.
+const MAX_SHOWN: usize = 64;
 /// Longest text of a peer in one log line.
 const MAX_PRINTED: usize = 200;
 
@@ -83,15 +83,21 @@ pub(super) fn read_view(details: &Value, address: &Value) -> Result<View, NoView
     })
 }
 
-/// The replicas in a master's answer to ROLE: `["master", offset, [[host, port, offset], ...]]`. What makes no sense is
-/// left out: they are for people.
+/// The replicas in a master's answer to ROLE, for people.
 pub(super) fn read_replicas(role: &[Value]) -> Vec<ReplicaSeen> {
-    let [_, offset, Value::Array(replicas)] = role else {
-        return Vec::new();
+    attached(role).take(MAX_SHOWN).collect()
+}
+
+/// The replicas in a master's answer to ROLE: `["master", offset, [[host, port, offset], ...]]`. What makes no sense is left out.
+/// All of them: one that is missing here is not read from, and the length of the whole answer is bounded.
+fn attached(role: &[Value]) -> impl Iterator<Item = ReplicaSeen> {
+    let (offset, replicas) = match role {
+        [_, offset, Value::Array(replicas)] => (Some(offset), replicas.as_slice()),
+        _ => (None, &[][..]),
     };
     let number = |value: &Value| text(value)?.parse::<u64>().ok();
-    let master = number(offset).unwrap_or_default();
-    let read = |replica: &Value| {
+    let master = offset.and_then(number).unwrap_or_default();
+    let read = move |replica: &Value| {
         let Value::Array(parts) = replica else {
             return None;
         };
@@ -103,18 +109,14 @@ pub(super) fn read_replicas(role: &[Value]) -> Vec<ReplicaSeen> {
             lag: master.saturating_sub(number(acknowledged)?),
         })
     };
-    replicas
-        .iter()
-        .take(MAX_REPLICAS)
-        .filter_map(read)
-        .collect()
+    replicas.iter().filter_map(read)
 }
 
 /// What an answer to ROLE tells of replication: `["master", offset, ...]`, `["slave", host, port, state, offset]`.
 pub(super) fn read_detail(parts: &[Value]) -> Option<RoleDetail> {
     match parts {
         [role, offset, ..] if text(role).as_deref() == Some("master") => {
-            let attached = read_replicas(parts).into_iter().map(|of| of.addr);
+            let attached = attached(parts).map(|of| of.addr);
             Some(RoleDetail::Master(
                 text(offset)?.parse().ok()?,
                 attached.collect(),
@@ -131,15 +133,19 @@ pub(super) fn read_detail(parts: &[Value]) -> Option<RoleDetail> {
     }
 }
 
-/// A replica that a Sentinel lists; `None` when one cannot dial it.
-pub(super) fn read_listed(value: &Value) -> Option<Listed> {
+/// A replica that a Sentinel lists, and whether it has a connection to it; `None` when one cannot dial it.
+///
+/// Not to have one is not to call it down: with each failover a Sentinel makes all it knows of replicas anew, and is connected to none
+/// of them until its next turn. What the replica says itself is worth more than that.
+pub(super) fn read_listed(value: &Value) -> Option<(Listed, bool)> {
     let (host, port) = (field(value, "ip")?, field(value, "port")?);
     let flags = field(value, "flags").unwrap_or_default();
-    let bad = [SUBJECTIVELY_DOWN, OBJECTIVELY_DOWN, DISCONNECTED];
-    Some(Listed {
+    let flagged = |of: &str| flags.split(',').any(|flag| flag == of);
+    let listed = Listed {
         addr: node_addr(&host, &port).ok()?,
-        down: flags.split(',').any(|flag| bad.contains(&flag)),
-    })
+        down: flagged(SUBJECTIVELY_DOWN) || flagged(OBJECTIVELY_DOWN),
+    };
+    Some((listed, !flagged(DISCONNECTED)))
 }
 
 pub(super) fn read_peer(value: &Value) -> Option<Peer> {

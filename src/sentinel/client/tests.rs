@@ -175,6 +175,43 @@ fn replicas_are_listed_by_name_and_by_ipv6_and_the_living_come_first() {
 }
 
 #[test]
+fn a_replica_is_down_where_the_sentinel_calls_it_so_and_not_for_want_of_a_connection() {
+    let replica =
+        |ip: &str, flags: &str| details(&[("ip", ip), ("port", "6379"), ("flags", flags)], true);
+    // As a Sentinel lists them in the moment of a failover, before it has connected to any of them.
+    let listed = [
+        replica("10.0.0.1", "s_down,slave"),
+        replica("10.0.0.2", "slave,disconnected"),
+        replica("10.0.0.3", "o_down,slave,disconnected"),
+        replica("10.0.0.4", "slave"),
+    ];
+    let read = first_the_living(&listed);
+    let shown: Vec<_> = read
+        .iter()
+        .map(|of| (of.addr.0.to_string(), of.down))
+        .collect();
+    let expected = [(4, false), (2, false), (1, true), (3, true)];
+    let expected = expected.map(|(n, down)| (format!("10.0.0.{n}:6379"), down));
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn a_master_may_have_more_replicas_than_are_shown() {
+    let of = |n: u16| {
+        let (host, port) = (format!("10.0.{}.1", n / 256), 10_000 + n);
+        Value::Array(vec![bulk(&host), bulk(&port.to_string()), bulk("7")])
+    };
+    let listed = (0..900).map(of).collect();
+    let role = [bulk("master"), Value::Int(9), Value::Array(listed)];
+    let Some(RoleDetail::Master(9, attached)) = read_detail(&role) else {
+        panic!("a master");
+    };
+    assert_eq!(attached.len(), 900, "each may be read from");
+    assert_eq!(attached[899].0.to_string(), "10.0.3.1:10899");
+    assert_eq!(read_replicas(&role).len(), 64, "for people");
+}
+
+#[test]
 fn what_this_host_lacks_says_nothing_of_the_node() {
     for (errno, local) in [
         (Errno::ADDRNOTAVAIL, true),

@@ -5,6 +5,7 @@
 //! comes back is another member. The last lane is the master's, for `fallback = "master"`. The lobby is where sessions are that have
 //! no upstream.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,6 +23,9 @@ const MASTER: usize = Lanes::MASTER;
 const LANES: usize = Lanes::COUNT;
 /// For so long after the first master is known its replicas are asked, and nobody falls back on it: nothing was lost.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
+
+/// Sessions are evened out where a lane is off its share by more than one part in so many, in either direction.
+const TOLERATED: u64 = 20;
 
 /// What there is to be decided on.
 #[derive(Clone, Debug)]
@@ -397,31 +401,38 @@ impl Lanes {
         }
     }
 
-    /// How many sessions a lane has beyond an even share, where that is worth asking some of them to look for another lane. Those that
-    /// are `roaming` have left one for that, and will come to those that have less than their share.
+    /// How many sessions each lane is to lose so that all come to an even share, where that is worth asking them to look for another
+    /// lane. Those that are `roaming` have left one for that, and will come to those that have less than their share.
     pub fn too_many(&self, loads: &[u64], roaming: u64) -> Vec<(usize, u64)> {
         let open = |lane: &Lane| lane.accepts && lane.state.phase == Phase::Serving;
-        let takers: Vec<usize> = (0..LANES).filter(|at| open(&self.lanes[*at])).collect();
-        if takers.is_empty() {
-            return Vec::new();
-        }
         let load = |at: usize| loads.get(at).copied().unwrap_or_default();
         // What a replica has that takes no new ones it keeps: they would have to be taken by others, and it serves them.
         let is_shut = |at: usize| self.lanes[at].member.as_ref().is_some_and(|m| m.shut);
         let serves = |at: &usize| self.lanes[*at].state.phase == Phase::Serving && !is_shut(*at);
-        let all: u64 = (0..LANES).filter(serves).map(load).sum::<u64>() + roaming;
-        let share = all.div_ceil(takers.len() as u64);
-        // A client more or less is no reason to move anybody.
-        let slack = share / 20 + 1;
-        let mut asked = Vec::new();
-        for at in (0..LANES).filter(serves) {
-            let fair = if self.lanes[at].accepts { share } else { 0 };
-            let over = load(at).saturating_sub(fair);
-            if over == 0 || (self.lanes[at].accepts && over <= slack) {
-                continue;
-            }
-            asked.push((at, over));
+        let (mut takers, others): (Vec<usize>, Vec<usize>) = (0..LANES)
+            .filter(serves)
+            .partition(|at| open(&self.lanes[*at]));
+        if takers.is_empty() {
+            return Vec::new();
         }
+        let has_some = others.into_iter().filter(|at| load(*at) > 0);
+        let mut asked: Vec<(usize, u64)> = has_some.map(|at| (at, load(at))).collect();
+        let all = (0..LANES).filter(serves).map(load).sum::<u64>() + roaming;
+        let of = takers.len() as u64;
+        // Those that have the most keep what cannot be shared.
+        takers.sort_by_key(|at| Reverse(load(*at)));
+        let (most, least) = (load(takers[0]), load(takers[takers.len() - 1]));
+        // A client more or less is no reason to move anybody.
+        let is_off = |at: &usize| (load(*at) * of).abs_diff(all) * TOLERATED > all;
+        if most - least > 1 && takers.iter().any(is_off) {
+            let shares = (0..of).map(|rank| all / of + u64::from(rank < all % of));
+            let over = takers
+                .iter()
+                .zip(shares)
+                .map(|(at, share)| (*at, load(*at).saturating_sub(share)));
+            asked.extend(over.filter(|(_, sessions)| *sessions > 0));
+        }
+        asked.sort_unstable();
         asked
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::tests::{HOLD_MAX, at, choice, lefts, look, node, paused, serving, socket};
 use super::*;
 use crate::topology::{HoldCause, Phase, State};
@@ -128,5 +130,58 @@ fn those_who_have_left_for_another_lane_are_reckoned_with() {
     ] {
         loads[..2].copy_from_slice(&given);
         assert_eq!(lanes.too_many(&loads, roaming), expected, "{given:?}");
+    }
+}
+
+/// Sessions of a lane at the most.
+fn few_or_many() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(8), Just(300)]
+}
+
+proptest! {
+    /// So many are asked at once at the most, those asked may take their time, and each goes to the lane with the fewest.
+    #[test]
+    fn evening_out_ends_and_ends_even(
+        given in few_or_many().prop_flat_map(|most| prop::collection::vec(0..most, 1..=MAX_MEMBERS)),
+        on_master in prop_oneof![Just(0), 0..300_u64],
+        at_once in 1..100_u64,
+        slow in 0..5_u64,
+    ) {
+        let mut lanes = lanes(Fallback::Master);
+        let members: Vec<_> = (2..).take(given.len()).map(|n| (n, None)).collect();
+        look(&mut lanes, 0, &serving(1, 1), &[], &[]);
+        look(&mut lanes, 1000, &serving(1, 1), &[], &[]);
+        let mut loads = vec![0; Lanes::COUNT];
+        loads[..given.len()].copy_from_slice(&given);
+        loads[Lanes::MASTER] = on_master;
+        look(&mut lanes, 1010, &serving(1, 1), &members, &loads);
+        let all: u64 = loads.iter().sum();
+        let (mut roaming, mut moved, mut turns) = (0, 0, 0);
+        loop {
+            let asked = lanes.too_many(&loads, roaming);
+            if asked.is_empty() && roaming == 0 {
+                break;
+            }
+            turns += 1;
+            prop_assert!(turns <= 20 + all / at_once * 8, "it has no end: {loads:?}");
+            let mut left = at_once;
+            for (lane, sessions) in asked {
+                let sessions = sessions.min(left);
+                left -= sessions;
+                loads[lane] -= sessions;
+                roaming += sessions;
+                moved += sessions;
+            }
+            for _ in 0..roaming.div_ceil(slow + 1) {
+                let fewest = (0..given.len()).min_by_key(|at| loads[*at]).expect("one lane");
+                loads[fewest] += 1;
+                roaming -= 1;
+            }
+        }
+        prop_assert_eq!(loads[Lanes::MASTER], 0);
+        prop_assert!(moved <= all, "{moved} moves of {all} sessions");
+        let share = all as f64 / given.len() as f64;
+        let off = |load: &u64| (*load as f64 - share).abs() > (share / 10.0).max(1.0);
+        prop_assert!(!loads[..given.len()].iter().any(off), "{loads:?}");
     }
 }

@@ -465,6 +465,11 @@ impl Roll {
         self.nodes.keys()
     }
 
+    /// True for one of those.
+    pub fn knows(&self, addr: &NodeAddr) -> bool {
+        self.nodes.contains_key(addr)
+    }
+
     /// Where this one answered.
     pub fn at(&self, addr: &NodeAddr) -> Option<SocketAddr> {
         self.nodes.get(addr)?.at
@@ -514,6 +519,18 @@ impl Roll {
             Err(Unfit::Unlisted) if is_in && now.since(node.listed) < LISTED_AGAIN => {}
             standing => standing?,
         }
+        self.proof(node, is_in, now)
+    }
+
+    /// A replica is called down that proves itself: it may be as well to ask the Sentinels again.
+    pub fn is_disputed(&self, now: Moment) -> bool {
+        let down = |addr| self.voices.standing(addr, now) == Err(Unfit::Down);
+        let mut nodes = self.nodes.iter();
+        nodes.any(|(addr, node)| down(addr) && self.proof(node, false, now).is_ok())
+    }
+
+    /// The same by what the node and the master say alone.
+    fn proof(&self, node: &Node, is_in: bool, now: Moment) -> Result<(Duration, Moment), Unfit> {
         if node.unreachable {
             return Err(Unfit::Unreachable);
         }

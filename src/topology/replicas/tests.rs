@@ -137,6 +137,17 @@ fn sentinels_count_while_they_are_fresh_and_their_loss_ends_nothing() {
 }
 
 #[test]
+fn one_that_is_called_down_and_proves_itself_is_disputed() {
+    let mut roll = roll();
+    assert!(!roll.is_disputed(at(50)));
+    listed(&mut roll, at(100), &[2], [&[2], &[2], &[]]);
+    assert_eq!(why(&roll, 200), Some(Unfit::Down));
+    assert!(roll.is_disputed(at(200)));
+    // It says nothing any more: they are right.
+    assert!(!roll.is_disputed(at(3000)));
+}
+
+#[test]
 fn another_master_has_to_be_followed_before_anything_is_read() {
     let mut roll = roll();
     roll.head(head(3));
@@ -484,7 +495,10 @@ fn sessions_are_evened_out_where_it_is_worth_it() {
         ([104, 98, 98], vec![]),
         ([300, 0, 0], vec![(0, 200)]),
         ([150, 150, 0], vec![(0, 50), (1, 50)]),
-        ([2, 1, 0], vec![]),
+        ([1, 1, 0], vec![]),
+        ([2, 1, 0], vec![(0, 1)]),
+        ([5, 5, 0], vec![(0, 1), (1, 2)]),
+        ([105, 105, 90], vec![(0, 5), (1, 5)]),
     ] {
         loads[..3].copy_from_slice(&given);
         assert_eq!(lanes.too_many(&loads, 0), expected, "{given:?}");
