@@ -1,10 +1,9 @@
 //! What is kept of what clients say while there is no upstream is bounded over all of them.
 
+use super::words::*;
 use super::*;
 use crate::session::SHARE;
 
-const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
-const PONG: &[u8] = b"+PONG\r\n";
 const CLIENTS: usize = 6;
 const SHARES: usize = 2;
 /// Requests of one client: three times what is kept of it.

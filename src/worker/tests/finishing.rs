@@ -1,31 +1,11 @@
 //! What is finished at a master that is about to be left, and what is not.
 
+use super::words::*;
 use super::*;
 
-const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
-const PONG: &[u8] = b"+PONG\r\n";
-const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const WATCH_K: &[u8] = b"*2\r\n$5\r\nWATCH\r\n$1\r\nk\r\n";
 const INCR: &[u8] = b"*2\r\n$4\r\nINCR\r\n$1\r\nk\r\n";
-const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
-const OK: &[u8] = b"+OK\r\n";
-const QUEUED: &[u8] = b"+QUEUED\r\n";
 const EXECUTED: &[u8] = b"*1\r\n:1\r\n";
-
-fn rig(upstream: &TcpListener) -> Rig {
-    let options = Options {
-        moves: true,
-        ..Options::default()
-    };
-    let mut rig = Rig::with(LONG, options);
-    rig.serve(1, upstream);
-    rig
-}
-
-fn says(from: &mut TcpStream, to: &mut TcpStream, words: &[u8]) {
-    from.write_all(words).expect("write");
-    assert_eq!(read(to, words.len()), words);
-}
 
 /// It ends, in whatever way, and nothing more is heard.
 fn ends_unheard(old: &mut TcpStream) {
@@ -38,7 +18,7 @@ fn ends_unheard(old: &mut TcpStream) {
 #[test]
 fn a_transaction_is_finished_when_a_switch_is_announced_and_nothing_behind_it_is_begun() {
     let (first, second) = (upstream(), upstream());
-    let mut rig = rig(&first);
+    let mut rig = moving(&first);
     let mut client = rig.connect();
     let mut old = accept(&first);
     says(&mut client, &mut old, WATCH_K);
@@ -72,7 +52,7 @@ fn a_transaction_is_finished_when_a_switch_is_announced_and_nothing_behind_it_is
 #[test]
 fn what_is_read_behind_watch_is_proven_as_any_reply() {
     let first = upstream();
-    let mut rig = rig(&first);
+    let mut rig = moving(&first);
     let mut client = rig.connect();
     let mut old = accept(&first);
     says(&mut client, &mut old, WATCH_K);
@@ -90,7 +70,7 @@ fn what_is_read_behind_watch_is_proven_as_any_reply() {
 #[test]
 fn a_transaction_whose_client_takes_its_time_is_cut_and_never_executed() {
     let (first, second) = (upstream(), upstream());
-    let mut rig = rig(&first);
+    let mut rig = moving(&first);
     let mut client = rig.connect();
     let mut old = accept(&first);
     says(&mut client, &mut old, MULTI);
@@ -107,7 +87,7 @@ fn a_transaction_whose_client_takes_its_time_is_cut_and_never_executed() {
 #[test]
 fn a_client_that_leaves_within_its_transaction_is_let_go() {
     let (first, second) = (upstream(), upstream());
-    let mut rig = rig(&first);
+    let mut rig = moving(&first);
     let mut client = rig.connect();
     let mut old = accept(&first);
     says(&mut client, &mut old, MULTI);

@@ -1,14 +1,9 @@
 //! Sessions that let go, and are served again: by this pool as by another one, as it is the same for both.
 
+use super::words::*;
 use super::*;
 use crate::session::luggage::Packet;
 use crate::topology::publish;
-
-const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
-const PONG: &[u8] = b"+PONG\r\n";
-const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
-const QUEUED: &[u8] = b"+QUEUED\r\n";
-const OK: &[u8] = b"+OK\r\n";
 
 fn rig(upstream: &TcpListener, moves: bool) -> Rig {
     let options = Options {

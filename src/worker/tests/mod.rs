@@ -13,6 +13,7 @@ mod pool;
 mod retiring;
 mod stuck;
 mod waiting;
+mod words;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

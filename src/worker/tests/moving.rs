@@ -1,31 +1,7 @@
 //! `on_switch = "move"` byte by byte: what a new master hears, what an old one must not, and who may have an upstream next.
 
+use super::words::*;
 use super::*;
-
-const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
-const PONG: &[u8] = b"+PONG\r\n";
-const SELECT: &[u8] = b"*2\r\n$6\r\nSELECT\r\n$1\r\n4\r\n";
-const OK: &[u8] = b"+OK\r\n";
-const ROLE: &[u8] = b"*1\r\n$4\r\nROLE\r\n";
-const MASTER: &[u8] = b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n";
-
-fn moving(upstream: &TcpListener) -> Rig {
-    let options = Options {
-        moves: true,
-        ..Options::default()
-    };
-    let mut rig = Rig::with(LONG, options);
-    rig.serve(1, upstream);
-    rig
-}
-
-/// The client asks this, the master hears it and answers that.
-fn exchange(client: &mut TcpStream, master: &mut TcpStream, request: &[u8], reply: &[u8]) {
-    client.write_all(request).expect("write");
-    assert_eq!(read(master, request.len()), request);
-    master.write_all(reply).expect("write");
-    assert_eq!(read(client, reply.len()), reply);
-}
 
 /// A client whose request its master has, and has not answered.
 fn asking(rig: &Rig, upstream: &TcpListener) -> (TcpStream, TcpStream) {

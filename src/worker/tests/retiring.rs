@@ -2,20 +2,12 @@
 
 use std::sync::mpsc;
 
+use super::words::*;
 use super::*;
 use crate::topology::publish::Upstreams;
 
-const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
-const PONG: &[u8] = b"+PONG\r\n";
 const ECHO: &[u8] = b"*2\r\n$4\r\nECHO\r\n$1\r\nx\r\n";
 const ECHOED: &[u8] = b"$1\r\nx\r\n";
-const SELECT: &[u8] = b"*2\r\n$6\r\nSELECT\r\n$1\r\n4\r\n";
-const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
-const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
-const QUEUED: &[u8] = b"+QUEUED\r\n";
-const OK: &[u8] = b"+OK\r\n";
-const ROLE: &[u8] = b"*1\r\n$4\r\nROLE\r\n";
-const MASTER: &[u8] = b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n";
 
 fn serving(upstream: &TcpListener, moves: bool, hold_max: Duration) -> Rig {
     let options = Options {
@@ -25,25 +17,6 @@ fn serving(upstream: &TcpListener, moves: bool, hold_max: Duration) -> Rig {
     let mut rig = Rig::with(hold_max, options);
     rig.serve(1, upstream);
     rig
-}
-
-fn moving(upstream: &TcpListener) -> Rig {
-    serving(upstream, true, LONG)
-}
-
-fn ask(client: &mut TcpStream, master: &mut TcpStream, request: &[u8]) {
-    client.write_all(request).expect("write");
-    assert_eq!(read(master, request.len()), request);
-}
-
-fn answer(master: &mut TcpStream, client: &mut TcpStream, reply: &[u8]) {
-    master.write_all(reply).expect("write");
-    assert_eq!(read(client, reply.len()), reply);
-}
-
-fn exchange(client: &mut TcpStream, master: &mut TcpStream, request: &[u8], reply: &[u8]) {
-    ask(client, master, request);
-    answer(master, client, reply);
 }
 
 /// A client and its upstream, on which one request was answered.
@@ -92,7 +65,7 @@ fn an_idle_session_takes_another_upstream_when_its_client_speaks() {
     assert_eq!(read(&mut new, replay.len()), replay);
     new.write_all(&[OK, MASTER].concat()).expect("write");
     assert_eq!(read(&mut new, PING.len()), PING);
-    answer(&mut new, &mut client, PONG);
+    says(&mut new, &mut client, PONG);
     wait_upstreams(&rig, edition, 1, 0);
     assert_eq!(rig.counters().sessions.moved, 1);
     // A new one is not given up again.
@@ -104,16 +77,16 @@ fn what_is_under_way_is_ended_first_and_what_comes_then_goes_elsewhere() {
     let upstream = upstream();
     let mut rig = moving(&upstream);
     let (mut client, mut old) = joined(&rig, &upstream);
-    ask(&mut client, &mut old, PING);
+    says(&mut client, &mut old, PING);
     let edition = rig.publisher.renew();
     wait_upstreams(&rig, edition, 1, 1);
     client.write_all(ECHO).expect("write");
     assert_silent(&mut old);
-    answer(&mut old, &mut client, PONG);
+    says(&mut old, &mut client, PONG);
     ends(&mut old);
     let mut new = accept(&upstream);
     assert_eq!(read(&mut new, ECHO.len()), ECHO);
-    answer(&mut new, &mut client, ECHOED);
+    says(&mut new, &mut client, ECHOED);
     wait_upstreams(&rig, edition, 1, 0);
 }
 
@@ -123,21 +96,21 @@ fn the_rest_of_a_request_follows_its_beginning_however_late_it_comes() {
     let mut rig = moving(&upstream);
     let (mut client, mut old) = joined(&rig, &upstream);
     let (head, tail) = ECHO.split_at(9);
-    ask(&mut client, &mut old, head);
+    says(&mut client, &mut old, head);
     let edition = rig.publisher.renew();
     wait_upstreams(&rig, edition, 1, 1);
     assert_silent(&mut old);
     // In two pieces, and behind the last the next request, which is none of the old upstream's.
-    ask(&mut client, &mut old, &tail[..4]);
+    says(&mut client, &mut old, &tail[..4]);
     let rest = [&tail[4..], PING].concat();
     client.write_all(&rest).expect("write");
     assert_eq!(read(&mut old, tail.len() - 4), &tail[4..]);
     assert_silent(&mut old);
-    answer(&mut old, &mut client, ECHOED);
+    says(&mut old, &mut client, ECHOED);
     ends(&mut old);
     let mut new = accept(&upstream);
     assert_eq!(read(&mut new, PING.len()), PING);
-    answer(&mut new, &mut client, PONG);
+    says(&mut new, &mut client, PONG);
 }
 
 #[test]
@@ -147,28 +120,28 @@ fn a_transaction_goes_on_to_its_end() {
         let upstream = upstream();
         let mut rig = moving(&upstream);
         let (mut client, mut old) = joined(&rig, &upstream);
-        ask(&mut client, &mut old, MULTI);
+        says(&mut client, &mut old, MULTI);
         if begun {
-            answer(&mut old, &mut client, OK);
+            says(&mut old, &mut client, OK);
         }
         let edition = rig.publisher.renew();
         wait_upstreams(&rig, edition, 1, 1);
         if begun {
-            ask(&mut client, &mut old, ECHO);
+            says(&mut client, &mut old, ECHO);
         } else {
             client.write_all(ECHO).expect("write");
             assert_silent(&mut old);
-            answer(&mut old, &mut client, OK);
+            says(&mut old, &mut client, OK);
             assert_eq!(read(&mut old, ECHO.len()), ECHO);
         }
-        answer(&mut old, &mut client, QUEUED);
+        says(&mut old, &mut client, QUEUED);
         exchange(&mut client, &mut old, EXEC, b"*1\r\n$1\r\nx\r\n");
         ends(&mut old);
         wait_upstreams(&rig, edition, 0, 0);
         client.write_all(PING).expect("write");
         let mut new = accept(&upstream);
         assert_eq!(read(&mut new, PING.len()), PING);
-        answer(&mut new, &mut client, PONG);
+        says(&mut new, &mut client, PONG);
     }
 }
 
@@ -179,7 +152,7 @@ fn a_blocking_command_does_not_outlive_its_client() {
         let upstream = upstream();
         let mut rig = moving(&upstream);
         let (mut client, mut old) = joined(&rig, &upstream);
-        ask(&mut client, &mut old, PING);
+        says(&mut client, &mut old, PING);
         if paused {
             rig.hold_for(HoldCause::Paused);
         }
@@ -225,7 +198,7 @@ fn an_upstream_that_was_being_made_when_it_was_asked_for_is_given_up_too() {
     assert_eq!(read(&mut new, replay.len()), replay);
     new.write_all(&[OK, MASTER].concat()).expect("write");
     assert_eq!(read(&mut new, PING.len()), PING);
-    answer(&mut new, &mut client, PONG);
+    says(&mut new, &mut client, PONG);
     wait_upstreams(&rig, second, 1, 0);
 }
 
@@ -287,7 +260,7 @@ fn a_pause_holds_those_who_could_be_carried_over_and_newcomers() {
     busy.write_all(PING).expect("write");
     let mut new = accept(&second);
     assert_eq!(read(&mut new, PING.len()), PING);
-    answer(&mut new, &mut busy, PONG);
+    says(&mut new, &mut busy, PONG);
     is_not_dialled(&first);
 }
 
@@ -395,7 +368,7 @@ fn a_client_that_has_said_its_last_word_is_served_to_its_end_elsewhere() {
     let (mut other, mut its) = joined(&rig, &upstream);
     exchange(&mut other, &mut its, MULTI, OK);
     let (request, reply) = large();
-    ask(&mut client, &mut old, PING);
+    says(&mut client, &mut old, PING);
     let edition = rig.publisher.renew();
     wait_upstreams(&rig, edition, 2, 2);
     // Both were woken, in this order: when the second has answered, the first has looked, too. Had its client ended before that, it
@@ -404,7 +377,7 @@ fn a_client_that_has_said_its_last_word_is_served_to_its_end_elsewhere() {
     client.write_all(&request.repeat(MANY)).expect("write");
     client.shutdown(Shutdown::Write).expect("shutdown");
     assert_silent(&mut old);
-    answer(&mut old, &mut client, PONG);
+    says(&mut old, &mut client, PONG);
     let mut served = 0;
     std::thread::scope(|scope| {
         let new = scope.spawn(|| answer_large(accept(&upstream)));
