@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::accept::Listening;
 use super::holder::{self, Holder};
-use super::neighbours::{in_turn, is_taken};
+use super::neighbours::{clear_away, in_turn, is_taken};
 use super::passed::Passed;
 use super::{Config, Group};
 use crate::net::addr::ListenAddr;
@@ -501,7 +501,7 @@ fn remove_stale(path: &Path, fail: impl Fn(io::Error) -> BindError) -> Result<()
         return Err(BindError::NotASocket(path.to_path_buf()));
     }
     match is_taken(path) {
-        Ok(false) => fs::remove_file(path).map_err(fail),
+        Ok(false) => clear_away(path).map_err(fail),
         Ok(true) => Err(BindError::SocketTaken(path.to_path_buf())),
         Err(error) => Err(fail(error)),
     }

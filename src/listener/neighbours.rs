@@ -1,5 +1,6 @@
 //! Who else is at the path of a unix socket: whoever answers there, and whoever is about to bind there.
 
+use std::fs::remove_file;
 use std::io;
 use std::path::Path;
 use std::thread::sleep;
@@ -24,9 +25,22 @@ pub(super) fn is_taken(path: &Path) -> io::Result<bool> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     match socket.connect(&SockAddr::unix(path)?) {
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
+        // Whoever was there has just ended, and taken its file away.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(e),
         // Of another kind, or with a full line (EAGAIN): somebody's all the same.
         Ok(()) | Err(_) => Ok(true),
+    }
+}
+
+/// Removes what one that was killed has left, if it is still there.
+///
+/// # Errors
+/// When the kernel does not let this process remove it.
+pub(super) fn clear_away(path: &Path) -> io::Result<()> {
+    match remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
@@ -72,6 +86,10 @@ mod tests {
         assert!(is_taken(&path).expect("allowed"));
         drop(socket);
         assert!(!is_taken(&path).expect("allowed"), "nobody is there");
+        for _ in 0..2 {
+            clear_away(&path).expect("allowed");
+            assert!(!is_taken(&path).expect("allowed"), "nor anything of it");
+        }
     }
 
     #[test]

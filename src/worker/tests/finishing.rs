@@ -7,6 +7,17 @@ const WATCH_K: &[u8] = b"*2\r\n$5\r\nWATCH\r\n$1\r\nk\r\n";
 const INCR: &[u8] = b"*2\r\n$4\r\nINCR\r\n$1\r\nk\r\n";
 const EXECUTED: &[u8] = b"*1\r\n:1\r\n";
 
+/// A session that has said this so far, and was answered OK.
+fn having_said(master: &TcpListener, said: &[&[u8]]) -> (Rig, TcpStream, TcpStream) {
+    let rig = moving(master);
+    let mut client = rig.connect();
+    let mut old = accept(master);
+    for words in said {
+        exchange(&mut client, &mut old, words, OK);
+    }
+    (rig, client, old)
+}
+
 /// It ends, in whatever way, and nothing more is heard.
 fn ends_unheard(old: &mut TcpStream) {
     match old.read(&mut [0]) {
@@ -18,11 +29,7 @@ fn ends_unheard(old: &mut TcpStream) {
 #[test]
 fn a_transaction_is_finished_when_a_switch_is_announced_and_nothing_behind_it_is_begun() {
     let (first, second) = (upstream(), upstream());
-    let mut rig = moving(&first);
-    let mut client = rig.connect();
-    let mut old = accept(&first);
-    says(&mut client, &mut old, WATCH_K);
-    says(&mut old, &mut client, OK);
+    let (mut rig, mut client, mut old) = having_said(&first, &[WATCH_K]);
     says(&mut client, &mut old, MULTI);
     // As if it had been this very moment, however long this test takes.
     rig.hold_since(HoldCause::Announced, now() + LONG);
@@ -52,11 +59,7 @@ fn a_transaction_is_finished_when_a_switch_is_announced_and_nothing_behind_it_is
 #[test]
 fn what_is_read_behind_watch_is_proven_as_any_reply() {
     let first = upstream();
-    let mut rig = moving(&first);
-    let mut client = rig.connect();
-    let mut old = accept(&first);
-    says(&mut client, &mut old, WATCH_K);
-    says(&mut old, &mut client, OK);
+    let (mut rig, mut client, mut old) = having_said(&first, &[WATCH_K]);
     rig.hold_since(HoldCause::Announced, now() + LONG);
     says(&mut client, &mut old, PING);
     old.write_all(PONG).expect("write");
@@ -70,11 +73,7 @@ fn what_is_read_behind_watch_is_proven_as_any_reply() {
 #[test]
 fn a_transaction_whose_client_takes_its_time_is_cut_and_never_executed() {
     let (first, second) = (upstream(), upstream());
-    let mut rig = moving(&first);
-    let mut client = rig.connect();
-    let mut old = accept(&first);
-    says(&mut client, &mut old, MULTI);
-    says(&mut old, &mut client, OK);
+    let (mut rig, mut client, mut old) = having_said(&first, &[MULTI]);
     rig.hold_since(HoldCause::Announced, now() - Duration::from_secs(1));
     client.write_all(&[INCR, EXEC].concat()).expect("write");
     assert_silent(&mut old);
@@ -87,11 +86,7 @@ fn a_transaction_whose_client_takes_its_time_is_cut_and_never_executed() {
 #[test]
 fn a_client_that_leaves_within_its_transaction_is_let_go() {
     let (first, second) = (upstream(), upstream());
-    let mut rig = moving(&first);
-    let mut client = rig.connect();
-    let mut old = accept(&first);
-    says(&mut client, &mut old, MULTI);
-    says(&mut old, &mut client, OK);
+    let (mut rig, client, mut old) = having_said(&first, &[MULTI]);
     rig.hold_since(HoldCause::Announced, now() + LONG);
     drop(client);
     assert_silent(&mut old);

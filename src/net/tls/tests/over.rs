@@ -56,6 +56,7 @@ async fn a_certificate_that_has_ended_is_believed_in_no_later_session() {
         }
     }
     let over = end.duration_since(SystemTime::now()).unwrap_or_default() + Duration::from_secs(1);
+    // A certificate ends by the clock; there is nothing else to wait for.
     tokio::time::sleep(over).await;
     for connector in &connectors {
         let (_, server) = meet(connector).await;
