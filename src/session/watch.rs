@@ -32,8 +32,11 @@ pub(super) trait Watch {
     /// A transaction was begun, and its end was not written.
     fn has_transaction(&self) -> bool;
 
-    /// No reply that is due says that anything was executed.
+    /// No reply that is due says that anything was executed, if the master is queueing behind them.
     fn only_queues(&self) -> bool;
+
+    /// It has accepted MULTI, and nothing that ends it.
+    fn is_queueing(&self) -> bool;
 
     /// The end, in these bytes, of the next request that may be written, or of what is missing of the last.
     fn next_request(&self, unwritten: &[u8]) -> Option<usize>;
@@ -133,6 +136,10 @@ impl Watch for Blind {
     }
 
     fn only_queues(&self) -> bool {
+        false
+    }
+
+    fn is_queueing(&self) -> bool {
         false
     }
 
@@ -238,6 +245,10 @@ impl Watch for Tracker {
 
     fn only_queues(&self) -> bool {
         Self::only_queues(self)
+    }
+
+    fn is_queueing(&self) -> bool {
+        Self::is_queueing(self)
     }
 
     fn next_request(&self, unwritten: &[u8]) -> Option<usize> {

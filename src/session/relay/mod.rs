@@ -456,7 +456,8 @@ impl<'a, W: Watch> Relay<'a, W> {
                 let ends_none =
                     unanswered.is_some() && unanswered == self.carried.watch.unanswered();
                 // Asked when there is something: who is woken behind a standstill may be quicker than the control task.
-                if (drains && !ends_none && !only_queues) || house.gate().is_stale() {
+                let queued = only_queues && self.carried.watch.is_queueing();
+                if (drains && !ends_none && !queued) || house.gate().is_stale() {
                     self.doubt_replies(unanswered);
                 }
                 let sent = if self.unproven.is_some() {

@@ -289,7 +289,8 @@ impl Tracker {
         self.retired.is_none() && self.is_transacting() && !self.pending.has_transaction_end()
     }
 
-    /// True when no reply that is due says that anything was executed: the master queues all of it for an EXEC that it was not sent.
+    /// True when no reply that is due says that anything was executed, as long as the master [is queueing](Self::is_queueing) behind them:
+    /// then it has queued all of it for an EXEC that it was not sent. One that refuses MULTI executes what comes behind it.
     pub fn only_queues(&self) -> bool {
         self.retired.is_none()
             && if self.in_transaction {
@@ -297,6 +298,11 @@ impl Tracker {
             } else {
                 self.pending.is_queued_behind_multi()
             }
+    }
+
+    /// True when MULTI was accepted, and nothing that ends it was.
+    pub fn is_queueing(&self) -> bool {
+        self.retired.is_none() && self.in_transaction
     }
 
     /// True from MULTI or WATCH to what ends it: a client that goes on here is in the middle of something.

@@ -128,10 +128,12 @@ impl Pending {
         self.line.iter().any(ends)
     }
 
-    /// True when all that is not answered, and comes behind MULTI, is queued by the master.
+    /// True when all that is not answered comes behind the one MULTI in it, and is queued by a master that accepts that.
     pub(super) fn is_queued_behind_multi(&self) -> bool {
-        let first = self.line.front();
-        first.is_some_and(|entry| entry.before == 0 && matches!(entry.staged, Staged::Multi))
+        let is_multi = |entry: &&Entry| matches!(entry.staged, Staged::Multi);
+        let first = self.line.front().filter(is_multi);
+        first.is_some_and(|entry| entry.before == 0)
+            && self.line.iter().filter(is_multi).count() == 1
             && !self.has_transaction_end()
     }
 

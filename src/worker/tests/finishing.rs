@@ -56,6 +56,30 @@ fn a_transaction_is_finished_when_a_switch_is_announced_and_nothing_behind_it_is
     assert_eq!(rig.counters().sessions.active(), 1);
 }
 
+/// It executes what comes behind such a MULTI, and says so.
+#[test]
+fn what_comes_behind_a_multi_that_is_refused_is_proven_as_any_reply() {
+    const REFUSED: &[u8] = b"-NOPERM this user has no permissions to run the 'multi' command\r\n";
+    const DONE: &[u8] = b":1\r\n";
+    for (said, replies) in [
+        (&[MULTI, INCR][..], &[&[REFUSED, DONE].concat()[..]][..]),
+        (&[MULTI, INCR], &[REFUSED, DONE]),
+        (&[MULTI, INCR, MULTI], &[&[REFUSED, DONE, OK].concat()]),
+    ] {
+        let first = upstream();
+        let (mut rig, mut client, mut old) = having_said(&first, &[]);
+        says(&mut client, &mut old, &said.concat());
+        rig.hold_since(HoldCause::Announced, now() + LONG);
+        for reply in replies {
+            old.write_all(reply).expect("write");
+            assert_silent(&mut client);
+        }
+        rig.publisher.prove(now());
+        let all = replies.concat();
+        assert_eq!(read(&mut client, all.len()), all);
+    }
+}
+
 #[test]
 fn what_is_read_behind_watch_is_proven_as_any_reply() {
     let first = upstream();
